@@ -1,0 +1,68 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The C kernels are hot loops whose vectorisation matters more than their build time.
+let kernelFlags: [CSetting] = [.unsafeFlags(["-O3", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra"])]
+let swiftFlags: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+
+func systemLibrary(_ name: String, _ pkgConfig: String, apt package: String) -> Target {
+    .systemLibrary(name: name, path: "Sources/\(name)", pkgConfig: pkgConfig, providers: [.apt([package])])
+}
+
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: swiftFlags)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies + ["TestSupport"], swiftSettings: swiftFlags)
+}
+
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
+
+let package = Package(
+    name: "kvtcd",
+    products: [
+        .executable(name: "kvtcd", targets: ["kvtcd"]),
+        .executable(name: "kvtcctl", targets: ["kvtcctl"]),
+        .library(name: "KVTCCodec", targets: ["KVTCCodec"]),
+        .library(name: "KVTCClient", targets: ["KVTCClient"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        systemLibrary("CLZ4", "liblz4", apt: "liblz4-dev"),
+        systemLibrary("CSystemd", "libsystemd", apt: "libsystemd-dev"),
+        systemLibrary("COpenBLAS", "openblas", apt: "libopenblas-dev"),
+        systemLibrary("CXXHash", "libxxhash", apt: "libxxhash-dev"),
+        systemLibrary("CDeflate", "libdeflate", apt: "libdeflate-dev"),
+        systemLibrary("CCrypto", "libcrypto", apt: "libssl-dev"),
+        .target(name: "CKernels", cSettings: kernelFlags),
+        .target(name: "CLinux"),
+
+        module("KVTCCodec", ["CKernels", "CLZ4", "COpenBLAS", "CXXHash", "CDeflate", "CCrypto"]),
+        module("KVTCProtocol", []),
+        module("KVTCSystem", ["CLinux", "CSystemd"]),
+        module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
+        module("KVTCCalibration", ["KVTCCodec", "COpenBLAS", "CKernels"]),
+        module("KVTCClient", ["KVTCProtocol", "KVTCSystem"]),
+        module("KVTCDaemon", ["KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
+        .executableTarget(
+            name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
+        .executableTarget(
+            name: "kvtcctl", dependencies: ["KVTCClient", "KVTCCodec", "KVTCCalibration", arguments],
+            swiftSettings: swiftFlags),
+
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
+        tests("KVTCCodecTests", ["KVTCCodec", "CKernels"]),
+        tests("KVTCProtocolTests", ["KVTCProtocol"]),
+        tests("KVTCSystemTests", ["KVTCSystem"]),
+        tests("KVTCStoreTests", ["KVTCStore"]),
+        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
+        tests("KVTCDaemonTests", ["KVTCDaemon", "KVTCClient"]),
+    ]
+)
