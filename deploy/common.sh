@@ -10,7 +10,7 @@ die() {
 }
 
 # The Debian packages whose English prose and code the demo calibrates on and is evaluated with.
-demo_packages() { echo debian-faq developers-reference; }
+demo_packages() { echo debian-faq debian-policy debian-reference-en developers-reference maint-guide; }
 
 need_swift() {
     command -v swift >/dev/null ||
