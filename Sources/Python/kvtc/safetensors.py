@@ -1,0 +1,62 @@
+"""The safetensors format, as much as samples need: u64 header length, JSON header, raw little-endian tensors.
+
+Written tensor by tensor, so that a shard never exists twice in memory; read through a mapping.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+_NAMES = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32", np.dtype("u1"): "U8"}
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+_MAX_HEADER = 16 << 20
+
+
+def write(path: Path, tensors: dict[str, list[np.ndarray]], metadata: dict[str, str]) -> None:
+    """Each tensor is given as pieces that are joined along the first axis. The file appears whole or not at all."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    offset = 0
+    for name, pieces in tensors.items():
+        dtype, tail = pieces[0].dtype, pieces[0].shape[1:]
+        if dtype not in _NAMES or any(piece.dtype != dtype or piece.shape[1:] != tail for piece in pieces):
+            raise ValueError(f"tensor {name}: pieces of one supported type and row shape, please")
+        length = sum(piece.nbytes for piece in pieces)
+        shape = [sum(len(piece) for piece in pieces), *tail]
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [offset, offset + length]}
+        offset += length
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for pieces in tensors.values():
+            for piece in pieces:
+                file.write(np.ascontiguousarray(piece).data)
+    partial.replace(path)
+
+
+def read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors (all, or those named) as read-only views of the mapped file, and the metadata."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MAX_HEADER + 1
+        if length > _MAX_HEADER or 8 + length > size:
+            raise ValueError(f"{path} is not a safetensors file")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    mapped = np.memmap(path, np.uint8, "r", offset=8 + length)
+    tensors = {}
+    for name in header if names is None else names:
+        entry = header[name]
+        dtype, (begin, end) = _TYPES[entry["dtype"]], entry["data_offsets"]
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        if not 0 <= begin <= end <= mapped.nbytes or end - begin != count * dtype.itemsize:
+            raise ValueError(f"{path}: tensor {name} lies outside the file or disagrees with its shape")
+        tensors[name] = mapped[begin:end].view(dtype).reshape(entry["shape"])
+    return tensors, metadata
