@@ -1,0 +1,156 @@
+/// The numbers of the requests; a reply has the same number with the top bit set. Numbers are never reused.
+public enum Opcode: UInt16, Sendable, CaseIterable {
+    /// Version and feature negotiation; must come first.
+    case hello = 1
+    /// Ask for a shared-memory arena.
+    case arena = 2
+    /// Start a token stream.
+    case openSession = 3
+    /// Change a session's policy.
+    case setPolicy = 4
+    /// Ask which pages are there.
+    case lookup = 5
+    /// Hand pages over.
+    case push = 6
+    /// Get pages back.
+    case pull = 7
+    /// End a lease.
+    case release = 8
+    /// Bring pages from disk to RAM.
+    case prefetch = 9
+    /// Change pin and time to live of pages.
+    case touch = 10
+    /// Forget pages.
+    case drop = 11
+    /// End a token stream.
+    case closeSession = 12
+    /// Ask how the daemon is.
+    case status = 13
+    /// Make pages durable.
+    case flush = 14
+    /// List or load profiles.
+    case profile = 15
+    /// Measure the way there and back.
+    case ping = 16
+    /// Read a session's policy.
+    case getPolicy = 17
+
+    /// The bit that tells replies from requests.
+    public static let replyBit: UInt16 = 0x8000
+}
+
+/// Constants of version 1 of the protocol.
+public enum Wire {
+    /// The bytes "KVT1" read as a little-endian number.
+    public static let magic: UInt32 = 0x3154_564B
+    /// The only version spoken so far.
+    public static let version: UInt16 = 1
+    /// The largest body of a request or a reply, in bytes.
+    public static let maximumBody = 64 << 20
+    /// "No value" in fields of 32 bits.
+    public static let none: UInt32 = 0xFFFF_FFFF
+    /// Feature bit: arenas of shared memory.
+    public static let featureArenas: UInt32 = 1
+    /// Feature bit: pulls that stream layer by layer.
+    public static let featureStreaming: UInt32 = 2
+    /// Status bit: more parts of this reply follow.
+    public static let more: UInt32 = 0x8000_0000
+}
+
+/// The 24 bytes in front of every body.
+public struct FrameHeader: Hashable, Sendable {
+    /// The size of the header in bytes.
+    public static let byteCount = 24
+
+    /// The request's opcode, with ``Opcode/replyBit`` set in a reply.
+    public var opcode: UInt16
+    /// Chosen by the client, copied into every part of the reply.
+    public var id: UInt64
+    /// Zero in a request; in a reply zero or an ``ErrorCode``, and ``Wire/more`` when parts follow.
+    public var status: UInt32
+    /// Bytes of body that follow.
+    public var bodyLength: UInt32
+
+    /// A header with the given fields.
+    public init(opcode: UInt16, id: UInt64, status: UInt32, bodyLength: UInt32) {
+        self.opcode = opcode
+        self.id = id
+        self.status = status
+        self.bodyLength = bodyLength
+    }
+
+    /// Whether further parts of the same reply follow.
+    public var hasMore: Bool { status & Wire.more != 0 }
+
+    /// The error number of a reply, without the ``Wire/more`` bit.
+    public var errorStatus: UInt32 { status & ~Wire.more }
+
+    /// The 24 bytes.
+    public var encoded: [UInt8] {
+        var writer = ByteWriter(reserving: FrameHeader.byteCount)
+        writer.write(Wire.magic)
+        writer.write(Wire.version)
+        writer.write(opcode)
+        writer.write(id)
+        writer.write(status)
+        writer.write(bodyLength)
+        return writer.bytes
+    }
+
+    /// Reads 24 bytes, taking magic, version and length at face value: the id of a bad frame is needed for the answer.
+    public static func parse(_ bytes: [UInt8]) throws(WireError) -> (header: FrameHeader, fault: WireError?) {
+        var reader = ByteReader(bytes)
+        let magic = try reader.readUInt32("magic")
+        let version = try reader.readUInt16("version")
+        let header = FrameHeader(
+            opcode: try reader.readUInt16("opcode"), id: try reader.readUInt64("id"),
+            status: try reader.readUInt32("status"), bodyLength: try reader.readUInt32("bodyLength"))
+        try reader.finish()
+        if magic != Wire.magic {
+            return (header, WireError(.badMagic, field: "magic", "the frame does not start with \"KVT1\""))
+        }
+        if version != Wire.version {
+            return (
+                header, WireError(.badVersion, field: "version", "\(version) is not spoken here, \(Wire.version) is")
+            )
+        }
+        if header.bodyLength > UInt32(Wire.maximumBody) {
+            return (
+                header, WireError(.tooLarge, field: "bodyLength", "\(header.bodyLength) is over \(Wire.maximumBody)")
+            )
+        }
+        return (header, nil)
+    }
+}
+
+/// A body that can be written and read.
+public protocol WireMessage: Hashable, Sendable {
+    /// Appends the fields in wire order.
+    func encode(to writer: inout ByteWriter)
+    /// Reads the fields in wire order, without looking at what comes after the last one.
+    init(from reader: inout ByteReader) throws(WireError)
+}
+
+extension WireMessage {
+    /// The body.
+    public var encodedBody: [UInt8] {
+        var writer = ByteWriter()
+        encode(to: &writer)
+        return writer.bytes
+    }
+
+    /// Reads a whole body; anything left over is an error.
+    public init(body: [UInt8]) throws(WireError) {
+        var reader = ByteReader(body)
+        try self.init(from: &reader)
+        try reader.finish()
+    }
+}
+
+/// A request: a message that knows its opcode and what is answered.
+public protocol WireRequest: WireMessage {
+    /// What the daemon answers when all is well.
+    associatedtype Reply: WireMessage
+    /// The number of the request.
+    static var opcode: Opcode { get }
+}

@@ -1,0 +1,136 @@
+/// Changes a living session's policy.
+public struct SetPolicyRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = SetPolicyReply
+    /// The number of the request.
+    public static let opcode = Opcode.setPolicy
+
+    /// The session.
+    public var session: UInt32
+    /// The whole new policy.
+    public var policy: WirePolicy
+
+    /// A request with the new policy.
+    public init(session: UInt32, policy: WirePolicy) {
+        self.session = session
+        self.policy = policy
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(session)
+        policy.encode(to: &writer)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        session = try reader.readUInt32("session")
+        policy = try WirePolicy(from: &reader)
+    }
+}
+
+/// What the new policy could and could not do.
+public struct SetPolicyReply: WireMessage {
+    /// Tokens of the session in pages that are not coded yet.
+    public var rawTokens: UInt32
+    /// Positions that became protected but are lossy already.
+    public var alreadyCoded: [PositionRange]
+
+    /// An answer with the state after the change.
+    public init(rawTokens: UInt32, alreadyCoded: [PositionRange]) {
+        self.rawTokens = rawTokens
+        self.alreadyCoded = alreadyCoded
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(rawTokens)
+        writer.write(list: alreadyCoded) { $0.encode(to: &$1) }
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        rawTokens = try reader.readUInt32("rawTokens")
+        alreadyCoded = try reader.readList("alreadyCoded", itemBytes: 8) { r, _ throws(WireError) in
+            try PositionRange(from: &r)
+        }
+    }
+}
+
+/// Reads a session's policy.
+public struct GetPolicyRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = GetPolicyReply
+    /// The number of the request.
+    public static let opcode = Opcode.getPolicy
+
+    /// The session.
+    public var session: UInt32
+
+    /// A request about the session.
+    public init(session: UInt32) {
+        self.session = session
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(session)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        session = try reader.readUInt32("session")
+    }
+}
+
+/// A session's policy.
+public struct GetPolicyReply: WireMessage {
+    /// The policy in force.
+    public var policy: WirePolicy
+    /// The position after the last token pushed.
+    public var tokens: UInt32
+
+    /// An answer with the policy.
+    public init(policy: WirePolicy, tokens: UInt32) {
+        self.policy = policy
+        self.tokens = tokens
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        policy.encode(to: &writer)
+        writer.write(tokens)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        policy = try WirePolicy(from: &reader)
+        tokens = try reader.readUInt32("tokens")
+    }
+}
+
+/// Ends a token stream; its pages stay.
+public struct CloseSessionRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = EmptyReply
+    /// The number of the request.
+    public static let opcode = Opcode.closeSession
+
+    /// The session.
+    public var session: UInt32
+
+    /// A request about the session.
+    public init(session: UInt32) {
+        self.session = session
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(session)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        session = try reader.readUInt32("session")
+    }
+}
