@@ -1,6 +1,47 @@
-"""Worker client of kvtcd, the KV-cache offload daemon."""
+"""Worker client of kvtcd, the KV-cache offload daemon.
 
-from .errors import ErrorCode, KvtcError, WireError
+    with kvtc.connect() as client, client.open_session("chat", geometry=geometry) as session:
+        keys = kvtc.page_keys(token_ids, session.page_tokens, session.profile)
+        session.push(kvtc.Page(key, i * session.page_tokens, page) for i, (key, page) in enumerate(zip(keys, pages)))
+        back = session.fetch(keys)
+"""
+
+from .client import Client, connect
+from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
 from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
 from .keys import page_keys
+from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
+from .session import Lease, Lookup, Page, Part, Session
+
+__all__ = [
+    "Client",
+    "ConnectionLost",
+    "Element",
+    "ErrorCode",
+    "Geometry",
+    "Grouping",
+    "KvtcError",
+    "Layout",
+    "Lease",
+    "Lookup",
+    "Mode",
+    "Order",
+    "Page",
+    "Part",
+    "Policy",
+    "PullOutcome",
+    "PushOutcome",
+    "QualityKind",
+    "Range",
+    "RequestTimedOut",
+    "Residence",
+    "Role",
+    "RotaryStyle",
+    "Session",
+    "Tensor",
+    "Unreachable",
+    "WireError",
+    "connect",
+    "page_keys",
+]

@@ -1,0 +1,218 @@
+"""One socket to the daemon: requests go out under ids, a reader thread hands the replies to whoever waits for them.
+
+The thread always reads, so a daemon that is busy answering never waits for a client that is busy asking.
+"""
+
+from __future__ import annotations
+
+import array
+import itertools
+import os
+import queue
+import socket
+import struct
+import threading
+from typing import Any, Callable
+
+from . import wire
+from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
+from .messages import ErrorBody
+
+DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"
+
+
+class Pending:
+    """A request under way. Its reply comes in one or more parts."""
+
+    def __init__(self, connection: Connection, opcode: int, request: int):
+        self._connection = connection
+        self._opcode = opcode
+        self._frames: queue.SimpleQueue[tuple[Any, bool, int | None]] = queue.SimpleQueue()
+        self._settled = threading.Lock()
+        self._done = False
+        self._then: list[Callable[[], None]] = []
+        self.request = request
+
+    def next(self) -> tuple[memoryview, bool, int | None]:
+        """The next part: its body, whether more follow, and the file descriptor that came with it."""
+        try:
+            body, more, descriptor = self._frames.get(timeout=self._connection.timeout)
+        except queue.Empty:
+            raise RequestTimedOut(
+                f"no answer to {wire.Opcode(self._opcode).name} within {self._connection.timeout} s",
+                advice="see 'kvtcctl status' for the daemon's queues, or raise the client's timeout",
+            ) from None
+        if isinstance(body, Exception):
+            raise body
+        return body, more, descriptor
+
+    def reply(self, kind: type) -> Any:
+        """The decoded reply of a request that is answered in one part."""
+        return kind.decode(self.next()[0])
+
+    def when_done(self, action: Callable[[], None]) -> None:
+        """Runs the action once the daemon will touch nothing of this request any more."""
+        with self._settled:
+            if not self._done:
+                self._then.append(action)
+                return
+        action()
+
+    def _deliver(self, body: Any, more: bool, descriptor: int | None) -> None:
+        if not more:
+            with self._settled:
+                self._done, actions = True, self._then
+            for action in actions:
+                action()
+        self._frames.put((body, more, descriptor))
+
+
+class Connection:
+    """A connected socket, the thread that reads it and the requests that wait."""
+
+    def __init__(self, path: str | None, timeout: float):
+        self.path = path or os.environ.get("KVTC_SOCKET") or DEFAULT_SOCKET
+        self.timeout = timeout
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(self.path)
+        except OSError as error:
+            self._socket.close()
+            raise Unreachable(
+                f"no kvtcd answers on {self.path}: {error.strerror or error}",
+                advice="start it with 'systemctl start kvtcd.socket', or name its socket with KVTC_SOCKET",
+            ) from None
+        # A kernel-side limit for sending alone: a timeout of the socket object would apply to the reader as well.
+        seconds = max(int(timeout), 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
+        self._ids = itertools.count(1)
+        self._send = threading.Lock()
+        self._lock = threading.Lock()
+        self._pending: dict[int, Pending] = {}
+        self._failure: KvtcError | None = None
+        self._slots: threading.Semaphore | None = None
+        self._process = os.getpid()
+        self._reader = threading.Thread(target=self._read_all, name="kvtc-reader", daemon=True)
+        self._reader.start()
+
+    def limit(self, in_flight: int) -> None:
+        """From now on at most this many requests are under way; further ones wait."""
+        self._slots = threading.Semaphore(max(in_flight, 1))
+
+    def start(self, message: Any) -> Pending:
+        """Sends a request and returns without waiting for its reply."""
+        if os.getpid() != self._process:
+            raise ConnectionLost("this connection belongs to the parent process", advice="connect again after fork")
+        body = message.encode()
+        if len(body) > wire.MAX_BODY:
+            raise WireError(ErrorCode.TOO_LARGE, "body", f"{len(body)} bytes; the limit is {wire.MAX_BODY}")
+        slots = self._slots
+        if slots is not None and not slots.acquire(timeout=self.timeout):
+            raise RequestTimedOut("too many requests are under way", advice="read the replies of earlier ones")
+        request = next(self._ids)
+        pending = Pending(self, message.OPCODE, request)
+        if slots is not None:
+            pending.when_done(slots.release)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._pending[request] = pending
+        header = wire.Header(message.OPCODE, request, 0, len(body)).encode()
+        try:
+            with self._send:
+                self._send_all([memoryview(header), memoryview(body)])
+        except OSError as error:
+            # A frame that was sent in part leaves nothing to go on with. The reader may know the daemon's own reason.
+            self._socket_shutdown()
+            self._reader.join(1)
+            with self._lock:
+                raise self._failure or ConnectionLost(f"sending failed: {error}") from None
+        return pending
+
+    def call(self, message: Any, kind: type) -> Any:
+        """Sends a request and waits for its one reply."""
+        return self.start(message).reply(kind)
+
+    def close(self) -> None:
+        """Ends the connection; requests under way fail with ``ConnectionLost``."""
+        self._fail(ConnectionLost("the connection was closed"))
+        self._socket_shutdown()
+        if self._reader is not threading.current_thread() and os.getpid() == self._process:
+            self._reader.join(5)
+        self._socket.close()
+
+    def _socket_shutdown(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _send_all(self, buffers: list[memoryview]) -> None:
+        while buffers:
+            sent = self._socket.sendmsg(buffers)
+            while buffers and sent >= len(buffers[0]):
+                sent -= len(buffers.pop(0))
+            if buffers:
+                buffers[0] = buffers[0][sent:]
+
+    def _fail(self, error: KvtcError) -> None:
+        with self._lock:
+            if self._failure is None:
+                self._failure = error
+            waiting, self._pending = list(self._pending.values()), {}
+        for pending in waiting:
+            pending._deliver(self._failure, False, None)
+
+    def _read_all(self) -> None:
+        stray = None
+        try:
+            while True:
+                data, descriptor = self._read_header()
+                header = wire.Header.decode(data)
+                body = self._read_exactly(header.length)
+                more = bool(header.status & wire.MORE)
+                code = header.status & ~wire.MORE
+                result: Any = memoryview(body)
+                if code:
+                    text = ErrorBody.decode(body)
+                    result = KvtcError(text.message, code, text.field)
+                with self._lock:
+                    keep = more and not code
+                    pending = self._pending.get(header.request) if keep else self._pending.pop(header.request, None)
+                if pending is not None:
+                    pending._deliver(result, keep, descriptor)
+                else:
+                    # An error that no request asked for precedes the end of the connection and explains it.
+                    stray = result if code else None
+                    if descriptor is not None:
+                        os.close(descriptor)
+        except EOFError as error:
+            self._fail(stray or ConnectionLost(str(error), advice="connect again; the daemon may have restarted"))
+        except (OSError, KvtcError) as error:
+            self._fail(stray or ConnectionLost(f"reading failed: {error}", advice="connect again"))
+        self._socket_shutdown()
+
+    def _read_header(self) -> tuple[bytes, int | None]:
+        data, descriptors = b"", array.array("i")
+        while len(data) < wire.HEADER.size:
+            space = socket.CMSG_SPACE(descriptors.itemsize)
+            part, control, _, _ = self._socket.recvmsg(wire.HEADER.size - len(data), space, socket.MSG_CMSG_CLOEXEC)
+            for level, kind, payload in control:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+            if not part:
+                raise EOFError("the daemon closed the connection")
+            data += part
+        for extra in descriptors[1:]:
+            os.close(extra)
+        return data, descriptors[0] if descriptors else None
+
+    def _read_exactly(self, count: int) -> bytearray:
+        body = bytearray(count)
+        view, done = memoryview(body), 0
+        while done < count:
+            received = self._socket.recv_into(view[done:])
+            if not received:
+                raise EOFError("the daemon closed the connection inside a reply")
+            done += received
+        return body

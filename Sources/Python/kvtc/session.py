@@ -1,0 +1,254 @@
+"""One token stream of a worker: pushing its pages, looking them up, pulling them back."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from . import messages
+from .arena import Region
+from .errors import ConnectionLost, KvtcError
+from .messages import PullOutcome, PushOutcome, Residence
+from .policy import Policy, Range
+from .wire import MAX_BODY, NONE32
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .connection import Pending
+
+# Small enough that copying, sending and decoding of different batches overlap, large enough that frames cost nothing.
+_BATCH_BYTES = 32 << 20
+_BATCH_PAGES = 1024
+_SPARE = 4096
+
+
+@dataclass
+class Page:
+    """A page to push. ``data`` is any buffer in the session's layout; without ``tokens`` its size says how many it has."""
+
+    key: bytes
+    first_position: int
+    data: object
+    tokens: int | None = None
+
+
+@dataclass
+class Part:
+    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for."""
+
+    index: int
+    key: bytes
+    outcome: PullOutcome
+    layers: range
+    data: memoryview
+
+
+@dataclass
+class Lookup:
+    """``leading_run`` pages from the first on can be pulled; ``lease`` (when asked for) keeps them so."""
+
+    residence: list[Residence]
+    leading_run: int
+    lease: Lease | None
+
+
+class Lease:
+    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time."""
+
+    def __init__(self, client: Client, number: int):
+        self._client, self.number = client, number
+
+    def release(self) -> None:
+        if self.number:
+            number, self.number = self.number, 0
+            self._client.connection.call(messages.Release(number), messages.Empty)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Session:
+    """Made by ``Client.open_session``. ``number`` is the daemon's id of it, ``profile`` the id of the profile in use."""
+
+    def __init__(self, client: Client, request: messages.OpenSession, reply: messages.OpenSessionReply):
+        self.client = client
+        self.number = reply.session
+        self.profile = reply.profile
+        self.token_bytes = reply.token_bytes
+        self.geometry, self.layout, self.page_tokens = request.geometry, request.layout, request.page_tokens
+        self.page_bytes = reply.token_bytes * request.page_tokens
+
+    def __int__(self) -> int:
+        return self.number
+
+    def push(self, pages: Iterable[Page]) -> list[PushOutcome]:
+        """Hands pages to the daemon, in order of position; returns what became of each."""
+        outcomes: list[PushOutcome] = []
+        under_way: deque[Pending] = deque()
+        for batch, buffers in self._push_batches(pages):
+            if len(under_way) >= 4:
+                outcomes += self._outcomes(under_way.popleft())
+            under_way.append(self._send_push(batch, buffers))
+        while under_way:
+            outcomes += self._outcomes(under_way.popleft())
+        return outcomes
+
+    def _push_batches(self, pages: Iterable[Page]) -> Iterator[tuple[list[messages.PushEntry], list[np.ndarray]]]:
+        limit = self._batch_limit()
+        batch: list[messages.PushEntry] = []
+        buffers: list[np.ndarray] = []
+        size = 0
+        for page in pages:
+            data = _flat(page.data)
+            tokens = page.tokens
+            if tokens is None:
+                tokens, rest = divmod(data.size, self.token_bytes)
+                if rest:
+                    raise ValueError(f"a page of {data.size} bytes is no whole number of tokens of {self.token_bytes} bytes")
+            if batch and (size + data.size > limit or len(batch) >= _BATCH_PAGES):
+                yield batch, buffers
+                batch, buffers, size = [], [], 0
+            batch.append(messages.PushEntry(page.key, page.first_position, tokens, size, data.size))
+            buffers.append(data)
+            size += data.size
+        if batch:
+            yield batch, buffers
+
+    def _send_push(self, batch: list[messages.PushEntry], buffers: list[np.ndarray]) -> Pending:
+        connection, arena = self.client.connection, self.client.arena()
+        size = batch[-1].offset + batch[-1].length
+        if arena is None:
+            if size > MAX_BODY - _SPARE - 56 * len(batch):
+                raise KvtcError(f"a page of {size} bytes does not fit in one message", advice="connect with an arena, or use smaller pages")
+            inline = bytearray(size)
+            into = np.frombuffer(inline, np.uint8)
+        else:
+            region = arena.take(size, connection.timeout)
+            into = arena.array[region.offset : region.offset + size]
+        for entry, data in zip(batch, buffers):
+            into[entry.offset : entry.offset + entry.length] = data
+        if arena is None:
+            return connection.start(messages.Push(self.number, NONE32, batch, inline))
+        for entry in batch:
+            entry.offset += region.offset
+        return self._start(messages.Push(self.number, arena.number, batch), region)
+
+    def _start(self, message: messages.Push | messages.Pull, region: Region, keep: bool = False) -> Pending:
+        """Sends a request that uses a region; frees it when the daemon is done with it, unless it is to be kept."""
+        try:
+            pending = self.client.connection.start(message)
+        except BaseException:
+            region.free()
+            raise
+        if not keep:
+            pending.when_done(region.free)
+        return pending
+
+    @staticmethod
+    def _outcomes(pending: Pending) -> list[PushOutcome]:
+        return [PushOutcome(value) for value in pending.reply(messages.PushReply).outcomes]
+
+    def _batch_limit(self) -> int:
+        arena = self.client.arena()
+        return min(_BATCH_BYTES, arena.length // 4) if arena else min(_BATCH_BYTES, MAX_BODY - _SPARE)
+
+    def lookup(self, keys: Sequence[bytes], lease_ms: int = 0) -> Lookup:
+        """Which of these pages are there, and where. With ``lease_ms`` the leading run stays fetchable that long."""
+        request = messages.Lookup(self.number, lease_ms, list(keys))
+        reply = self.client.connection.call(request, messages.LookupReply)
+        lease = Lease(self.client, reply.lease) if reply.lease else None
+        return Lookup([Residence(value) for value in reply.residence], reply.leading_run, lease)
+
+    def pull(
+        self,
+        keys: Sequence[bytes],
+        layers: range | None = None,
+        layer_step: int | None = None,
+        lease: Lease | int | None = None,
+    ) -> Iterator[Part]:
+        """Brings pages back, part by part as they are decoded, in whatever order they become ready.
+
+        ``layers`` restricts it to some layers, ``layer_step`` splits a page into parts of so many layers, the first of
+        them early. A page that is not a hit comes as one part without data.
+        """
+        if layers is not None and layers.step != 1:
+            raise ValueError("layers must be a range with step 1")
+        from .pull import run
+
+        return run(self, keys, layers, layer_step or 0, int(getattr(lease, "number", lease) or 0))
+
+    def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
+        """Whole pages as bytes of their own; None for those that are not to be had."""
+        found: list[bytearray | None] = [None] * len(keys)
+        bad: set[int] = set()
+        for part in self.pull(keys, lease=lease):
+            if part.outcome != PullOutcome.HIT:
+                bad.add(part.index)
+                continue
+            whole = found[part.index]
+            found[part.index] = bytearray(part.data) if whole is None else whole + part.data
+        return [None if page is None or index in bad else bytes(page) for index, page in enumerate(found)]
+
+    def prefetch(self, keys: Sequence[bytes]) -> int:
+        """Asks for pages on disk to be brought to RAM; returns how many were queued."""
+        return self._chunked(keys, lambda part: self._call(messages.Prefetch(self.number, part), messages.PrefetchReply).queued)
+
+    def touch(self, keys: Sequence[bytes], pin: bool | None = None, ttl_seconds: int | None = None) -> int:
+        """Marks pages as used; pins or unpins them and sets their time to live where given. Returns how many were found."""
+        action = 0 if pin is None else (1 if pin else 2)
+        ttl = NONE32 if ttl_seconds is None else ttl_seconds
+        return self._chunked(keys, lambda part: self._call(messages.Touch(self.number, action, ttl, part), messages.TouchReply).found)
+
+    def drop(self, keys: Sequence[bytes] | None = None) -> int:
+        """Forgets these pages, or all pages of the session without ``keys``; returns how many there were."""
+        if keys is None:
+            return self._call(messages.Drop(self.number), messages.DropReply).dropped
+        return self._chunked(keys, lambda part: self._call(messages.Drop(self.number, part), messages.DropReply).dropped)
+
+    def policy(self) -> messages.GetPolicyReply:
+        """The policy in force and the number of tokens pushed so far."""
+        return self._call(messages.GetPolicy(self.number), messages.GetPolicyReply)
+
+    def set_policy(self, policy: Policy) -> list[Range]:
+        """Changes the policy; returns positions newly protected whose values are lossy already."""
+        return self._call(messages.SetPolicy(self.number, policy), messages.SetPolicyReply).already_coded
+
+    def flush(self) -> messages.FlushReply:
+        """Returns once the session's pages survive a power loss."""
+        return self.client.flush(self)
+
+    def close(self) -> None:
+        """Ends the session. Its pages stay."""
+        if self.number != NONE32:
+            number, self.number = self.number, NONE32
+            self.client.connection.call(messages.CloseSession(number), messages.Empty)
+
+    def _call(self, message, kind):
+        return self.client.connection.call(message, kind)
+
+    def _chunked(self, keys, call) -> int:
+        return self.client._in_chunks(keys, call)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.close()
+        except ConnectionLost:
+            # The session ended with the connection; an error under way must not be replaced by this one.
+            if error[0] is None:
+                raise
+
+
+def _flat(data: object) -> np.ndarray:
+    """The bytes of any buffer as one row, without a copy where it is contiguous."""
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return np.frombuffer(data, np.uint8)  # type: ignore[call-overload]
