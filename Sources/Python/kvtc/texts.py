@@ -40,6 +40,10 @@ class Document:
     name: str
     text: str
 
+    @property
+    def prose(self) -> bool:
+        return self.name.partition("@")[0] in MANUALS
+
 
 def calibration_documents(count: int, *, root: Path = Path("/usr/share")) -> list[Document]:
     """`count` documents to calibrate on: four of five prose, every fifth code, manuals in turn."""
