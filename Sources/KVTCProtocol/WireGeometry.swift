@@ -22,7 +22,7 @@ public enum WireRotaryStyle: UInt8, Sendable, CaseIterable {
 public struct WireTensor: WireMessage {
     /// "No table of frequencies" in ``ropeTable``.
     public static let noTable: UInt16 = 0xFFFF
-    static let byteCount = 16
+    static let byteCount = 14
 
     /// The model layer it belongs to, from 0.
     public var layer: UInt16

@@ -1,0 +1,92 @@
+import KVTCProtocol
+
+/// The messages of Tests/Golden/wire.json, written down a second time as Swift values.
+enum Golden {
+    static func key(_ n: Int) -> PageKey { PageKey((0..<32).map { UInt8((n * 32 + $0) % 256) })! }
+
+    static let fullPolicy = WirePolicy(
+        sink: 4, window: 128, mode: .transform, qualityKind: .ratio, priority: 128, pin: true, quality: 20,
+        ttlSeconds: 3600, protected: [PositionRange(begin: 10, end: 20), PositionRange(begin: 300, end: 301)])
+    static let leanPolicy = WirePolicy(
+        sink: 0, window: 0, mode: .lossless, qualityKind: .distortion, priority: 0, quality: 0.0078125)
+    static let profile = (224...255).reversed().map { UInt8($0) }
+    static let geometry = WireGeometry(
+        tensors: [
+            WireTensor(
+                layer: 0, role: .key, heads: 2, headDim: 8, rotaryStyle: .halfSplit, rotaryDims: 4, ropeTable: 0),
+            WireTensor(layer: 0, role: .value, heads: 2, headDim: 8),
+            WireTensor(
+                layer: 1, role: .key, heads: 2, headDim: 8, rotaryStyle: .interleaved, rotaryOffset: 4, rotaryDims: 4,
+                ropeTable: 1),
+            WireTensor(layer: 1, role: .value, heads: 2, headDim: 8),
+        ], ropeTables: [[1, 0.5], [1, 0.0625]])
+    static let lease: UInt64 = 0xAB00_0000_0000_0001
+
+    static let messages: [String: any WireMessage] = [
+        "hello": HelloRequest(features: 3, client: "golden é"),
+        "hello.reply": HelloReply(
+            version: 1, features: 3, instance: 0x1122_3344_5566_7788, maxBody: 64 << 20, maxInFlight: 64,
+            maxArena: 1 << 30, server: "kvtcd 0.1"),
+        "arena": ArenaRequest(bytes: 1 << 26),
+        "arena.reply": ArenaReply(arena: 7, bytes: 1 << 26),
+        "openSession": OpenSessionRequest(
+            name: "chat-1", profile: profile, layout: WireLayout(element: .float16), policy: fullPolicy),
+        "openSession.geometry": OpenSessionRequest(
+            name: "", geometry: geometry,
+            layout: WireLayout(
+                element: .bfloat16, order: .tensorHeadToken, grouping: .layerPairs, valueTransposed: true),
+            pageTokens: 16, policy: leanPolicy),
+        "openSession.reply": OpenSessionReply(session: 9, profile: profile, tokenBytes: 128),
+        "setPolicy": SetPolicyRequest(session: 9, policy: fullPolicy),
+        "setPolicy.reply": SetPolicyReply(
+            rawTokens: 132, alreadyCoded: [PositionRange(begin: 10, end: 20), PositionRange(begin: 40, end: 48)]),
+        "lookup": LookupRequest(session: 9, leaseMs: 5000, keys: [key(0), key(1), key(2)]),
+        "lookup.reply": LookupReply(lease: lease, leadingRun: 2, residence: [.raw, .disk, .absent]),
+        "push.arena": PushRequest(
+            session: 9, arena: 7,
+            entries: [
+                PushEntry(key: key(0), firstPosition: 0, tokens: 64, offset: 0, length: 8192),
+                PushEntry(key: key(1), firstPosition: 64, tokens: 3, offset: 8192, length: 384),
+            ]),
+        "push.inline": PushRequest(
+            session: 9, arena: Wire.none,
+            entries: [PushEntry(key: key(2), firstPosition: 0, tokens: 1, offset: 0, length: 5)],
+            inline: [1, 2, 3, 4, 5]),
+        "push.reply": PushReply(outcomes: [.stored, .present, .full, .tooLarge, .nonFinite]),
+        "pull": PullRequest(
+            session: 9, lease: lease, arena: 7, layerStep: 4,
+            entries: [
+                PullEntry(key: key(0), offset: 0, capacity: 8192),
+                PullEntry(key: key(1), offset: 8192, capacity: 1 << 40),
+            ]),
+        "pull.part": PullPart(
+            entry: 1, layerBegin: 4, layerEnd: 8, outcome: .hit, offset: 4096, length: 5,
+            inline: ArraySlice("hello".utf8)),
+        "pull.reply": PullReply(hits: 1, misses: 2, corrupt: 3, other: 4),
+        "release": ReleaseRequest(lease: lease),
+        "release.reply": EmptyReply(),
+        "prefetch": PrefetchRequest(session: 9, keys: [key(0), key(1)]),
+        "prefetch.reply": PrefetchReply(queued: 2),
+        "touch": TouchRequest(session: 9, pin: .pin, keys: [key(0)]),
+        "touch.reply": TouchReply(found: 1),
+        "drop": DropRequest(session: Wire.none, keys: []),
+        "drop.reply": DropReply(dropped: 5),
+        "closeSession": CloseSessionRequest(session: 9),
+        "closeSession.reply": EmptyReply(),
+        "status": StatusRequest(),
+        "status.reply": JSONReply(json: "{\"state\":\"ready\"}"),
+        "flush": FlushRequest(session: Wire.none),
+        "flush.reply": FlushReply(pages: 12, bytes: 98304),
+        "profile.list": ProfileRequest(action: .list),
+        "profile.load": ProfileRequest(action: .load, name: "m.kvtc.safetensors"),
+        "profile.reply": JSONReply(json: "[]"),
+        "ping": PingRequest(payload: [0, 255]),
+        "ping.reply": PingReply(payload: [0, 255]),
+        "getPolicy": GetPolicyRequest(session: 9),
+        "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
+    ]
+
+    static func error(_ code: ErrorCode) -> WireError {
+        WireError(code, field: code.rawValue % 2 == 1 ? "entries[3].offset" : "", "what is wrong: \(code)")
+    }
+}
