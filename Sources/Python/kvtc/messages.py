@@ -264,7 +264,7 @@ class FlushReply(Struct):
 class Profile(Struct):
     OPCODE = Opcode.PROFILE
     action: int = wired(U8)
-    file: str = wired(TEXT, default="")
+    name: str = wired(TEXT, default="")
 
 
 @dataclass
