@@ -1,0 +1,7 @@
+#include "tables.h"
+
+static const kv_kernels scalar_table = {"scalar", scalar_to_float, scalar_from_float, scalar_inverse};
+
+const kv_kernels *kv_scalar(void) { return &scalar_table; }
+
+const kv_kernels *kv_best(void) { return kv_avx2() ? kv_avx2() : &scalar_table; }

@@ -1,0 +1,22 @@
+#include "tables.h"
+
+#include <string.h>
+
+void kv_split_planes(const uint8_t *elements, size_t count, size_t bytes, uint8_t *planes) {
+    for (size_t p = 0; p < bytes; p++)
+        for (size_t i = 0; i < count; i++) planes[p * count + i] = elements[i * bytes + p];
+}
+
+void kv_join_planes(const uint8_t *planes, size_t count, size_t bytes, uint8_t *elements) {
+    for (size_t p = 0; p < bytes; p++)
+        for (size_t i = 0; i < count; i++) elements[i * bytes + p] = planes[p * count + i];
+}
+
+void kv_gather(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride, size_t length,
+               size_t bytes) {
+    if (source_stride == 1 && target_stride == 1) {
+        memcpy(target, source, length * bytes);
+        return;
+    }
+    for (size_t i = 0; i < length; i++) memcpy(target + i * target_stride * bytes, source + i * source_stride * bytes, bytes);
+}

@@ -1,0 +1,156 @@
+import CXXHash
+
+/// How the rows of a block are coded. Raw values are those of the wire and block formats.
+public enum CodecMode: UInt8, Sendable, CaseIterable {
+    /// The page as it came, in canonical row order.
+    case raw = 0
+    /// Byte planes through LZ4.
+    case lossless = 1
+    /// Weighted transform, common-step quantiser, rANS: the default.
+    case transform = 2
+    /// The published KVTC pipeline.
+    case kvtc = 3
+    /// Groups of 32 values, 8 bits each and a 16-bit scale.
+    case quant8 = 4
+    /// Groups of 32 values, 4 bits each and a 16-bit scale.
+    case quant4 = 5
+
+    /// Whether every row comes back bit-identical.
+    public var isExact: Bool { self == .raw || self == .lossless }
+}
+
+/// SHA-256 of a profile file; all zeros in blocks that need no profile.
+public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
+    /// 32 bytes.
+    public let bytes: [UInt8]
+
+    /// Nil unless there are 32 bytes.
+    public init?(bytes: [UInt8]) {
+        guard bytes.count == 32 else { return nil }
+        self.bytes = bytes
+    }
+
+    static let absent = ProfileID(bytes: [UInt8](repeating: 0, count: 32))!
+
+    /// 64 hexadecimal digits.
+    public var description: String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+}
+
+/// The 104 bytes at the start of every block; `BlockFormat.md` lists them.
+public struct BlockHeader: Hashable, Sendable {
+    /// Bytes of the fixed header.
+    public static let size = 104
+    static let magic: UInt32 = 0x4254_564B  // "KVTB"
+    static let version: UInt16 = 1
+
+    public var mode: CodecMode
+    public var element: ElementType
+    /// The profile that decoding needs.
+    public var profile: ProfileID?
+    public var geometryHash: UInt64
+    public var tokens: Int
+    /// Position of the page's first token.
+    public var firstPosition: Int
+    public var rowElements: Int
+    /// Rows kept bit-identical beside the coded ones; empty in exact modes.
+    public var protected: RowSet
+    /// Quantiser step in the weighted domain, 0 where the mode has none.
+    public var step: Float
+    /// Squared error of the coded rows over their expected energy as measured while encoding; 0 in exact modes.
+    public var distortion: Float
+    var bitmapBytes: Int
+    var protectedBytes: Int
+    var codedBytes: Int
+
+    /// Bytes of the page before coding.
+    public var rawBytes: Int { tokens * rowElements * element.bytes }
+    /// Bytes of the whole block.
+    public var blockBytes: Int { BlockHeader.size + bitmapBytes + protectedBytes + codedBytes }
+    /// Raw bytes of the rows that are coded, not protected.
+    public var codedRawBytes: Int { mode.isExact ? 0 : (tokens - protected.count) * rowElements * element.bytes }
+    /// Bytes that those rows take, the block's header included.
+    public var codedStoredBytes: Int { mode.isExact ? 0 : blockBytes - protectedBytes }
+
+    /// Reads and checks a block: magic, version, limits, section lengths and both checksums.
+    public static func parse(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
+        guard block.count >= size else { throw .corrupt("block of \(block.count) bytes; a header has \(size)") }
+        func word<T: FixedWidthInteger>(_ offset: Int, _: T.Type) -> T {
+            T(littleEndian: block.loadUnaligned(fromByteOffset: offset, as: T.self))
+        }
+        guard word(0, UInt32.self) == magic else { throw .corrupt("no block magic") }
+        guard word(96, UInt64.self) == XXH3_64bits(block.baseAddress, 96) else { throw .corrupt("header checksum") }
+        guard word(4, UInt16.self) == version else {
+            throw .unsupported("block version \(word(4, UInt16.self)); this release reads version \(version)")
+        }
+        guard let mode = CodecMode(rawValue: block[6]), let element = ElementType(rawValue: block[7]) else {
+            throw .corrupt("mode \(block[6]) or element type \(block[7])")
+        }
+        let tokens = Int(word(48, UInt32.self))
+        let rowElements = Int(word(56, UInt32.self))
+        guard (1...65536).contains(tokens), (1...Geometry.maximumRowElements).contains(rowElements) else {
+            throw .corrupt("\(tokens) tokens of \(rowElements) elements")
+        }
+        let bitmapBytes = Int(word(76, UInt32.self))
+        let protectedBytes = Int(word(80, UInt32.self))
+        let codedBytes = Int(word(84, UInt32.self))
+        guard size + bitmapBytes + protectedBytes + codedBytes == block.count else {
+            throw .corrupt("sections do not add up to the block's \(block.count) bytes")
+        }
+        let payload = UnsafeRawBufferPointer(rebasing: block[size...])
+        guard word(88, UInt64.self) == XXH3_64bits(payload.baseAddress, payload.count) else {
+            throw .corrupt("payload checksum")
+        }
+        var protected = RowSet(count: tokens)
+        if bitmapBytes > 0 {
+            guard let rows = RowSet(count: tokens, bitmap: UnsafeRawBufferPointer(rebasing: payload[..<bitmapBytes])),
+                rows.count == Int(word(60, UInt32.self))
+            else { throw .corrupt("protected-row bitmap") }
+            protected = rows
+        } else if word(60, UInt32.self) != 0 {
+            throw .corrupt("protected rows without a bitmap")
+        }
+        let profile = ProfileID(bytes: [UInt8](block[8..<40]))
+        return BlockHeader(
+            mode: mode, element: element, profile: profile == .absent ? nil : profile,
+            geometryHash: word(40, UInt64.self), tokens: tokens, firstPosition: Int(word(52, UInt32.self)),
+            rowElements: rowElements, protected: protected, step: Float(bitPattern: word(64, UInt32.self)),
+            distortion: Float(bitPattern: word(68, UInt32.self)), bitmapBytes: bitmapBytes,
+            protectedBytes: protectedBytes, codedBytes: codedBytes)
+    }
+
+    /// The whole block: header, bitmap, protected section, coded section. Lengths in `self` are overwritten.
+    func assemble(protectedSection: [UInt8], codedSection: [UInt8]) -> [UInt8] {
+        let bitmap = protected.isEmpty ? [] : protected.bitmap
+        var block: [UInt8] = []
+        block.reserveCapacity(BlockHeader.size + bitmap.count + protectedSection.count + codedSection.count)
+        func append<T: FixedWidthInteger>(_ value: T) {
+            withUnsafeBytes(of: value.littleEndian) { block.append(contentsOf: $0) }
+        }
+        append(BlockHeader.magic)
+        append(BlockHeader.version)
+        block.append(mode.rawValue)
+        block.append(element.rawValue)
+        block.append(contentsOf: (profile ?? .absent).bytes)
+        append(geometryHash)
+        for value in [tokens, firstPosition, rowElements, protected.count] { append(UInt32(value)) }
+        append(step.bitPattern)
+        append(distortion.bitPattern)
+        append(UInt32(0))
+        for value in [bitmap.count, protectedSection.count, codedSection.count] { append(UInt32(value)) }
+        let payloadChecksumOffset = block.count
+        append(UInt64(0))
+        append(UInt64(0))
+        block.append(contentsOf: bitmap)
+        block.append(contentsOf: protectedSection)
+        block.append(contentsOf: codedSection)
+        block.withUnsafeMutableBytes { bytes in
+            let payload = XXH3_64bits(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size)
+            bytes.storeBytes(of: payload.littleEndian, toByteOffset: payloadChecksumOffset, as: UInt64.self)
+            let header = XXH3_64bits(bytes.baseAddress!, 96)
+            bytes.storeBytes(of: header.littleEndian, toByteOffset: 96, as: UInt64.self)
+        }
+        return block
+    }
+}

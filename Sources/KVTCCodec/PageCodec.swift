@@ -1,0 +1,209 @@
+import CKernels
+
+/// Pages in, blocks out, and back. A value without state of its own: safe to use from any number of threads.
+///
+/// A page enters with ``wrap(page:layout:tokens:firstPosition:)`` as an exact block; ``encode(block:mode:quality:protected:)``
+/// makes the small block from that one; ``decode(block:layers:layout:into:)`` takes either.
+public struct PageCodec: Sendable {
+    /// The tensors of every page.
+    public let geometry: Geometry
+    /// What the `transform` and `kvtc` modes need.
+    public let profile: Profile?
+    let kernels: KernelTable
+
+    /// A codec for pages of one geometry.
+    /// - Throws: `mismatch` where the profile was calibrated for another geometry.
+    public init(geometry: Geometry, profile: Profile? = nil) throws(CodecError) {
+        try self.init(geometry: geometry, profile: profile, kernels: .best)
+    }
+
+    package init(geometry: Geometry, profile: Profile?, kernels: KernelTable) throws(CodecError) {
+        if let profile, profile.geometry.hash != geometry.hash {
+            throw .mismatch("profile \(profile.id) is for another geometry (\(profile.model))")
+        }
+        self.geometry = geometry
+        self.profile = profile
+        self.kernels = kernels
+    }
+
+    /// The page as a block in `raw` mode: exact, self-describing, checksummed.
+    /// - Parameter page: exactly the bytes of `tokens` tokens in `layout`.
+    public func wrap(
+        page: UnsafeRawBufferPointer, layout: PageLayout, tokens: Int, firstPosition: Int
+    ) throws(CodecError) -> [UInt8] {
+        try layout.validate(for: geometry)
+        guard (1...65536).contains(tokens) else { throw .invalid(field: "tokens", "\(tokens); 1 to 65536 are allowed") }
+        guard (0...Int(Int32.max) - tokens).contains(firstPosition) else {
+            throw .invalid(field: "firstPosition", "\(firstPosition) is negative or too large")
+        }
+        let size = layout.pageBytes(geometry: geometry, tokens: tokens)
+        guard page.count == size else {
+            throw .invalid(field: "page", "\(page.count) bytes; \(tokens) tokens of this layout take \(size)")
+        }
+        let bytes = layout.element.bytes
+        let rowBytes = geometry.rowElements * bytes
+        let rows = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialised in
+            for run in layout.placements(geometry: geometry, tokens: tokens, layers: 0..<geometry.layers) {
+                for token in 0..<tokens {
+                    kv_gather(
+                        page.bindMemory(to: UInt8.self).baseAddress! + (run.base + token * run.tokenStride) * bytes,
+                        run.elementStride, buffer.baseAddress! + token * rowBytes + run.row * bytes, 1, run.length,
+                        bytes)
+                }
+            }
+            initialised = size
+        }
+        let header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
+        return header.assemble(protectedSection: [], codedSection: rows)
+    }
+
+    /// Codes an exact block. Rows that hold NaN or infinities are protected whatever the caller says; a block that would
+    /// not get smaller than the lossless one is returned lossless.
+    /// - Parameter protected: rows to keep bit-identical.
+    public func encode(
+        block: UnsafeRawBufferPointer, mode: CodecMode, quality: Quality, protected: RowSet
+    ) throws(CodecError) -> [UInt8] {
+        let source = try checkedHeader(block)
+        guard source.mode.isExact else { throw .invalid(field: "block", "is coded already (\(source.mode))") }
+        guard protected.capacity == source.tokens else {
+            throw .invalid(field: "protected", "\(protected.capacity) rows; the page has \(source.tokens)")
+        }
+        try quality.validate()
+        let page = try exactRows(block, source)
+        if mode == .raw {
+            return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: page)
+        }
+        let lossless = { () -> [UInt8] in
+            let section = page.withUnsafeBytes { Lossless.encode($0, bytesPerElement: source.element.bytes) }
+            return makeHeader(like: source, mode: .lossless).assemble(protectedSection: [], codedSection: section)
+        }
+        guard mode != .lossless else { return lossless() }
+
+        let rowBytes = geometry.rowElements * source.element.bytes
+        var kept = protected
+        page.withUnsafeBytes { bytes in
+            for row in 0..<source.tokens
+            where kv_all_finite(source.element.kernelCode, bytes.baseAddress! + row * rowBytes, geometry.rowElements)
+                == 0
+            {
+                kept.insert(row)
+            }
+        }
+        var header = makeHeader(like: source, mode: mode)
+        guard let coded = try codeRows(page, header: &header, protected: &kept, quality: quality) else {
+            return lossless()
+        }
+        header.protected = kept
+        var keptRows: [UInt8] = []
+        for row in kept.rows { keptRows += page[row * rowBytes..<(row + 1) * rowBytes] }
+        let section = keptRows.withUnsafeBytes { Lossless.encode($0, bytesPerElement: source.element.bytes) }
+        let result = header.assemble(protectedSection: section, codedSection: coded)
+        if result.count * 2 > header.rawBytes {
+            let exact = lossless()
+            if exact.count <= result.count { return exact }
+        }
+        return result
+    }
+
+    /// Writes the page's tensors of `layers` in `layout` to `output`, which has exactly their size.
+    /// - Throws: `corrupt` where any byte of the block is not as it was made, `mismatch` for another model's block.
+    public func decode(
+        block: UnsafeRawBufferPointer, layers: Range<Int>, layout: PageLayout,
+        into output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) {
+        let header = try checkedHeader(block)
+        try layout.validate(for: geometry)
+        guard layout.element == header.element else {
+            throw .mismatch("the page holds \(header.element), the layout asks for \(layout.element)")
+        }
+        guard !layers.isEmpty, layers.lowerBound >= 0, layers.upperBound <= geometry.layers else {
+            throw .invalid(field: "layers", "\(layers); the model has layers 0 to \(geometry.layers - 1)")
+        }
+        let size = layout.pageBytes(geometry: geometry, tokens: header.tokens, layers: layers)
+        guard output.count == size else {
+            throw .invalid(field: "output", "\(output.count) bytes; these layers take \(size)")
+        }
+        let page = try header.mode.isExact ? exactRows(block, header) : lossyRows(block, header, layers: layers)
+        let bytes = header.element.bytes
+        let rowBytes = geometry.rowElements * bytes
+        page.withUnsafeBytes { rows in
+            for run in layout.placements(geometry: geometry, tokens: header.tokens, layers: layers) {
+                for token in 0..<header.tokens {
+                    kv_gather(
+                        rows.bindMemory(to: UInt8.self).baseAddress! + token * rowBytes + run.row * bytes, 1,
+                        output.bindMemory(to: UInt8.self).baseAddress! + (run.base + token * run.tokenStride) * bytes,
+                        run.elementStride, run.length, bytes)
+                }
+            }
+        }
+    }
+
+    // MARK: - Sections
+
+    func makeHeader(mode: CodecMode, element: ElementType, tokens: Int, firstPosition: Int) -> BlockHeader {
+        BlockHeader(
+            mode: mode, element: element, profile: nil, geometryHash: geometry.hash, tokens: tokens,
+            firstPosition: firstPosition, rowElements: geometry.rowElements, protected: RowSet(count: tokens), step: 0,
+            distortion: 0, bitmapBytes: 0, protectedBytes: 0, codedBytes: 0)
+    }
+
+    private func makeHeader(like header: BlockHeader, mode: CodecMode) -> BlockHeader {
+        makeHeader(mode: mode, element: header.element, tokens: header.tokens, firstPosition: header.firstPosition)
+    }
+
+    private func checkedHeader(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
+        let header = try BlockHeader.parse(block)
+        guard header.geometryHash == geometry.hash, header.rowElements == geometry.rowElements else {
+            throw .mismatch("the block is of another geometry")
+        }
+        if let needed = header.profile, needed != profile?.id {
+            throw .mismatch("the block needs profile \(needed)")
+        }
+        return header
+    }
+
+    private func exactRows(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) -> [UInt8] {
+        let section = UnsafeRawBufferPointer(rebasing: block[(BlockHeader.size + header.bitmapBytes)...])
+        guard header.bitmapBytes == 0, header.protectedBytes == 0 else {
+            throw .corrupt("an exact block with protected rows")
+        }
+        if header.mode == .raw {
+            guard section.count == header.rawBytes else { throw .corrupt("raw section of \(section.count) bytes") }
+            return [UInt8](section)
+        }
+        return try unpack(section, bytes: header.rawBytes, element: header.element)
+    }
+
+    private func unpack(
+        _ section: UnsafeRawBufferPointer, bytes: Int, element: ElementType
+    ) throws(CodecError) -> [UInt8] {
+        var rows = [UInt8](repeating: 0, count: bytes)
+        let failure = rows.withUnsafeMutableBytes { buffer -> CodecError? in
+            do throws(CodecError) {
+                try Lossless.decode(section, bytesPerElement: element.bytes, into: buffer)
+                return nil
+            } catch { return error }
+        }
+        if let failure { throw failure }
+        return rows
+    }
+
+    /// Canonical rows of which only the columns of `layers` are meaningful.
+    private func lossyRows(
+        _ block: UnsafeRawBufferPointer, _ header: BlockHeader, layers: Range<Int>
+    ) throws(CodecError) -> [UInt8] {
+        let protectedStart = BlockHeader.size + header.bitmapBytes
+        let codedStart = protectedStart + header.protectedBytes
+        let rowBytes = geometry.rowElements * header.element.bytes
+        let exact = try unpack(
+            UnsafeRawBufferPointer(rebasing: block[protectedStart..<codedStart]),
+            bytes: header.protected.count * rowBytes, element: header.element)
+        var page = try decodeRows(
+            UnsafeRawBufferPointer(rebasing: block[codedStart...]), header: header, layers: layers)
+        for (index, row) in header.protected.rows.enumerated() {
+            page.replaceSubrange(
+                row * rowBytes..<(row + 1) * rowBytes, with: exact[index * rowBytes..<(index + 1) * rowBytes])
+        }
+        return page
+    }
+}

@@ -1,0 +1,107 @@
+import CKernels
+
+/// The C kernels of one instruction-set tier.
+package struct KernelTable: @unchecked Sendable {
+    // Justified: the pointer names a constant table of pure functions that lives as long as the process.
+    let pointer: UnsafePointer<kv_kernels>
+
+    /// The fastest this machine has.
+    package static let best = KernelTable(pointer: kv_best())
+    /// The portable specification.
+    package static let scalar = KernelTable(pointer: kv_scalar())
+
+    func toFloat(
+        _ element: ElementType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
+    ) {
+        pointer.pointee.to_float(element.kernelCode, source, target, count)
+    }
+
+    func fromFloat(
+        _ element: ElementType, _ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int
+    ) -> Int {
+        pointer.pointee.from_float(element.kernelCode, source, target, count)
+    }
+}
+
+extension PageCodec {
+    /// The coded section for the rows not in `protected`; nil where there are none. May protect further rows whose values
+    /// the mode can't represent.
+    func codeRows(
+        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality
+    ) throws(CodecError) -> [UInt8]? {
+        guard protected.count < header.tokens else { return nil }
+        switch header.mode {
+        case .quant8, .quant4:
+            return quantiseRows(page, header: &header, rows: protected.complement)
+        case .transform, .kvtc:
+            throw .unsupported("mode \(header.mode) without a profile")
+        case .raw, .lossless:
+            return nil
+        }
+    }
+
+    /// Rows in the block's element type; those protected and the columns outside `layers` are left zero.
+    func decodeRows(
+        _ section: UnsafeRawBufferPointer, header: BlockHeader, layers: Range<Int>
+    ) throws(CodecError) -> [UInt8] {
+        switch header.mode {
+        case .quant8, .quant4: return try dequantiseRows(section, header: header)
+        case .transform, .kvtc: throw .unsupported("mode \(header.mode) without a profile")
+        case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
+        }
+    }
+
+    private func quantiseRows(_ page: [UInt8], header: inout BlockHeader, rows: [Int]) -> [UInt8] {
+        let bits = header.mode == .quant8 ? 8 : 4
+        let width = geometry.rowElements
+        let rowBytes = width * header.element.bytes
+        var section: [UInt8] = []
+        section.reserveCapacity(rows.count * IntegerQuantiser.rowBytes(elements: width, bits: bits))
+        var (error, energy) = (0.0, 0.0)
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * width) { scratch in
+            let values = UnsafeMutableBufferPointer(rebasing: scratch[..<width])
+            let restored = UnsafeMutableBufferPointer(rebasing: scratch[width...])
+            for row in rows {
+                page.withUnsafeBytes {
+                    kernels.toFloat(header.element, $0.baseAddress! + row * rowBytes, values.baseAddress!, width)
+                }
+                let start = section.count
+                IntegerQuantiser.encode(
+                    UnsafeBufferPointer(values), bits: bits, kernels: kernels.pointer.pointee, output: &section)
+                section.withUnsafeBytes {
+                    IntegerQuantiser.decode(
+                        UnsafeRawBufferPointer(rebasing: $0[start...]), bits: bits, kernels: kernels.pointer.pointee,
+                        into: restored)
+                }
+                for index in 0..<width {
+                    let difference = Double(values[index] - restored[index])
+                    error += difference * difference
+                    energy += Double(values[index]) * Double(values[index])
+                }
+            }
+        }
+        header.distortion = energy > 0 ? Float(error / energy) : 0
+        return section
+    }
+
+    private func dequantiseRows(_ section: UnsafeRawBufferPointer, header: BlockHeader) throws(CodecError) -> [UInt8] {
+        let bits = header.mode == .quant8 ? 8 : 4
+        let width = geometry.rowElements
+        let coded = IntegerQuantiser.rowBytes(elements: width, bits: bits)
+        let rows = header.protected.complement
+        guard section.count == coded * rows.count else { throw .corrupt("coded section of \(section.count) bytes") }
+        let rowBytes = width * header.element.bytes
+        var page = [UInt8](repeating: 0, count: header.rawBytes)
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { values in
+            for (index, row) in rows.enumerated() {
+                IntegerQuantiser.decode(
+                    UnsafeRawBufferPointer(rebasing: section[index * coded..<(index + 1) * coded]), bits: bits,
+                    kernels: kernels.pointer.pointee, into: values)
+                page.withUnsafeMutableBytes {
+                    _ = kernels.fromFloat(header.element, values.baseAddress!, $0.baseAddress! + row * rowBytes, width)
+                }
+            }
+        }
+        return page
+    }
+}

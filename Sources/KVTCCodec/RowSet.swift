@@ -1,0 +1,61 @@
+/// A set of rows (tokens) of one page, by index from the page's first token.
+public struct RowSet: Hashable, Sendable {
+    /// Number of rows of the page.
+    public let capacity: Int
+    private var words: [UInt64]
+
+    /// The empty set over `count` rows.
+    public init(count: Int) {
+        capacity = count
+        words = [UInt64](repeating: 0, count: (count + 63) / 64)
+    }
+
+    /// Adds a row; rows outside the page are ignored, so that a policy's range may reach past it.
+    public mutating func insert(_ row: Int) {
+        if (0..<capacity).contains(row) { words[row >> 6] |= 1 << UInt64(row & 63) }
+    }
+
+    /// Adds the part of `rows` that lies in the page.
+    public mutating func insert(_ rows: Range<Int>) {
+        for row in rows.clamped(to: 0..<capacity) { insert(row) }
+    }
+
+    /// Whether a row is in the set.
+    public func contains(_ row: Int) -> Bool {
+        (0..<capacity).contains(row) && words[row >> 6] >> UInt64(row & 63) & 1 == 1
+    }
+
+    /// Number of rows in the set.
+    public var count: Int { words.reduce(0) { $0 + $1.nonzeroBitCount } }
+
+    /// Whether no row is in the set.
+    public var isEmpty: Bool { words.allSatisfy { $0 == 0 } }
+
+    /// Adds every row of a set of the same page.
+    public mutating func formUnion(_ other: RowSet) {
+        precondition(other.capacity == capacity, "row sets of different pages")
+        for index in words.indices { words[index] |= other.words[index] }
+    }
+
+    /// The rows in the set, ascending.
+    public var rows: [Int] { (0..<capacity).filter(contains) }
+
+    /// The rows not in the set, ascending.
+    public var complement: [Int] { (0..<capacity).filter { !contains($0) } }
+
+    /// Bytes of ``bitmap``.
+    static func bitmapBytes(_ count: Int) -> Int { (count + 7) / 8 }
+
+    /// Row i is bit i % 8 of byte i / 8.
+    var bitmap: [UInt8] {
+        (0..<RowSet.bitmapBytes(capacity)).map { UInt8(truncatingIfNeeded: words[$0 >> 3] >> UInt64(8 * ($0 & 7))) }
+    }
+
+    /// Nil where a bit past the last row is set or the length is wrong.
+    init?(count: Int, bitmap: UnsafeRawBufferPointer) {
+        guard bitmap.count == RowSet.bitmapBytes(count) else { return nil }
+        self.init(count: count)
+        for (index, byte) in bitmap.enumerated() { words[index >> 3] |= UInt64(byte) << UInt64(8 * (index & 7)) }
+        if count % 64 != 0, let last = words.last, last >> UInt64(count % 64) != 0 { return nil }
+    }
+}
