@@ -1,0 +1,119 @@
+"""The parser of llama.cpp's sequence state, on synthetic blobs: no model is needed."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from kvtc.llama_state import StateError, build_state, gap_of, parse_state
+
+HEADER = bytes.fromhex("d83c14af00000000")
+LAYERS, CELLS, ROW = 3, 10, 16
+
+
+def tensors(seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    bits = generator.integers(0, 1 << 16, (LAYERS, CELLS, ROW), np.uint16)  # NaNs and subnormals included
+    return list(bits.view(np.float16))
+
+
+def blob(gap: int = 8, positions: list[int] | None = None) -> bytes:
+    return build_state(positions or list(range(CELLS)), tensors(1), tensors(2), header=HEADER, gap=gap)
+
+
+def same(left: np.ndarray, right: np.ndarray) -> bool:
+    return np.array_equal(left.view(np.uint16), right.view(np.uint16))
+
+
+@pytest.mark.parametrize("gap", [0, 4, 8])
+def test_round_trip_is_bit_exact(gap: int) -> None:
+    state = parse_state(blob(gap))
+    assert (state.layers, state.cells, gap_of(state)) == (LAYERS, CELLS, gap)
+    assert state.positions.tolist() == list(range(CELLS))
+    assert all(same(a, b) for a, b in zip(state.keys + state.values, tensors(1) + tensors(2), strict=True))
+    assert state.to_bytes() == blob(gap)
+    again = build_state(state.positions.tolist(), state.keys, state.values, header=HEADER, gap=gap)
+    assert again == blob(gap)
+
+
+def test_a_page_moves_rows_of_every_layer_and_nothing_else() -> None:
+    source, target = parse_state(blob()), parse_state(blob())
+    for tensor in target.tensors():
+        tensor[2:6] = 0
+    changed = target.to_bytes()
+    target.replace(2, 4, source.page(2, 4))
+    assert changed != blob() and target.to_bytes() == blob()
+    page = source.page(2, 4)
+    assert page.nbytes == 4 * source.token_bytes() == 4 * 2 * LAYERS * ROW * 2
+    assert page[: 4 * ROW * 2].tobytes() == source.keys[0][2:6].tobytes()
+    assert page[-4 * ROW * 2 :].tobytes() == source.values[-1][2:6].tobytes()
+
+
+def test_a_copy_does_not_share_memory() -> None:
+    state = parse_state(blob())
+    state.copy().keys[0][:] = 0
+    assert state.to_bytes() == blob()
+
+
+def test_positions_may_have_holes_but_must_grow() -> None:
+    holes = [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
+    assert parse_state(blob(positions=holes)).positions.tolist() == holes
+    with pytest.raises(StateError, match="positions do not grow"):
+        parse_state(blob(positions=[0, 1, 2, 2, 4, 5, 6, 7, 8, 9]))
+
+
+@pytest.mark.parametrize("length", range(0, len(blob()), 97))
+def test_a_cut_blob_is_refused(length: int) -> None:
+    with pytest.raises(StateError):
+        parse_state(blob()[:length])
+
+
+def test_trailing_bytes_are_refused() -> None:
+    with pytest.raises(StateError, match="do not hold"):
+        parse_state(blob() + bytes(4))
+
+
+CELL_TABLE, TENSOR_HEADER, FIRST_TENSOR = 16, 16 + 12 * CELLS, 16 + 12 * CELLS + 16
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "message"),
+    [
+        (8, "<I", 2, "streams"),
+        (12, "<I", 0xFFFFFFFF, "cells"),
+        (12, "<I", CELLS - 1, "transposed"),
+        (CELL_TABLE + 4, "<I", 2, "other than sequence 0"),
+        (CELL_TABLE + 8, "<i", 1, "other than sequence 0"),
+        (CELL_TABLE, "<i", -1, "positions"),
+        (TENSOR_HEADER, "<I", 1, "transposed"),
+        (TENSOR_HEADER + 4, "<I", 0, "layers"),
+        (TENSOR_HEADER + 4, "<I", LAYERS + 1, "do not hold"),
+        (TENSOR_HEADER + 4, "<I", 0xFFFFFFFF, "layers"),
+        (TENSOR_HEADER + 8, "<I", 7, "do not hold"),
+        (FIRST_TENSOR, "<i", 0, "do not hold"),
+        (FIRST_TENSOR + 4, "<Q", (1 << 64) - 2, "do not hold"),
+        (FIRST_TENSOR + 4, "<Q", ROW * 2 + 1, "do not hold"),
+        (FIRST_TENSOR + 4, "<Q", 0, "do not hold"),
+    ],
+)
+def test_a_wrong_field_is_refused(offset: int, form: str, value: int, message: str) -> None:
+    broken = bytearray(blob())
+    struct.pack_into(form, broken, offset, value)
+    with pytest.raises(StateError, match=message):
+        parse_state(bytes(broken))
+
+
+def test_an_empty_sequence_is_refused() -> None:
+    empty = [np.empty((0, ROW), np.float16)] * LAYERS
+    with pytest.raises(StateError, match="empty"):
+        parse_state(build_state([], empty, empty, header=HEADER, gap=8))
+
+
+def test_pages_outside_the_state_or_of_the_wrong_size_are_refused() -> None:
+    state = parse_state(blob())
+    with pytest.raises(StateError, match="cells"):
+        state.page(8, 3)
+    with pytest.raises(StateError, match="cells"):
+        state.page(-1, 2)
+    with pytest.raises(StateError, match="bytes"):
+        state.replace(0, 4, state.page(0, 3))
