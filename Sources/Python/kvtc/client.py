@@ -13,7 +13,7 @@ from .arena import Arena
 from .connection import Connection
 from .errors import ErrorCode, KvtcError
 from .geometry import Geometry, Layout
-from .policy import Policy
+from .policy import Mode, Policy
 from .session import Session
 from .wire import NONE32
 
@@ -88,10 +88,15 @@ class Client:
         policy: Policy | None = None,
         page_tokens: int = 64,
     ) -> Session:
-        """Starts a token stream. ``profile`` is a profile's id (bytes or hex); with one, ``geometry`` may be left out."""
+        """Starts a token stream. ``profile`` is a profile's id (bytes or hex); with one, ``geometry`` may be left out.
+
+        Without a policy: this daemon's transform coder where there is a profile, lossless where there is none.
+        """
         identifier = bytes.fromhex(profile) if isinstance(profile, str) else profile
+        if policy is None:
+            policy = Policy(mode=Mode.TRANSFORM if identifier else Mode.LOSSLESS)
         request = messages.OpenSession(
-            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy or Policy()
+            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy
         )
         reply = self.connection.call(request, messages.OpenSessionReply)
         return Session(self, request, reply)

@@ -9,7 +9,7 @@ from . import messages
 from .arena import Region
 from .errors import ErrorCode, KvtcError, WireError
 from .messages import PullOutcome
-from .wire import MAX_BODY, NONE32
+from .wire import NONE32
 
 if TYPE_CHECKING:
     from .connection import Pending
@@ -64,7 +64,7 @@ def _capacity(session: Session, layers: range | None, step: int) -> tuple[int, i
     capacity = session.page_bytes
     if geometry.tensors and layers is not None:
         capacity = session.layout.page_bytes(geometry, session.page_tokens, layers)
-    if session.client.arena() is None and step == 0 and capacity > MAX_BODY - _SPARE:
+    if session.client.arena() is None and step == 0 and capacity > session.client.server.max_body - _SPARE:
         step = 1
     return capacity, step
 

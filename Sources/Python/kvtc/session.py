@@ -13,7 +13,7 @@ from .arena import Region
 from .errors import ConnectionLost, KvtcError
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Policy, Range
-from .wire import MAX_BODY, NONE32
+from .wire import NONE32
 
 if TYPE_CHECKING:
     from .client import Client
@@ -124,7 +124,7 @@ class Session:
         connection, arena = self.client.connection, self.client.arena()
         size = batch[-1].offset + batch[-1].length
         if arena is None:
-            if size > MAX_BODY - _SPARE - 56 * len(batch):
+            if size > self.client.server.max_body - _SPARE - 56 * len(batch):
                 raise KvtcError(f"a page of {size} bytes does not fit in one message", advice="connect with an arena, or use smaller pages")
             inline = bytearray(size)
             into = np.frombuffer(inline, np.uint8)
@@ -156,7 +156,7 @@ class Session:
 
     def _batch_limit(self) -> int:
         arena = self.client.arena()
-        return min(_BATCH_BYTES, arena.length // 4) if arena else min(_BATCH_BYTES, MAX_BODY - _SPARE)
+        return min(_BATCH_BYTES, arena.length // 4) if arena else min(_BATCH_BYTES, self.client.server.max_body // 2)
 
     def lookup(self, keys: Sequence[bytes], lease_ms: int = 0) -> Lookup:
         """Which of these pages are there, and where. With ``lease_ms`` the leading run stays fetchable that long."""
