@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""A worker of the unit tests: pushes pages made from a seed, or pulls them back and compares them.
+
+Prints one JSON object: {"pages": asked for, "found": hits, "identical": all of them and not a bit different}.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+import kvtc
+
+GEOMETRY = kvtc.Geometry.from_heads(layers=4, kv_heads=2, head_dim=64, rope_base=10000.0)
+PAGE_TOKENS = 64
+
+
+def pages(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """Keys and contents; smooth along the tokens, as K and V are, so that the lossless coder has something to do."""
+    layout = kvtc.Layout(kvtc.Element.F16)
+    elements = layout.page_bytes(GEOMETRY, PAGE_TOKENS) // 2
+    rng = np.random.default_rng(seed)
+    keys = kvtc.page_keys(rng.integers(0, 50000, count * PAGE_TOKENS), PAGE_TOKENS)
+    contents = [np.cumsum(rng.normal(0, 0.01, elements)).astype(np.float16).tobytes() for _ in keys]
+    return keys, contents
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["push", "pull"])
+    parser.add_argument("--socket", help="default: KVTC_SOCKET, then /run/kvtcd/kvtcd.sock")
+    parser.add_argument("--pages", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    keys, contents = pages(options.pages, options.seed)
+    with kvtc.connect(options.socket, name="test-worker", arena_bytes=16 << 20) as client:
+        with client.open_session("test-worker", geometry=GEOMETRY, page_tokens=PAGE_TOKENS) as session:
+            if options.action == "push":
+                outcomes = session.push(kvtc.Page(k, i * PAGE_TOKENS, c) for i, (k, c) in enumerate(zip(keys, contents)))
+                kept = (kvtc.PushOutcome.STORED, kvtc.PushOutcome.PRESENT)
+                if any(outcome not in kept for outcome in outcomes):
+                    print(f"not stored: {[outcome.name for outcome in outcomes]}", file=sys.stderr)
+                    return 1
+            back = session.fetch(keys)
+    result = {"pages": len(keys), "found": sum(page is not None for page in back), "identical": back == contents}
+    print(json.dumps(result))
+    return 0 if result["identical"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
