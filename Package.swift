@@ -60,7 +60,7 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
         tests("KVTCCodecTests", ["KVTCCodec", "CKernels"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
-        tests("KVTCSystemTests", ["KVTCSystem"]),
+        tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
         tests("KVTCStoreTests", ["KVTCStore"]),
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
         tests("KVTCDaemonTests", ["KVTCDaemon", "KVTCClient"]),

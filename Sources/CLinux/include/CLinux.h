@@ -1,5 +1,35 @@
+// What Swift's Glibc module does not import. Results are -errno on failure.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
 #include "CLinuxStorage.h"
+
+/// The most descriptors one message may bring.
+#define CLINUX_MAX_FDS 16
+
+/// A new close-on-exec Unix stream socket.
+int clinux_unix_socket(void);
+/// Binds the socket to a path; -ENAMETOOLONG when the path does not fit into an address.
+int clinux_unix_bind(int fd, const char *path);
+/// Connects the socket to a path.
+int clinux_unix_connect(int fd, const char *path);
+/// Two connected sockets.
+int clinux_unix_pair(int fds[2]);
+/// Takes a waiting connection, close-on-exec.
+int clinux_accept(int fd);
+/// Who is at the other end, as the kernel knows it.
+int clinux_peer(int fd, uint32_t *uid, uint32_t *gid, int32_t *pid);
+/// Sends bytes without raising SIGPIPE; `attached` (or -1) is a descriptor that travels with the first of them.
+ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached);
+/// Receives bytes and up to `capacity` (at most CLINUX_MAX_FDS) descriptors. More than that is -EBADMSG and all are
+/// closed; with capacity 0 the kernel drops them.
+ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size_t capacity, size_t *count);
+/// A counter that poll can wait for.
+int clinux_eventfd(void);
+/// 1 when the memory file can neither shrink nor grow nor lose that property.
+int clinux_is_sealed_arena(int fd);
+/// Processors this process may run on.
+int clinux_processors(void);
+/// Names a thread (15 bytes at most) for debuggers and top.
+void clinux_name_thread(unsigned long thread, const char *name);

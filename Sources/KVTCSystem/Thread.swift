@@ -1,0 +1,45 @@
+import CLinux
+import Glibc
+
+/// A thread of the system that runs one closure.
+public struct Thread: Sendable {
+    private let handle: pthread_t
+
+    private final class Start: Sendable {
+        let body: @Sendable () -> Void
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+
+    /// Starts a thread. The name (15 bytes at most) shows in debuggers and in top.
+    @discardableResult
+    public static func start(
+        name: String = "", stackBytes: Int = 1 << 20, _ body: @escaping @Sendable () -> Void
+    ) throws(SystemError) -> Thread {
+        var attributes = pthread_attr_t()
+        pthread_attr_init(&attributes)
+        pthread_attr_setstacksize(&attributes, stackBytes)
+        defer { pthread_attr_destroy(&attributes) }
+        var handle = pthread_t()
+        let start = Unmanaged.passRetained(Start(body))
+        let result = pthread_create(
+            &handle, &attributes,
+            { argument in
+                // The retained object is taken over exactly once, by the thread it was made for.
+                let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
+                start.body()
+                return nil
+            }, start.toOpaque())
+        guard result == 0 else {
+            start.release()
+            throw SystemError("pthread_create", code: result)
+        }
+        if !name.isEmpty { clinux_name_thread(handle, String(name.prefix(15))) }
+        return Thread(handle: handle)
+    }
+
+    /// Waits for the closure to return. Once, by one thread.
+    public func join() { pthread_join(handle, nil) }
+
+    /// Lets the thread end on its own; it is not joined.
+    public func detach() { pthread_detach(handle) }
+}

@@ -1,0 +1,172 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Who is at the other end of a socket, as the kernel knows it.
+public struct PeerCredentials: Hashable, Sendable {
+    /// The user.
+    public let uid: UInt32
+    /// The group.
+    public let gid: UInt32
+    /// The process, when it connected.
+    public let pid: Int32
+}
+
+/// Why bytes did not come or go.
+public enum ConnectionError: Error, Hashable, Sendable {
+    /// The peer is gone; `partial` when that was in the middle of what was asked for.
+    case closed(partial: Bool)
+    /// The time was over.
+    case timeout
+    /// The system refused.
+    case system(SystemError)
+}
+
+/// One end of a Unix stream socket. One thread reads; any thread writes, whole messages at a time.
+public final class UnixConnection: Sendable {
+    private let descriptor: FileDescriptor
+    private let writing = Mutex<Void>(())
+    /// Who is at the other end.
+    public let peer: PeerCredentials
+
+    /// Takes over a connected socket.
+    public init(owning descriptor: consuming FileDescriptor) throws(SystemError) {
+        var uid: UInt32 = 0
+        var gid: UInt32 = 0
+        var pid: Int32 = 0
+        _ = try SystemError.check("SO_PEERCRED", clinux_peer(descriptor.raw, &uid, &gid, &pid))
+        peer = PeerCredentials(uid: uid, gid: gid, pid: pid)
+        self.descriptor = descriptor
+    }
+
+    /// Connects to the socket at a path.
+    public static func connect(to path: String) throws(SystemError) -> UnixConnection {
+        let socket = FileDescriptor(owning: try SystemError.check("socket", clinux_unix_socket()))
+        _ = try SystemError.check("connect to \(path)", clinux_unix_connect(socket.raw, path))
+        return try UnixConnection(owning: socket)
+    }
+
+    /// Two connected ends, for tests and for talking to oneself.
+    public static func pair() throws(SystemError) -> (UnixConnection, UnixConnection) {
+        var ends: [Int32] = [-1, -1]
+        _ = try SystemError.check("socketpair", clinux_unix_pair(&ends))
+        let first = FileDescriptor(owning: ends[0])
+        let second = FileDescriptor(owning: ends[1])
+        return (try UnixConnection(owning: first), try UnixConnection(owning: second))
+    }
+
+    /// Fails writes that make no progress for the given time, so that a peer that stops reading holds nobody for ever.
+    public func limitWrites(seconds: Int) {
+        var limit = timeval(tv_sec: seconds, tv_usec: 0)
+        setsockopt(descriptor.raw, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    }
+
+    // Waits until a byte can be read; `deadline` is on the monotonic clock, nil for none.
+    private func awaitReadable(until deadline: UInt64?) throws(ConnectionError) {
+        while true {
+            var wait: Int32 = -1
+            if let deadline {
+                let now = MonotonicClock.nanoseconds
+                guard now < deadline else { throw .timeout }
+                wait = Int32(clamping: (deadline - now + 999_999) / 1_000_000)
+            }
+            var set = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+            let ready = poll(&set, 1, wait)
+            if ready > 0 { return }
+            if ready < 0, errno != EINTR { throw .system(SystemError("poll", code: errno)) }
+        }
+    }
+
+    /// Reads exactly as many bytes as the buffer has. Descriptors that come along are dropped by the kernel.
+    public func read(into buffer: UnsafeMutableRawBufferPointer, deadline: UInt64? = nil) throws(ConnectionError) {
+        var none: [Int32] = []
+        try receive(buffer, descriptors: &none, limit: 0, deadline: deadline)
+    }
+
+    /// Reads exactly `count` bytes.
+    public func read(count: Int, deadline: UInt64? = nil) throws(ConnectionError) -> [UInt8] {
+        var none: [Int32] = []
+        return try read(count: count, descriptors: &none, limit: 0, deadline: deadline)
+    }
+
+    /// Reads exactly `count` bytes and at most one descriptor that came with them.
+    public func readWithDescriptor(
+        count: Int, deadline: UInt64? = nil
+    ) throws(ConnectionError) -> (bytes: [UInt8], descriptor: Int32?) {
+        var received: [Int32] = []
+        let bytes = try read(count: count, descriptors: &received, limit: 1, deadline: deadline)
+        return (bytes, received.first)
+    }
+
+    private func read(
+        count: Int, descriptors: inout [Int32], limit: Int, deadline: UInt64?
+    ) throws(ConnectionError) -> [UInt8] {
+        var failure: ConnectionError?
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            do throws(ConnectionError) {
+                try receive(
+                    UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: count), descriptors: &descriptors,
+                    limit: limit, deadline: deadline)
+                filled = count
+            } catch { failure = error }
+        }
+        if let failure {
+            for one in descriptors { close(one) }
+            descriptors = []
+            throw failure
+        }
+        return bytes
+    }
+
+    private func receive(
+        _ buffer: UnsafeMutableRawBufferPointer, descriptors: inout [Int32], limit: Int, deadline: UInt64?
+    ) throws(ConnectionError) {
+        var filled = 0
+        var attached = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
+        while filled < buffer.count {
+            if deadline != nil { try awaitReadable(until: deadline) }
+            var number = 0
+            let room = max(0, limit - descriptors.count)
+            let start = buffer.baseAddress! + filled
+            let result = clinux_receive(descriptor.raw, start, buffer.count - filled, &attached, room, &number)
+            if result == 0 || result == -Int(ECONNRESET) { throw .closed(partial: filled > 0) }
+            if result < 0 { throw .system(SystemError("recvmsg", code: Int32(-result))) }
+            descriptors.append(contentsOf: attached.prefix(number))
+            filled += result
+        }
+    }
+
+    /// Writes one message, whole, with a descriptor on its first byte when one is given. Messages do not interleave.
+    public func write(_ parts: [ArraySlice<UInt8>], descriptor attached: Int32? = nil) throws(ConnectionError) {
+        let failure: ConnectionError? = writing.withLock { _ in
+            var attached = attached ?? -1
+            for part in parts {
+                let failure: ConnectionError? = part.withUnsafeBytes { bytes in
+                    var sent = 0
+                    while sent < bytes.count {
+                        let result = clinux_send(
+                            descriptor.raw, bytes.baseAddress! + sent, bytes.count - sent, attached)
+                        if result == -Int(EAGAIN) { return .timeout }
+                        if result == -Int(EPIPE) || result == -Int(ECONNRESET) { return .closed(partial: sent > 0) }
+                        if result < 0 { return .system(SystemError("sendmsg", code: Int32(-result))) }
+                        attached = -1
+                        sent += result
+                    }
+                    return nil
+                }
+                if let failure { return failure }
+            }
+            return nil
+        }
+        if let failure { throw failure }
+    }
+
+    /// Writes one message.
+    public func write(_ bytes: [UInt8]) throws(ConnectionError) { try write([bytes[...]]) }
+
+    /// Ends both directions: whoever reads or writes returns. The descriptor itself closes with the last reference.
+    public func shutdown() { _ = Glibc.shutdown(descriptor.raw, Int32(SHUT_RDWR)) }
+
+    /// Ends the sending direction only: the peer sees the end after what was written.
+    public func finishWriting() { _ = Glibc.shutdown(descriptor.raw, Int32(SHUT_WR)) }
+}

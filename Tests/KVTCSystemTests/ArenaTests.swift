@@ -1,0 +1,78 @@
+import CLinux
+import Glibc
+import KVTCSystem
+import TestSupport
+import Testing
+
+@Suite struct ArenaTests {
+    @Test func boundsAreCheckedWithoutOverflow() throws {
+        let arena = try Arena(byteCount: 100)
+        #expect(arena.contains(offset: 0, length: 100))
+        #expect(arena.contains(offset: 100, length: 0))
+        #expect(!arena.contains(offset: 1, length: 100))
+        #expect(!arena.contains(offset: 101, length: 0))
+        #expect(!arena.contains(offset: .max, length: 2))
+        #expect(!arena.contains(offset: 2, length: .max))
+        #expect(arena.copy(offset: .max, length: .max) == nil)
+        #expect(arena.copy(offset: 50, length: 50)?.count == 50)
+        #expect(arena.copy(offset: 50, length: 0) == [])
+        #expect(arena.withWritable(offset: 99, length: 2) { _ in true } == nil)
+    }
+
+    @Test func itCannotShrinkOrGrow() throws {
+        let arena = try Arena(byteCount: 8192)
+        #expect(ftruncate(arena.rawDescriptor, 0) == -1)
+        #expect(ftruncate(arena.rawDescriptor, 1 << 20) == -1)
+        #expect(clinux_is_sealed_arena(arena.rawDescriptor) == 1)
+    }
+
+    @Test func memoryThatCouldShrinkIsRefused() throws {
+        let directory = try TemporaryDirectory()
+        let raw = open(directory.file("f"), O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        #expect(ftruncate(raw, 4096) == 0)
+        #expect(throws: SystemError.self) {
+            _ = try Arena(owning: FileDescriptor(owning: raw), byteCount: 4096)
+        }
+        let small = try Arena(byteCount: 4096)
+        let copy = dup(small.rawDescriptor)
+        #expect(throws: SystemError.self) {
+            _ = try Arena(owning: FileDescriptor(owning: copy), byteCount: 1 << 20)
+        }
+    }
+
+    @Test func ownersCloseWhatTheyOwn() throws {
+        do {
+            let arena = try Arena(byteCount: 4096, name: "owned")
+            let copy = dup(arena.rawDescriptor)
+            let owner = FileDescriptor(owning: copy)
+            let twin = try owner.duplicate()
+            #expect(twin.raw != owner.raw)
+            #expect(openArenas(named: "owned") == 3)
+        }
+        #expect(openArenas(named: "owned") == 0)
+    }
+
+    @Test func impossibleSizesFail() {
+        #expect(throws: SystemError.self) { _ = try Arena(byteCount: 0) }
+        #expect(throws: SystemError.self) { _ = try Arena(byteCount: .max) }
+    }
+}
+
+@Suite struct MonitorTests {
+    @Test func aChangeWakesTheWaiter() throws {
+        let monitor = Monitor(0)
+        let thread = try Thread.start { monitor.update { $0 = 5 } }
+        #expect(monitor.wait { $0 == 5 ? $0 : nil } == 5)
+        thread.join()
+    }
+
+    @Test func theDeadlineEndsWaiting() {
+        let monitor = Monitor(0)
+        #expect(monitor.wait(until: MonotonicClock.nanoseconds + 1_000_000) { $0 == 1 ? true : nil } == nil)
+    }
+
+    @Test func theMachineHasASize() {
+        #expect(Machine.memoryBytes > 64 << 20)
+        #expect(Machine.processors >= 1)
+    }
+}

@@ -1,0 +1,115 @@
+import Glibc
+import KVTCSystem
+import TestSupport
+import Testing
+
+@Suite struct UnixSocketTests {
+    @Test func peersSeeEachOther() throws {
+        let directory = try TemporaryDirectory()
+        let listener = try UnixListener(path: directory.file("s"))
+        let client = try UnixConnection.connect(to: directory.file("s"))
+        let server = try #require(try listener.accept(wakeUp: WakeUp()))
+        #expect(server.peer.uid == getuid())
+        #expect(server.peer.pid == getpid())
+        try client.write([1, 2, 3])
+        #expect(try server.read(count: 3) == [1, 2, 3])
+    }
+
+    @Test func wakeUpEndsWaiting() throws {
+        let directory = try TemporaryDirectory()
+        let listener = try UnixListener(path: directory.file("s"))
+        let wakeUp = try WakeUp()
+        wakeUp.signal()
+        #expect(try listener.accept(wakeUp: wakeUp) == nil)
+        #expect(wakeUp.wait(milliseconds: nil))
+        wakeUp.clear()
+        #expect(!wakeUp.wait(milliseconds: 0))
+    }
+
+    @Test func leftoverSocketIsReplacedButALivingOneIsNot() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("s")
+        do { _ = try UnixListener(path: path) }
+        let listener = try UnixListener(path: path)
+        let error = #expect(throws: SystemError.self) { _ = try UnixListener(path: path) }
+        #expect(error?.code == EADDRINUSE)
+        listener.removePath()
+        #expect(access(path, F_OK) != 0)
+    }
+
+    @Test func plainFileIsNeverRemoved() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("precious")
+        fclose(fopen(path, "w"))
+        #expect(throws: SystemError.self) { _ = try UnixListener(path: path) }
+        #expect(access(path, F_OK) == 0)
+        #expect(throws: SystemError.self) {
+            _ = try UnixListener(path: directory.file(String(repeating: "x", count: 120)))
+        }
+    }
+
+    @Test func silenceTimesOut() throws {
+        let (a, b) = try UnixConnection.pair()
+        #expect(throws: ConnectionError.timeout) { _ = try a.read(count: 1, deadline: MonotonicClock.nanoseconds) }
+        try b.write([7])
+        #expect(throws: ConnectionError.timeout) {
+            _ = try a.read(count: 2, deadline: MonotonicClock.nanoseconds + 20_000_000)
+        }
+    }
+
+    @Test func theEndIsToldFromTruncation() throws {
+        let (a, b) = try UnixConnection.pair()
+        try b.write([1])
+        b.shutdown()
+        #expect(throws: ConnectionError.closed(partial: true)) { _ = try a.read(count: 2) }
+        #expect(throws: ConnectionError.closed(partial: false)) { _ = try a.read(count: 2) }
+        #expect(throws: ConnectionError.closed(partial: false)) { try a.write([1]) }
+    }
+
+    @Test func descriptorsTravelWithTheFirstByte() throws {
+        let (a, b) = try UnixConnection.pair()
+        let arena = try Arena(byteCount: 4096)
+        _ = [42].withUnsafeBytes { arena.write($0, offset: 8) }
+        try a.write([[9], [8, 7]], descriptor: arena.rawDescriptor)
+        let (bytes, descriptor) = try b.readWithDescriptor(count: 3)
+        #expect(bytes == [9, 8, 7])
+        let same = try Arena(owning: FileDescriptor(owning: #require(descriptor)), byteCount: 4096)
+        #expect(same.copy(offset: 8, length: 1) == [42])
+    }
+
+    // A reader that wants no descriptors must not collect them: the flood would use up its table.
+    @Test func unwantedDescriptorsAreDropped() throws {
+        let (a, b) = try UnixConnection.pair()
+        let arena = try Arena(byteCount: 4096)
+        // Lowest free number before and after: unchanged when nothing was kept (other tests may free some, not add at 3 floods).
+        for _ in 0..<64 {
+            try a.write([[1]], descriptor: arena.rawDescriptor)
+            #expect(try b.read(count: 1) == [1])
+        }
+        #expect(openArenas(named: "flood") == 0)
+        let marked = try Arena(byteCount: 4096, name: "flood")
+        try a.write([[1]], descriptor: marked.rawDescriptor)
+        #expect(try b.read(count: 1) == [1])
+        #expect(openArenas(named: "flood") == 1)
+    }
+
+    @Test func aPeerThatStopsReadingIsGivenUp() throws {
+        let (a, b) = try UnixConnection.pair()
+        a.limitWrites(seconds: 1)
+        #expect(throws: ConnectionError.timeout) { try a.write([UInt8](repeating: 0, count: 8 << 20)) }
+        withExtendedLifetime(b) {}
+    }
+}
+
+/// How many descriptors of this process are memory files of the name.
+func openArenas(named name: String) -> Int {
+    var count = 0
+    for number in 0..<256 {
+        var target = [CChar](repeating: 0, count: 256)
+        let length = readlink("/proc/self/fd/\(number)", &target, 255)
+        guard length > 0 else { continue }
+        let text = String(decoding: target.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        if text.contains("memfd:\(name)") { count += 1 }
+    }
+    return count
+}
