@@ -45,14 +45,19 @@ public struct BlockHeader: Hashable, Sendable {
     static let magic: UInt32 = 0x4254_564B  // "KVTB"
     static let version: UInt16 = 1
 
+    /// How the coded section is to be read.
     public var mode: CodecMode
+    /// Number format of the page.
     public var element: ElementType
     /// The profile that decoding needs.
     public var profile: ProfileID?
+    /// ``Geometry/hash`` of the page.
     public var geometryHash: UInt64
+    /// Rows of the page.
     public var tokens: Int
     /// Position of the page's first token.
     public var firstPosition: Int
+    /// Elements of a row.
     public var rowElements: Int
     /// Rows kept bit-identical beside the coded ones; empty in exact modes.
     public var protected: RowSet

@@ -19,6 +19,7 @@ public struct Rotary: Hashable, Sendable {
         case halfSplit = 2
     }
 
+    /// Which elements are partners.
     public var style: Style
     /// First rotated element of each head.
     public var offset: Int
@@ -45,9 +46,13 @@ public struct Rotary: Hashable, Sendable {
 
 /// One cached tensor of one layer: `heads × headDim` elements a token.
 public struct TensorGeometry: Hashable, Sendable {
+    /// Index of the layer in the model.
     public var layer: Int
+    /// What the tensor holds.
     public var role: TensorRole
+    /// Key-value heads.
     public var heads: Int
+    /// Elements of a head.
     public var headDim: Int
     /// Nil where positions are not encoded in the cached values.
     public var rotary: Rotary?

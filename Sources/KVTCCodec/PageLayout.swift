@@ -20,8 +20,11 @@ public struct PageLayout: Hashable, Sendable {
         case fusedHeads = 2
     }
 
+    /// Number format of every tensor.
     public var element: ElementType
+    /// Slowest index first.
     public var order: Order
+    /// Sequence of the tensors.
     public var grouping: Grouping
     /// Values run [head][dim][token] inside their tensor, as llama.cpp keeps them without flash attention.
     public var valueTransposed: Bool
