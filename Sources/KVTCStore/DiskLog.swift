@@ -1,0 +1,3 @@
+struct DiskLog: Sendable {
+    static func maxPayloadBytes(_ configuration: StoreConfiguration) -> Int { 0 }
+}

@@ -1,0 +1,20 @@
+/// One segment file, open for as long as anybody may read from it: a reader keeps the object, so dropping the segment
+/// (unlinking the file) does not disturb it.
+final class Segment: Sendable {
+    let id: UInt64
+    let path: String
+    /// Random per segment and mixed into every record's checksum: page bytes cannot pose as a record.
+    let salt: UInt64
+    let file: Int32
+    let device: any StorageDevice
+
+    init(id: UInt64, path: String, salt: UInt64, file: Int32, device: any StorageDevice) {
+        self.id = id
+        self.path = path
+        self.salt = salt
+        self.file = file
+        self.device = device
+    }
+
+    deinit { device.close(file) }
+}

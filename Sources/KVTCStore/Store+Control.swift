@@ -1,0 +1,118 @@
+extension Store {
+    /// Promises that those of the pages that are there stay fetchable until `deadline` (see ``milliseconds``) or until
+    /// the lease is released, their expiry notwithstanding. Returns the lease's id, never 0.
+    public func lease(_ keys: [StoreKey], until deadline: UInt64) -> UInt64 {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            return index.lease(keys, until: deadline, now: now)
+        }
+    }
+
+    /// Ends a lease. False when there is none of that id, or its time is over.
+    public func release(_ lease: UInt64) -> Bool {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            return index.release(lease)
+        }
+    }
+
+    /// Whether the lease covers the page and both are still there.
+    public func leased(_ lease: UInt64, _ key: StoreKey) -> Bool {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            return index.isLeased(lease, key)
+        }
+    }
+
+    /// Keeps a page from being dropped (moving to disk stays possible) until as many ``unhold(_:)`` have followed.
+    /// False when it is not there.
+    public func hold(_ key: StoreKey) -> Bool {
+        index.withLock { index in
+            guard let entry = index.live(key, at: now) else { return false }
+            index.mutate(entry) { $0.holds += 1 }
+            return true
+        }
+    }
+
+    /// Undoes one ``hold(_:)``. False when the page is gone or not held.
+    @discardableResult
+    public func unhold(_ key: StoreKey) -> Bool {
+        index.withLock { index in
+            guard let entry = index.pages[key], entry.holds > 0 else { return false }
+            index.mutate(entry) { $0.holds -= 1 }
+            return true
+        }
+    }
+
+    /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
+    ///
+    /// The change of a page on disk reaches the disk with the next ``flush(_:)``.
+    @discardableResult
+    public func update(
+        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep
+    ) -> Bool {
+        index.withLock { index in
+            guard let entry = index.live(key, at: now) else { return false }
+            let before = entry.attributes
+            index.mutate(entry) { entry in
+                if let pinned { entry.attributes.pinned = pinned }
+                if let priority { entry.attributes.priority = priority }
+                switch expiry {
+                case .keep: break
+                case .never: entry.attributes.expires = nil
+                case .at(let second): entry.attributes.expires = second
+                }
+                if entry.attributes != before, entry.logged { entry.attributesDirty = true }
+            }
+            if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, key) }
+            index.touch(entry)
+            return true
+        }
+    }
+
+    /// Removes a page, protected or not. A restart does not bring it back. False when it was not there.
+    @discardableResult
+    public func remove(_ key: StoreKey) -> Bool {
+        remove([key]) == 1
+    }
+
+    /// Removes pages as ``remove(_:)-(StoreKey)`` does; returns how many were there.
+    public func remove(_ keys: [StoreKey]) -> Int {
+        let removed = index.withLock { index in
+            var removed = 0
+            for key in keys {
+                guard let entry = index.pages[key] else { continue }
+                if !entry.isExpired(at: now) { removed += 1 }
+                index.remove(entry)
+            }
+            return removed
+        }
+        writeTombstones()
+        return removed
+    }
+
+    /// Removes every page of a tenant; returns how many were there.
+    public func removeAll(tenant: UInt32) -> Int { remove(keys(tenant: tenant)) }
+
+    /// The keys of a tenant's pages, in no order.
+    public func keys(tenant: UInt32) -> [StoreKey] {
+        index.withLock { index in index.pages.keys.filter { $0.tenant == tenant } }
+    }
+
+    /// Removes pages whose time is over. They are misses anyway; this gives their room back early.
+    public func purgeExpired() -> Int {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            return index.purgeExpired(at: now)
+        }
+    }
+
+    /// What the store holds and has done.
+    public var statistics: StoreStatistics {
+        var counters = index.withLock { $0.counters }
+        counters.ramUsed = ram.used
+        counters.ramBudget = ram.budget
+        counters.diskBudget = hasDisk ? configuration.diskBudget : 0
+        return counters
+    }
+}

@@ -1,0 +1,110 @@
+import Synchronization
+
+/// Keeps pages (opaque bytes) under their keys in RAM and on disk, within two byte budgets.
+///
+/// Pages enter RAM, move to disk when RAM is needed, and are dropped when the disk budget is needed, least recently used
+/// and lowest priority first. Pinned, leased and held pages may move but are not dropped. Every byte handed out has been
+/// verified against the checksum taken when it was put.
+///
+/// All methods may be called from any thread. Lock order: disk log, index, arenas; callers' code runs under none of them.
+public final class Store: Sendable {
+    /// What the store was opened with.
+    public let configuration: StoreConfiguration
+    let ram: RAMTier
+    let index = Mutex(StoreIndex())
+    let log: Mutex<DiskLog?>
+
+    init(configuration: StoreConfiguration, log: sending DiskLog?) {
+        self.configuration = configuration
+        ram = RAMTier(budget: configuration.ramBudget, arenaBytes: configuration.arenaBytes)
+        self.log = Mutex(log)
+    }
+
+    /// The largest page in bytes that ``put(_:bytes:attributes:)`` can ever take.
+    public var maxPageBytes: Int {
+        guard hasDisk else { return ram.maxPageBytes }
+        return min(ram.maxPageBytes, DiskLog.maxPayloadBytes(configuration))
+    }
+
+    /// Whether pages can move to disk.
+    public var hasDisk: Bool { configuration.directory != nil }
+
+    /// The reading of the clock that lease deadlines are measured with, in milliseconds.
+    public var milliseconds: UInt64 { configuration.clock.milliseconds() }
+
+    var now: UInt64 { configuration.clock.wallSeconds() }
+
+    /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes.
+    ///
+    /// May write other pages to disk to make room, so it is as slow as the disk when RAM is full.
+    public func put(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> PutOutcome {
+        guard !bytes.isEmpty, bytes.count <= maxPageBytes else { return .tooLarge }
+        if touchIfPresent(key) { return .present }
+        guard let extent = reserve(bytes.count) else {
+            index.withLock { $0.counters.full += 1 }
+            return .full
+        }
+        extent.bytes.copyMemory(from: bytes)
+        let entry = PageEntry(key: key, attributes: attributes, length: bytes.count, hash: checksum(bytes))
+        entry.ram = extent
+        return index.withLock { index in
+            // Another thread may have put the same key while this one copied.
+            if let old = index.live(key, at: now) {
+                index.touch(old)
+                index.counters.present += 1
+                return .present
+            }
+            if let expired = index.pages[key] {
+                index.remove(expired)
+                index.counters.expired += 1
+            }
+            index.insert(entry)
+            index.counters.stored += 1
+            return .stored
+        }
+    }
+
+    /// Stores a page given as an array.
+    public func put(_ key: StoreKey, bytes: [UInt8], attributes: PageAttributes) -> PutOutcome {
+        bytes.withUnsafeBytes { put(key, bytes: $0, attributes: attributes) }
+    }
+
+    private func touchIfPresent(_ key: StoreKey) -> Bool {
+        index.withLock { index in
+            guard let entry = index.live(key, at: now) else { return false }
+            index.touch(entry)
+            index.counters.present += 1
+            return true
+        }
+    }
+
+    /// Puts other bytes under an existing key, as when a raw page has been coded. Priority, pin and expiry that changed
+    /// meanwhile are kept; the rest of `attributes` replaces the old. False when there is no such page or no room.
+    public func replace(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> Bool {
+        guard !bytes.isEmpty, bytes.count <= maxPageBytes, residence(key) != .absent else { return false }
+        guard let extent = reserve(bytes.count) else { return false }
+        extent.bytes.copyMemory(from: bytes)
+        let hash = checksum(bytes)
+        return index.withLock { index in
+            guard let entry = index.live(key, at: now) else { return false }
+            index.mutate(entry) { entry in
+                entry.ram = extent
+                if let disk = entry.disk { entry.shadow = disk.segment.id }
+                entry.disk = nil
+                entry.length = bytes.count
+                entry.hash = hash
+                entry.version &+= 1
+                entry.attributes.firstPosition = attributes.firstPosition
+                entry.attributes.tokens = attributes.tokens
+                entry.attributes.rawBytes = attributes.rawBytes
+                entry.attributes.coded = attributes.coded
+            }
+            return true
+        }
+    }
+
+    /// Replaces a page with bytes given as an array.
+    public func replace(_ key: StoreKey, bytes: [UInt8], attributes: PageAttributes) -> Bool {
+        bytes.withUnsafeBytes { replace(key, bytes: $0, attributes: attributes) }
+    }
+}

@@ -1,0 +1,151 @@
+/// A promise that some pages stay fetchable.
+struct Lease {
+    let deadline: UInt64
+    let entries: [StoreKey: PageEntry]
+}
+
+/// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
+struct StoreIndex {
+    static let protectedList = 256
+
+    private(set) var pages: [StoreKey: PageEntry] = [:]
+    /// One list per priority, then one of the protected pages; only pages in RAM are linked.
+    private(set) var lists = [PageList](repeating: PageList(), count: 257)
+    /// The keys written to each segment, in order; a key counts only if its entry still points there.
+    var segmentKeys: [UInt64: [StoreKey]] = [:]
+    /// Segments whose sync failed, with the offset up to which they are known to be durable.
+    var unsafeSegments: [UInt64: Int] = [:]
+    /// Removed keys whose records may still be in the log.
+    var tombstones: [StoreKey] = []
+    var counters = StoreStatistics()
+    var expiry = ExpiryHeap()
+    private var leases: [UInt64: Lease] = [:]
+    private var tick: UInt64 = 0
+
+    /// Changes an entry that is in the index, keeping totals and lists right.
+    mutating func mutate(_ entry: PageEntry, _ change: (PageEntry) -> Void) {
+        account(entry, -1)
+        change(entry)
+        account(entry, 1)
+        relink(entry)
+    }
+
+    mutating func insert(_ entry: PageEntry) {
+        precondition(pages[entry.key] == nil, "the key is in the index already")
+        pages[entry.key] = entry
+        account(entry, 1)
+        touch(entry)
+        relink(entry)
+        if let expires = entry.attributes.expires { expiry.push(expires, entry.key) }
+    }
+
+    /// Takes the entry out. Its bytes stay alive for whoever is reading them.
+    mutating func remove(_ entry: PageEntry) {
+        precondition(pages[entry.key] === entry, "the entry is not in the index")
+        account(entry, -1)
+        pages[entry.key] = nil
+        if let list = entry.list { lists[list].remove(entry) }
+        entry.list = nil
+        entry.ram = nil
+        entry.disk = nil
+        if entry.logged { tombstones.append(entry.key) }
+    }
+
+    /// The entry, unless it has expired.
+    func live(_ key: StoreKey, at now: UInt64) -> PageEntry? {
+        guard let entry = pages[key], !entry.isExpired(at: now) else { return nil }
+        return entry
+    }
+
+    /// Marks the entry as just used.
+    mutating func touch(_ entry: PageEntry) {
+        tick += 1
+        entry.lastUse = tick
+        guard let list = entry.list else { return }
+        lists[list].remove(entry)
+        lists[list].append(entry)
+    }
+
+    /// Removes pages that have expired, at most `limit`; returns how many.
+    mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
+        var purged = 0
+        var leased: [(UInt64, StoreKey)] = []
+        while purged < limit, let top = expiry.first, top.expires <= now {
+            _ = expiry.pop()
+            guard let entry = pages[top.key], entry.attributes.expires == top.expires else { continue }
+            if entry.isExpired(at: now) {
+                remove(entry)
+                counters.expired += 1
+                purged += 1
+            } else {
+                leased.append(top)
+            }
+        }
+        for (expires, key) in leased { expiry.push(expires, key) }
+        return purged
+    }
+
+    /// The next page to leave RAM: lowest priority first, least recently used first, protected pages last.
+    func victim(includingProtected: Bool) -> PageEntry? {
+        for list in lists[0..<Self.protectedList] {
+            if let entry = list.oldest { return entry }
+        }
+        return includingProtected ? lists[Self.protectedList].oldest : nil
+    }
+
+    private mutating func relink(_ entry: PageEntry) {
+        let wanted: Int? =
+            entry.ram == nil ? nil : entry.isProtected ? Self.protectedList : Int(entry.attributes.priority)
+        guard wanted != entry.list else { return }
+        if let list = entry.list { lists[list].remove(entry) }
+        entry.list = wanted
+        if let wanted { lists[wanted].append(entry) }
+    }
+
+    private mutating func account(_ entry: PageEntry, _ sign: Int) {
+        func add(_ total: inout UInt64, _ amount: UInt64) {
+            total = sign > 0 ? total &+ amount : total &- amount
+        }
+        counters.pages += sign
+        counters.rawPages += entry.attributes.coded ? 0 : sign
+        counters.codedPages += entry.attributes.coded ? sign : 0
+        counters.ramPages += entry.ram == nil ? 0 : sign
+        counters.diskPages += entry.disk == nil ? 0 : sign
+        counters.diskOnlyPages += entry.ram == nil ? sign : 0
+        counters.dirtyPages += entry.isDirty ? sign : 0
+        add(&counters.rawBytes, entry.attributes.rawBytes)
+        add(&counters.storedBytes, UInt64(entry.length))
+    }
+}
+
+// MARK: - Leases
+
+extension StoreIndex {
+    mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: UInt64) -> UInt64 {
+        var entries: [StoreKey: PageEntry] = [:]
+        for key in keys { entries[key] = live(key, at: now) }
+        var id: UInt64 = 0
+        // Random, so that a lease of somebody else cannot be guessed; positive as a signed number too.
+        while id == 0 || leases[id] != nil { id = UInt64.random(in: 1...UInt64(Int64.max)) }
+        leases[id] = Lease(deadline: deadline, entries: entries)
+        for entry in entries.values { mutate(entry) { $0.leases += 1 } }
+        return id
+    }
+
+    mutating func release(_ id: UInt64) -> Bool {
+        guard let lease = leases.removeValue(forKey: id) else { return false }
+        for (key, entry) in lease.entries {
+            if pages[key] === entry { mutate(entry) { $0.leases -= 1 } } else { entry.leases -= 1 }
+        }
+        return true
+    }
+
+    mutating func releaseOverdue(at milliseconds: UInt64) {
+        for (id, lease) in leases where lease.deadline <= milliseconds { _ = release(id) }
+    }
+
+    func isLeased(_ id: UInt64, _ key: StoreKey) -> Bool {
+        guard let entry = leases[id]?.entries[key] else { return false }
+        return pages[key] === entry
+    }
+}

@@ -1,0 +1,84 @@
+/// What the store knows of a page besides its bytes. It is kept with the page on disk.
+public struct PageAttributes: Hashable, Sendable {
+    /// 0…255; pages of a lower priority leave RAM first.
+    public var priority: UInt8
+    /// A pinned page may move to disk but is never dropped to make room.
+    public var pinned: Bool
+    /// Wall-clock seconds since 1970 from which on the page is a miss; nil: never.
+    public var expires: UInt64?
+    /// The position of the page's first token in its stream.
+    public var firstPosition: UInt32
+    /// The number of tokens in the page.
+    public var tokens: UInt32
+    /// The size in bytes before coding, for the ratio.
+    public var rawBytes: UInt64
+    /// Whether the bytes are a coded block, not a raw one.
+    public var coded: Bool
+
+    /// Attributes of a page; the defaults are those of an ordinary raw page.
+    public init(
+        priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, firstPosition: UInt32 = 0,
+        tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false
+    ) {
+        self.priority = priority
+        self.pinned = pinned
+        self.expires = expires
+        self.firstPosition = firstPosition
+        self.tokens = tokens
+        self.rawBytes = rawBytes
+        self.coded = coded
+    }
+}
+
+/// What became of a page offered to the store.
+public enum PutOutcome: Hashable, Sendable {
+    /// The page is in RAM.
+    case stored
+    /// The key was there already; the older bytes stay.
+    case present
+    /// No room could be made without dropping protected or unwritten pages.
+    case full
+    /// The page can never fit (see ``Store/maxPageBytes``), or it is empty.
+    case tooLarge
+}
+
+/// What a read found.
+public enum ReadOutcome<Value> {
+    /// The page was there and intact; the value is what the reader made of it.
+    case hit(Value)
+    /// No such page, or it has expired, or the disk failed to deliver it this time.
+    case miss
+    /// The stored bytes did not match their checksum; the page has been removed.
+    case corrupt
+}
+
+extension ReadOutcome: Sendable where Value: Sendable {}
+extension ReadOutcome: Equatable where Value: Equatable {}
+
+/// Where a page can be read from fastest.
+public enum Residence: Hashable, Sendable {
+    /// Nowhere.
+    case absent
+    /// In RAM (and perhaps on disk as well).
+    case ram
+    /// On disk only.
+    case disk
+}
+
+/// A change of the expiry of a page; see ``Store/update(_:pinned:priority:expiry:)``.
+public enum ExpiryChange: Hashable, Sendable {
+    /// Leave it as it is.
+    case keep
+    /// The page no longer expires.
+    case never
+    /// The page expires at this wall-clock second.
+    case at(UInt64)
+}
+
+/// Whether the disk tier works.
+public enum StoreState: Hashable, Sendable {
+    /// All is well.
+    case ready
+    /// Writing to disk fails (the text says how); pages stay in RAM and nothing is dropped until it works again.
+    case degraded(String)
+}
