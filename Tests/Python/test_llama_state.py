@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from kvtc.llama_state import StateError, build_state, gap_of, parse_state
+from kvtc.llama_state import StateError, blank_state, build_state, gap_of, parse_state
 
 HEADER = bytes.fromhex("d83c14af00000000")
 LAYERS, CELLS, ROW = 3, 10, 16
@@ -18,7 +18,7 @@ def tensors(seed: int) -> list[np.ndarray]:
 
 
 def blob(gap: int = 8, positions: list[int] | None = None) -> bytes:
-    return build_state(positions or list(range(CELLS)), tensors(1), tensors(2), header=HEADER, gap=gap)
+    return build_state(positions or list(range(CELLS)), tensors(1), tensors(2), header=HEADER, gap=gap).to_bytes()
 
 
 def same(left: np.ndarray, right: np.ndarray) -> bool:
@@ -33,7 +33,7 @@ def test_round_trip_is_bit_exact(gap: int) -> None:
     assert all(same(a, b) for a, b in zip(state.keys + state.values, tensors(1) + tensors(2), strict=True))
     assert state.to_bytes() == blob(gap)
     again = build_state(state.positions.tolist(), state.keys, state.values, header=HEADER, gap=gap)
-    assert again == blob(gap)
+    assert again.to_bytes() == blob(gap)
 
 
 def test_a_page_moves_rows_of_every_layer_and_nothing_else() -> None:
@@ -106,7 +106,22 @@ def test_a_wrong_field_is_refused(offset: int, form: str, value: int, message: s
 def test_an_empty_sequence_is_refused() -> None:
     empty = [np.empty((0, ROW), np.float16)] * LAYERS
     with pytest.raises(StateError, match="empty"):
-        parse_state(build_state([], empty, empty, header=HEADER, gap=8))
+        build_state([], empty, empty, header=HEADER, gap=8)
+
+
+def test_tensors_of_another_length_or_type_are_refused() -> None:
+    with pytest.raises(StateError, match="cells of f16"):
+        build_state(range(CELLS - 1), tensors(1), tensors(2), header=HEADER, gap=8)
+    with pytest.raises(StateError, match="cells of f16"):
+        build_state(range(CELLS), [t.astype(np.float32) for t in tensors(1)], tensors(2), header=HEADER, gap=8)
+
+
+def test_a_blank_state_takes_pages() -> None:
+    source = parse_state(blob())
+    state = blank_state(range(CELLS), [ROW] * (2 * LAYERS), header=HEADER, gap=8)
+    state.replace(0, 4, source.page(0, 4))
+    state.replace(4, 6, source.page(4, 6))
+    assert state.to_bytes() == blob()
 
 
 def test_pages_outside_the_state_or_of_the_wrong_size_are_refused() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from . import safetensors
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
-from .llama_state import SequenceState, StateError, build_state, parse_state
+from .llama_state import SequenceState, StateError, build_state
 from .sensitivity import divergence, log_probabilities
 
 PREFIX_TOKENS = 2048
@@ -58,10 +58,10 @@ class Reference:
         """From a held-out capture: nothing is computed again but the scored tokens."""
         tensors, _ = safetensors.read(path)
         layers = range(worker.geometry.layers)
-        header, gap = worker.state_form()
+        header, gap = worker.state_form
         keys, values = ([tensors[f"{name}.{layer}"][:prefix].reshape(prefix, -1) for layer in layers] for name in "kv")
         positions = tensors["positions"][:prefix].tolist()
-        state = parse_state(build_state(positions, keys, values, header=header, gap=gap))
+        state = build_state(positions, keys, values, header=header, gap=gap)
         return cls(worker, state, tensors["tokens"][prefix : prefix + SCORED_TOKENS].tolist())
 
     def score(self, state: SequenceState) -> Score:

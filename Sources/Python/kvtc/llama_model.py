@@ -69,6 +69,7 @@ class LlamaWorker:
         self.name = self.metadata("general.name") or self.path.stem
         self.geometry = self._geometry()
         self.position = 0
+        self.state_form = self._learn_state_form()
 
     def __enter__(self) -> "LlamaWorker":
         return self
@@ -214,9 +215,13 @@ class LlamaWorker:
             raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
         self.position = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE) + 1
 
-    def state_form(self) -> tuple[bytes, int]:
-        """The first bytes and the gap that this release writes, learned from one token. Clears the sequence."""
-        self.clear()
+    @property
+    def row_elements(self) -> list[int]:
+        """Elements of a token in every tensor of the cache: K of all layers, then V."""
+        return [self.geometry.heads * self.geometry.head_dim] * (2 * self.geometry.layers)
+
+    def _learn_state_form(self) -> tuple[bytes, int]:
+        """The first bytes and the gap that this release's states have, from one token. Also warms the engine up."""
         self.prefill([0])
         state = self.get_state()
         self.clear()

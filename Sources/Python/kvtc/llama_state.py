@@ -10,6 +10,7 @@ that is not checked: a blob that does not end exactly where its last row ends is
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,20 +109,41 @@ def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
     raise StateError(f"{size} bytes do not hold {layers} layers of f16 keys and values for {cells} cells")
 
 
-def build_state(positions: list[int], keys: list[np.ndarray], values: list[np.ndarray], *, header: bytes, gap: int) -> bytes:
-    """A blob from nothing, for a worker that never prefilled: `header` is the first 8 bytes and `gap` the zero bytes of its release."""
-    cells, layers = len(positions), len(keys)
-    if len(header) != 8 or gap % 4 or not 0 <= gap <= _MAX_GAP or len(values) != layers:
+def blank_state(positions: Sequence[int], row_elements: Sequence[int], *, header: bytes, gap: int) -> SequenceState:
+    """A state of zeros for a worker that never prefilled: `row_elements` of every tensor, K of all layers, then V.
+
+    `header` is the first 8 bytes of this release's states and `gap` their zero bytes before the first layer.
+    """
+    cells, layers = len(positions), len(row_elements) // 2
+    if len(header) != 8 or gap % 4 or not 0 <= gap <= _MAX_GAP or len(row_elements) != 2 * layers:
         raise StateError("header of 8 bytes, gap of whole words, as many values as keys")
-    parts = [header, struct.pack("<2I", 1, cells)]
-    parts += [struct.pack("<iIi", position, 1, 0) for position in positions]
-    parts += [struct.pack("<2I", 0, layers), bytes(gap)]
-    for tensor in [*keys, *values]:
-        rows = np.ascontiguousarray(tensor, np.float16)
-        if rows.ndim != 2 or rows.shape[0] != cells:
-            raise StateError(f"a tensor has shape {rows.shape}, the state {cells} cells")
-        parts += [struct.pack("<iQ", F16, rows.shape[1] * 2), rows.tobytes()]
-    return b"".join(parts)
+    size = 16 + 12 * cells + 8 + gap + sum(12 + 2 * row * cells for row in row_elements)
+    blob = np.zeros(size, np.uint8)
+    blob[:16] = np.frombuffer(header + struct.pack("<2I", 1, cells), np.uint8)
+    table = np.zeros((cells, 3), "<i4")
+    table[:, 0], table[:, 1] = positions, 1
+    offset = 16 + 12 * cells
+    blob[16:offset] = table.reshape(-1).view(np.uint8)
+    blob[offset : offset + 8] = np.frombuffer(struct.pack("<2I", 0, layers), np.uint8)
+    offset += 8 + gap
+    for row in row_elements:
+        blob[offset : offset + 12] = np.frombuffer(struct.pack("<iQ", F16, row * 2), np.uint8)
+        offset += 12 + 2 * row * cells
+    return parse_state(blob)
+
+
+def build_state(
+    positions: Sequence[int], keys: Sequence[np.ndarray], values: Sequence[np.ndarray], *, header: bytes, gap: int
+) -> SequenceState:
+    """A state with these rows, f16 [cells, row elements] per layer."""
+    tensors = [*keys, *values]
+    for tensor in tensors:
+        if tensor.ndim != 2 or len(tensor) != len(positions) or tensor.dtype != np.float16:
+            raise StateError(f"a tensor is {tensor.dtype} {tensor.shape}, the state has {len(positions)} cells of f16")
+    state = blank_state(positions, [tensor.shape[1] for tensor in tensors], header=header, gap=gap)
+    for target, tensor in zip(state.tensors(), tensors, strict=True):
+        target[:] = tensor
+    return state
 
 
 def gap_of(state: SequenceState) -> int:
