@@ -1,0 +1,113 @@
+import KVTCProtocol
+import KVTCSystem
+
+/// Shared memory of one connection, with the number that requests name it by.
+public struct ClientArena: Sendable {
+    /// The number.
+    public let number: UInt32
+    /// The memory.
+    public let memory: Arena
+}
+
+/// A page with its place in the token stream.
+public struct ClientPage: Hashable, Sendable {
+    /// Its name.
+    public var key: PageKey
+    /// The position of its first token.
+    public var firstPosition: UInt32
+    /// Its bytes, in the session's layout; a whole number of tokens.
+    public var bytes: [UInt8]
+
+    /// A page at the given position.
+    public init(key: PageKey, firstPosition: UInt32, bytes: [UInt8]) {
+        self.key = key
+        self.firstPosition = firstPosition
+        self.bytes = bytes
+    }
+}
+
+/// A token stream, with whole pages going in and out. Finer control (layer ranges, leases) is in the requests themselves.
+public struct ClientSession: Sendable {
+    /// The connection that opened it.
+    public let client: Client
+    /// The daemon's number of it.
+    public let number: UInt32
+    /// The profile in use; empty for none.
+    public let profile: [UInt8]
+    /// Bytes of one token, all tensors.
+    public let tokenBytes: Int
+    /// Tokens of a full page.
+    public let pageTokens: Int
+
+    /// Opens the session that a request describes.
+    public init(_ client: Client, _ request: OpenSessionRequest) throws(ClientError) {
+        let reply = try client.call(request)
+        guard let tokenBytes = Int(exactly: reply.tokenBytes), tokenBytes > 0 else {
+            throw .violation("tokens of \(reply.tokenBytes) bytes")
+        }
+        self.client = client
+        number = reply.session
+        profile = reply.profile
+        self.tokenBytes = tokenBytes
+        pageTokens = Int(request.pageTokens)
+    }
+
+    /// Pushes pages in one request: through the arena, or inline without one. Throws when they do not fit.
+    public func push(_ pages: [ClientPage], through arena: ClientArena? = nil) throws(ClientError) -> [PushOutcome] {
+        var entries: [PushEntry] = []
+        var inline: [UInt8] = []
+        var offset: UInt64 = 0
+        for page in pages {
+            entries.append(
+                PushEntry(
+                    key: page.key, firstPosition: page.firstPosition, tokens: UInt32(page.bytes.count / tokenBytes),
+                    offset: offset, length: UInt64(page.bytes.count)))
+            if let arena {
+                let written = page.bytes.withUnsafeBytes { arena.memory.write($0, offset: offset) }
+                guard written else { throw .refused(WireError(.arenaBounds, "the pages do not fit in the arena")) }
+            } else {
+                inline += page.bytes
+            }
+            offset += UInt64(page.bytes.count)
+        }
+        let request = PushRequest(
+            session: number, arena: arena?.number ?? Wire.none, entries: entries, inline: inline[...])
+        return try client.call(request).outcomes
+    }
+
+    /// Whole pages; nil for those that are not to be had. Through the arena they must all fit in it at once.
+    public func fetch(
+        _ keys: [PageKey], through arena: ClientArena? = nil, lease: UInt64 = 0
+    ) throws(ClientError) -> [[UInt8]?] {
+        let capacity = UInt64(tokenBytes * pageTokens)
+        let entries = keys.enumerated().map {
+            PullEntry(key: $0.element, offset: arena == nil ? 0 : UInt64($0.offset) * capacity, capacity: capacity)
+        }
+        var pages = [[UInt8]?](repeating: nil, count: keys.count)
+        var astray = false
+        let request = PullRequest(session: number, lease: lease, arena: arena?.number ?? Wire.none, entries: entries)
+        _ = try client.pull(request) { part in
+            guard part.outcome == .hit else { return }
+            let bytes = arena.map { $0.memory.copy(offset: part.offset, length: part.length) } ?? Array(part.inline)
+            guard let bytes, Int(part.entry) < pages.count else {
+                astray = true
+                return
+            }
+            pages[Int(part.entry), default: []] += bytes
+        }
+        guard !astray else { throw .violation("a part outside the arena or of no page asked for") }
+        return pages
+    }
+
+    /// Ends the session; its pages stay.
+    public func close() throws(ClientError) {
+        _ = try client.call(CloseSessionRequest(session: number))
+    }
+}
+
+extension Array {
+    fileprivate subscript<Wrapped>(index: Int, default fallback: Wrapped) -> Wrapped where Element == Wrapped? {
+        get { self[index] ?? fallback }
+        set { self[index] = newValue }
+    }
+}
