@@ -14,6 +14,7 @@ from dataclasses import asdict
 from . import llama_cpp
 from .client import Client
 from .demo_score import PREFIX_TOKENS, SCORED_TOKENS, Reference
+from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .session import Session
 from .texts import Document, held_out_documents
@@ -46,6 +47,8 @@ def _restore(session: Session, worker: LlamaWorker, document: Document, generate
     text = worker.text(worker.generate(logits, generate)) if generate else ""
 
     restored_tokens = llama_cpp.restore(session, worker, prefix)
+    if restored_tokens != PREFIX_TOKENS:
+        raise LlamaError(f"{restored_tokens} of {PREFIX_TOKENS} tokens of {document.name} came back")
     state = worker.get_state()
     begin = time.perf_counter()
     worker.clear()
