@@ -1,0 +1,313 @@
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+
+/// What it takes to code pages of one shape; shared by the sessions that have that shape and the jobs of their pages.
+package final class CodingContext: Sendable {
+    /// Codes and decodes.
+    package let codec: PageCodec
+    /// How pages lie in the worker's memory.
+    package let layout: PageLayout
+
+    /// A context for pages of a codec's geometry in a layout.
+    package init(codec: PageCodec, layout: PageLayout) {
+        self.codec = codec
+        self.layout = layout
+    }
+}
+
+/// How pages are to be coded, as far as the policy says.
+struct CodingChoice: Hashable {
+    var mode: CodecMode
+    var quality: Quality
+
+    init(_ policy: WirePolicy) {
+        mode = CodecMode(rawValue: policy.mode.rawValue) ?? .lossless
+        quality = policy.qualityKind == .ratio ? .ratio(policy.quality) : .distortion(policy.quality)
+        // The codec checks the figure in every mode; modes that do not use one must not trip over it.
+        if !policy.mode.needsProfile { quality = .ratio(1) }
+    }
+}
+
+/// One page as a session sees it.
+struct SessionPage: Hashable {
+    var key: StoreKey
+    var first: Int
+    var tokens: Int
+    var end: Int { first + tokens }
+}
+
+/// One token stream.
+struct Session {
+    let id: UInt32
+    let tenant: UInt32
+    let connection: UInt64
+    let name: String
+    let context: CodingContext
+    let pageTokens: Int
+    let tokenBytes: Int
+    var policy: WirePolicy
+    /// By position.
+    var pages: [SessionPage] = []
+    /// The position after the last token pushed.
+    var tokens = 0
+    /// Pages before this index have left the window.
+    var released = 0
+    /// Nanoseconds on the monotonic clock.
+    var lastUse: UInt64 = 0
+
+    var protection: Protection { Protection(policy: policy, tokens: tokens) }
+}
+
+/// What an encode job has to do.
+struct EncodePlan {
+    var generation: UInt64
+    var context: CodingContext
+    var choice: CodingChoice
+    var protected: RowSet
+}
+
+/// A page that a session uses or that waits for its coder.
+struct LedgerPage {
+    enum Phase: Equatable {
+        /// Not coded and not asked for.
+        case raw
+        /// An encode job was asked for.
+        case queued
+        /// The job runs.
+        case encoding
+        /// The coded block takes the raw one's place right now.
+        case replacing
+        /// Coded. The set says which rows are exact; nil when nobody has looked yet.
+        case coded(exact: RowSet?)
+    }
+
+    let generation: UInt64
+    let tokens: Int
+    let context: CodingContext
+    var phase: Phase
+    /// The sessions that use it, with the position of its first token in each.
+    var users: [UInt32: Int] = [:]
+    /// Rows that sessions which are over by now protected until their end.
+    var retained: RowSet
+    /// The strictest choice of the sessions that are over, the pusher's when they agree.
+    var promised: CodingChoice?
+    /// The session that pushed it.
+    var owner: UInt32
+
+    var isCoded: Bool { if case .coded = phase { true } else { false } }
+}
+
+/// Which pages sessions use, which of their rows are protected, and which pages may be coded now. Pure bookkeeping: it
+/// touches neither store nor codec, and the engine keeps it behind a lock.
+struct Ledger {
+    private(set) var sessions: [UInt32: Session] = [:]
+    private(set) var pages: [StoreKey: LedgerPage] = [:]
+    private var generations: UInt64 = 0
+    private var lastSession: UInt32 = 0
+
+    /// Opens a session under a new number.
+    mutating func open(_ make: (UInt32) -> Session) -> UInt32 {
+        repeat { lastSession = lastSession == Wire.none - 1 ? 1 : lastSession + 1 } while sessions[lastSession] != nil
+        sessions[lastSession] = make(lastSession)
+        return lastSession
+    }
+
+    mutating func touch(_ id: UInt32, now: UInt64) { sessions[id]?.lastUse = now }
+
+    mutating func setPhase(_ key: StoreKey, _ phase: LedgerPage.Phase) { pages[key]?.phase = phase }
+
+    mutating func setPolicyField(_ id: UInt32, _ policy: WirePolicy) {
+        sessions[id]?.policy = policy
+        sessions[id]?.released = 0
+    }
+
+    /// The index of the first pushed entry that goes backwards or overlaps, given which are there already. Entries that
+    /// are there may lie anywhere.
+    func conflict(_ id: UInt32, _ entries: [(first: Int, tokens: Int, present: Bool)]) -> Int? {
+        var end = sessions[id]?.tokens ?? 0
+        for (index, entry) in entries.enumerated() {
+            if !entry.present, entry.first < end { return index }
+            end = max(end, entry.first + entry.tokens)
+        }
+        return nil
+    }
+
+    /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that
+    /// was there before is coded.
+    mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
+        guard var session = sessions[id] else { return }
+        let isNew = pages[key] == nil
+        if coded == nil || isNew {
+            generations += 1
+            // A record of an earlier page under the same key describes bytes that are gone.
+            let users = coded == nil ? [:] : pages[key]?.users ?? [:]
+            pages[key] = LedgerPage(
+                generation: generations, tokens: tokens, context: session.context,
+                phase: coded == true ? .coded(exact: nil) : .raw, users: users, retained: RowSet(count: tokens),
+                owner: id)
+        }
+        // A page of other length under a known key is the client's mistake; the stored one counts.
+        guard pages[key]?.tokens == tokens else { return }
+        let at = session.pages.firstIndex { $0.first >= first } ?? session.pages.count
+        let overlaps =
+            (at > 0 && session.pages[at - 1].end > first)
+            || (at < session.pages.count && session.pages[at].first < first + tokens)
+        if !overlaps, pages[key]?.users[id] == nil {
+            session.pages.insert(SessionPage(key: key, first: first, tokens: tokens), at: at)
+            session.released = min(session.released, at)
+            pages[key]?.users[id] = first
+        }
+        session.tokens = max(session.tokens, first + tokens)
+        sessions[id] = session
+    }
+
+    /// The pages that left the session's window and that no other session's window holds; they count as queued.
+    mutating func release(_ id: UInt32) -> [StoreKey] {
+        guard var session = sessions[id] else { return [] }
+        var ready: [StoreKey] = []
+        let begin = session.protection.windowBegin
+        while session.released < session.pages.count, session.pages[session.released].end <= begin {
+            let key = session.pages[session.released].key
+            session.released += 1
+            if queue(key) { ready.append(key) }
+        }
+        sessions[id] = session
+        return ready
+    }
+
+    private mutating func queue(_ key: StoreKey) -> Bool {
+        guard let page = pages[key], page.phase == .raw, !isInAnyWindow(page) else { return false }
+        pages[key]?.phase = .queued
+        return true
+    }
+
+    private func isInAnyWindow(_ page: LedgerPage) -> Bool {
+        page.users.contains { id, first in
+            sessions[id].map { first + page.tokens > $0.protection.windowBegin } ?? false
+        }
+    }
+
+    /// Rows that must stay exact when the page is coded now.
+    private func protectedRows(_ page: LedgerPage) -> RowSet {
+        var rows = page.retained
+        for (id, first) in page.users {
+            if let session = sessions[id] {
+                rows.formUnion(session.protection.rows(first: first, tokens: page.tokens, window: false))
+            }
+        }
+        return rows
+    }
+
+    private func choice(_ page: LedgerPage) -> CodingChoice {
+        let users = page.users.keys.sorted().compactMap { sessions[$0].map { CodingChoice($0.policy) } }
+        let wishes = users + [page.promised].compactMap(\.self)
+        // The strictest wish wins, else the pusher's.
+        if let exact = wishes.first(where: \.mode.isExact) { return exact }
+        return sessions[page.owner].map { CodingChoice($0.policy) } ?? page.promised ?? users[0]
+    }
+
+    /// Starts a queued job. Nil when the page is gone, or a window has taken it back meanwhile.
+    mutating func beginEncode(_ key: StoreKey) -> EncodePlan? {
+        guard let page = pages[key], page.phase == .queued else { return nil }
+        guard !isInAnyWindow(page) else {
+            pages[key]?.phase = .raw
+            return nil
+        }
+        pages[key]?.phase = .encoding
+        return EncodePlan(
+            generation: page.generation, context: page.context, choice: choice(page), protected: protectedRows(page))
+    }
+
+    /// What to do with a finished encode job.
+    enum EncodeVerdict: Equatable {
+        /// Put the block in the raw one's place, then call ``endReplace(_:generation:exact:)``.
+        case replace
+        /// Protection grew meanwhile; the page was queued again.
+        case again
+        /// A window took the page back, or it is gone: forget the block.
+        case forget
+    }
+
+    /// Decides about a finished job by what is protected now, not by what was when it began.
+    mutating func endEncode(_ key: StoreKey, _ plan: EncodePlan) -> EncodeVerdict {
+        guard let page = pages[key], page.generation == plan.generation, page.phase == .encoding else { return .forget }
+        if isInAnyWindow(page) {
+            pages[key]?.phase = .raw
+            return .forget
+        }
+        let wanted = protectedRows(page)
+        var union = plan.protected
+        union.formUnion(wanted)
+        guard union == plan.protected, choice(page).mode.isExact == plan.choice.mode.isExact else {
+            pages[key]?.phase = .queued
+            return .again
+        }
+        pages[key]?.phase = .replacing
+        return .replace
+    }
+
+    /// Ends what ``endEncode(_:_:)`` allowed. `exact` nil: it could not be coded and stays as it is, bit-identical.
+    mutating func endReplace(_ key: StoreKey, generation: UInt64, exact: RowSet?) {
+        guard let page = pages[key], page.generation == generation else { return }
+        let all = RowSet.full(page.tokens)
+        pages[key]?.phase = .coded(exact: exact ?? all)
+        if page.users.isEmpty { pages[key] = nil }
+    }
+
+    /// A job that failed: the page stays raw for good.
+    mutating func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
+        endReplace(key, generation: plan.generation, exact: nil)
+    }
+
+    /// Whether a coded block is being put in place; dropping has to wait for that.
+    func isReplacing(_ key: StoreKey) -> Bool { pages[key]?.phase == .replacing }
+
+    /// Whether a page waits for its coder or is with it.
+    func isPending(_ key: StoreKey) -> Bool {
+        switch pages[key]?.phase {
+        case .queued, .encoding, .replacing: true
+        default: false
+        }
+    }
+
+    /// Forgets pages that are dropped from the store.
+    mutating func drop(_ keys: some Collection<StoreKey>) {
+        let gone = Set(keys)
+        var users: Set<UInt32> = []
+        for key in gone {
+            if let page = pages.removeValue(forKey: key) { users.formUnion(page.users.keys) }
+        }
+        for id in users {
+            sessions[id]?.pages.removeAll { gone.contains($0.key) }
+            sessions[id]?.released = 0
+        }
+    }
+
+    /// Ends a session. What it protected stays exact. Gives the pages that may be coded now; they count as queued.
+    mutating func close(_ id: UInt32) -> [StoreKey] {
+        guard let session = sessions.removeValue(forKey: id) else { return [] }
+        let protection = session.protection
+        var ready: [StoreKey] = []
+        for entry in session.pages {
+            guard var page = pages[entry.key], page.users.removeValue(forKey: id) != nil else { continue }
+            page.retained.formUnion(protection.rows(first: entry.first, tokens: entry.tokens, window: true))
+            let choice = CodingChoice(session.policy)
+            if page.promised?.mode.isExact != true, choice.mode.isExact || page.owner == id || page.promised == nil {
+                page.promised = choice
+            }
+            let isOver = page.isCoded && page.users.isEmpty
+            pages[entry.key] = isOver ? nil : page
+            if queue(entry.key) { ready.append(entry.key) }
+        }
+        return ready
+    }
+}
+
+extension RowSet {
+    static func full(_ count: Int) -> RowSet {
+        var rows = RowSet(count: count)
+        rows.insert(0..<count)
+        return rows
+    }
+}
