@@ -54,7 +54,8 @@ let package = Package(
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(
-            name: "kvtcctl", dependencies: ["KVTCClient", "KVTCCodec", "KVTCCalibration", arguments],
+            name: "kvtcctl",
+            dependencies: ["KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments],
             swiftSettings: swiftFlags),
 
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),

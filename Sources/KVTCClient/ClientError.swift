@@ -1,3 +1,4 @@
+import Glibc
 import KVTCProtocol
 import KVTCSystem
 
@@ -20,7 +21,9 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
         case .unreachable(let path, let reason):
             """
             no kvtcd answers on \(path): \(reason)
-            Start it with 'systemctl start kvtcd.socket', or name its socket with --socket or KVTC_SOCKET.
+            \(denied(reason)
+                ? "Its socket is for the group kvtcd: 'adduser YOU kvtcd' as root, then log in again."
+                : "Start it with 'systemctl start kvtcd.socket', or name its socket with --socket or KVTC_SOCKET.")
             """
         case .refused(let error): "the daemon refused: \(error)"
         case .connectionLost(let reason):
@@ -30,6 +33,8 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
         case .violation(let what): "kvtcd sent what the protocol does not allow: \(what)"
         }
     }
+
+    private func denied(_ reason: String) -> Bool { reason == String(cString: strerror(EACCES)) }
 
     /// Whether the same request may succeed a moment later.
     public var isTransient: Bool {

@@ -1,4 +1,32 @@
 import ArgumentParser
 
 @main
-struct Main: ParsableCommand {}
+struct Kvtcctl: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kvtcctl",
+        abstract: "Show and steer kvtcd, the KV-cache offload daemon.",
+        discussion: """
+            EXAMPLES
+              kvtcctl status                       how full, how fast, who is there
+              kvtcctl flush                        make all pages durable
+              kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
+              kvtcctl profile load model.kvtc.safetensors
+
+            EXIT STATUS
+              0   done
+              1   the daemon refused, or something failed
+              64  wrong usage
+              69  no daemon answers on the socket
+              75  the daemon is busy or restarting; try again
+            """,
+        version: "kvtcctl 0.1.0",
+        subcommands: [
+            StatusCommand.self,
+            FlushCommand.self,
+            SessionsCommand.self,
+            PolicyCommand.self,
+            DropCommand.self,
+            ProfileCommand.self,
+            PingCommand.self,
+        ])
+}

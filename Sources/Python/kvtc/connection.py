@@ -78,10 +78,10 @@ class Connection:
             self._socket.connect(self.path)
         except OSError as error:
             self._socket.close()
-            raise Unreachable(
-                f"no kvtcd answers on {self.path}: {error.strerror or error}",
-                advice="start it with 'systemctl start kvtcd.socket', or name its socket with KVTC_SOCKET",
-            ) from None
+            advice = "start it with 'systemctl start kvtcd.socket', or name its socket with KVTC_SOCKET"
+            if isinstance(error, PermissionError):
+                advice = "its socket is for the group kvtcd: 'adduser YOU kvtcd' as root, then log in again"
+            raise Unreachable(f"no kvtcd answers on {self.path}: {error.strerror or error}", advice=advice) from None
         # A kernel-side limit for sending alone: a timeout of the socket object would apply to the reader as well.
         seconds = max(int(timeout), 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))

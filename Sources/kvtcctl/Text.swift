@@ -1,0 +1,103 @@
+import Glibc
+
+/// How numbers and tables look in a terminal.
+enum Text {
+    /// Bytes with a binary unit and three digits or so: `412 MiB`.
+    static func bytes(_ count: UInt64) -> String {
+        let units = ["B", "KiB", "MiB", "GiB", "TiB"]
+        var value = Double(count)
+        var unit = 0
+        while value >= 1024, unit < units.count - 1 {
+            value /= 1024
+            unit += 1
+        }
+        return unit == 0 ? "\(count) B" : "\(decimal(value, value < 10 ? 2 : value < 100 ? 1 : 0)) \(units[unit])"
+    }
+
+    /// A whole number in groups of three digits.
+    static func count(_ number: UInt64) -> String {
+        let digits = Array(String(number))
+        var result = ""
+        for (index, digit) in digits.enumerated() {
+            if index > 0, (digits.count - index) % 3 == 0 { result.append(" ") }
+            result.append(digit)
+        }
+        return result
+    }
+
+    /// A number with a fixed count of decimals.
+    static func decimal(_ value: Double, _ places: Int) -> String {
+        guard value.isFinite else { return "–" }
+        let scale = pow(10.0, Double(places))
+        let rounded = (value.magnitude * scale).rounded()
+        guard rounded < 1e15 else { return "\(value)" }
+        let whole = UInt64(rounded / scale)
+        let sign = value < 0 && rounded > 0 ? "-" : ""
+        guard places > 0 else { return "\(sign)\(whole)" }
+        let fraction = String(UInt64(rounded) - whole * UInt64(scale))
+        return "\(sign)\(whole)." + String(repeating: "0", count: places - fraction.count) + fraction
+    }
+
+    /// Microseconds with the unit that reads best.
+    static func microseconds(_ value: Double) -> String {
+        if value < 1000 { return "\(decimal(value, 0)) µs" }
+        if value < 1_000_000 { return "\(decimal(value / 1000, value < 10_000 ? 2 : 1)) ms" }
+        return "\(decimal(value / 1_000_000, 2)) s"
+    }
+
+    /// A span of time in its two largest units.
+    static func duration(_ seconds: Double) -> String {
+        let total = UInt64(max(seconds, 0))
+        let (days, hours, minutes) = (total / 86400, total / 3600 % 24, total / 60 % 60)
+        if days > 0 { return "\(days) d \(hours) h" }
+        if hours > 0 { return "\(hours) h \(minutes) min" }
+        return minutes > 0 ? "\(minutes) min \(total % 60) s" : "\(total) s"
+    }
+
+    /// A bar that is full to the given fraction; anything above nothing shows.
+    static func bar(_ fraction: Double, width: Int = 24) -> String {
+        let clamped = min(max(fraction, 0), 1)
+        let filled = clamped > 0 ? max(Int((clamped * Double(width)).rounded()), 1) : 0
+        return String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
+    }
+
+    /// Whether escape sequences reach a terminal that wants them.
+    static let isStyled = isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == nil
+
+    /// Text in bold where the terminal can.
+    static func bold(_ text: String) -> String { isStyled ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
+}
+
+/// Columns that are as wide as their widest cell.
+struct TextTable {
+    /// Where a column's cells stand.
+    enum Side { case left, right }
+
+    private let header: [String]
+    private let sides: [Side]
+    private var rows: [[String]] = []
+
+    init(_ columns: [(String, Side)]) {
+        header = columns.map(\.0)
+        sides = columns.map(\.1)
+    }
+
+    mutating func add(_ row: [String]) { rows.append(row) }
+
+    /// The lines of the table, the header first.
+    var lines: [String] {
+        let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
+        let body = rows.map { line($0, widths) }
+        return [Text.bold(line(header, widths))] + body
+    }
+
+    private func line(_ cells: [String], _ widths: [Int]) -> String {
+        var text = ""
+        for (column, cell) in cells.enumerated() {
+            let padding = String(repeating: " ", count: widths[column] - cell.count)
+            text += (column > 0 ? "  " : "") + (sides[column] == .left ? cell + padding : padding + cell)
+        }
+        while text.last == " " { text.removeLast() }
+        return text
+    }
+}
