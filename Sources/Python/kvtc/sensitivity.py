@@ -31,8 +31,8 @@ from .texts import MissingTexts, calibration_documents
 SINKS, WINDOW = 4, 128
 
 
-LEVELS = (0.2, 0.8, 3.2)
-"""Squared error over variance: a tensor is measured at the first that doubles the floor."""
+LEVELS = (0.2, 1.0)
+"""Squared error over variance: a tensor is measured at the first that doubles the floor. A coder's error does not exceed the variance."""
 _NEXT_TO_NOTHING = 1e-5
 
 
