@@ -1,15 +1,122 @@
-/// What calibration learned about one model.
+import CCrypto
+import Foundation
+
+/// What calibration learned about one model: `ProfileFormat.md` lists the file's tensors.
 public final class Profile: Sendable {
     /// SHA-256 of the file.
     public let id: ProfileID
     /// The tensors it was calibrated for.
     public let geometry: Geometry
+    /// The description stored in the file.
+    public let metadata: ProfileMetadata
     /// The model's name, for people.
-    public let model: String
+    public var model: String { metadata.model }
 
-    init(id: ProfileID, geometry: Geometry, model: String) {
-        self.id = id
-        self.geometry = geometry
-        self.model = model
+    /// Subtracted from each row before weighting: [rowElements].
+    let mean: [Float]
+    /// Square root of what a squared error of the element costs: [rowElements].
+    let weight: [Float]
+    let inverseWeight: [Float]
+    let bases: [Basis]
+    let tables: EntropyTables
+    let rotation: Rotation
+
+    /// Reads a profile into memory.
+    /// - Throws: `invalid` where the file can't be read, `corrupt` naming the tensor that is missing or of the wrong shape.
+    public static func open(path: String) throws(CodecError) -> Profile {
+        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)) else {
+            throw .invalid(field: "profile", "\(path) can't be read; is it there and readable?")
+        }
+        do throws(CodecError) { return try Profile(bytes: [UInt8](data)) } catch {
+            throw .invalid(field: "profile", "\(path) is not a usable profile: \(error)")
+        }
+    }
+
+    /// Reads a profile from the bytes of its file.
+    public convenience init(bytes: [UInt8]) throws(CodecError) {
+        var failure: CodecError?
+        let parts = bytes.withUnsafeBytes { file -> Parts? in
+            do throws(CodecError) { return try Parts(file) } catch {
+                failure = error
+                return nil
+            }
+        }
+        guard let parts else { throw failure! }
+        try self.init(parts: parts)
+    }
+
+    /// What is in the file, checked one by one.
+    struct Parts {
+        var id: ProfileID
+        var metadata: ProfileMetadata
+        var geometry: Geometry
+        var mean: [Float]
+        var weight: [Float]
+        var bases: [Basis]
+        var frequencies: [UInt16]
+
+        init(_ file: UnsafeRawBufferPointer) throws(CodecError) {
+            let tensors = try Safetensors(file)
+            guard let json = tensors.metadata["kvtc"] else { throw .corrupt("no \"kvtc\" metadata: not a profile") }
+            do { metadata = try JSONDecoder().decode(ProfileMetadata.self, from: Data(json.utf8)) } catch {
+                throw .corrupt("profile metadata: \(error)")
+            }
+            guard metadata.format == 1 else {
+                throw .unsupported("profile format \(metadata.format); this release reads format 1")
+            }
+            var tables: [[Float]] = []
+            while let rope = tensors.tensors["rope.\(tables.count)"] {
+                guard rope.dtype == "F32" else { throw .corrupt("tensor rope.\(tables.count) is \(rope.dtype)") }
+                tables.append(array(file, rope.range, of: Float.self))
+            }
+            geometry = try metadata.geometry(ropeTables: tables)
+            let width = geometry.rowElements
+            mean = array(file, try tensors.tensor("mean", "F32", [width]), of: Float.self)
+            weight = array(file, try tensors.tensor("weight", "F32", [width]), of: Float.self)
+            guard mean.allSatisfy(\.isFinite), weight.allSatisfy({ $0.isFinite && $0 > 0 && (1 / $0).isFinite }) else {
+                throw .corrupt("mean or weight holds zeros, NaN or infinities")
+            }
+            bases = []
+            guard (1...2).contains(metadata.bases.count), metadata.bases.first?.begin == 0,
+                metadata.bases.last?.end == width, metadata.bases.allSatisfy({ $0.begin < $0.end }),
+                zip(metadata.bases, metadata.bases.dropFirst()).allSatisfy({ $0.end == $1.begin }),
+                metadata.energy.isFinite, metadata.energy > 0
+            else { throw .corrupt("profile bases do not cover a row of \(width) elements") }
+            for (index, basis) in metadata.bases.enumerated() {
+                guard (1...basis.end - basis.begin).contains(basis.rank),
+                    (basis.rank...2 * basis.rank).contains(basis.digits)
+                else { throw .corrupt("basis \(index) of rank \(basis.rank)") }
+                let digits = try tensors.tensor(
+                    "basis.\(index).digits", "I8", [basis.digits, basis.end - basis.begin])
+                bases.append(
+                    try Basis(
+                        columns: basis.begin..<basis.end, rank: basis.rank,
+                        levels: array(
+                            file, try tensors.tensor("basis.\(index).level", "I16", [basis.rank]), of: Int16.self),
+                        digits: UnsafeRawBufferPointer(rebasing: file[digits]),
+                        components: array(
+                            file, try tensors.tensor("basis.\(index).component", "I32", [basis.digits]), of: Int32.self),
+                        exponents: array(
+                            file, try tensors.tensor("basis.\(index).exponent", "I8", [basis.digits]), of: Int8.self)))
+            }
+            frequencies = array(
+                file, try tensors.tensor("entropy.frequencies", "U16", [EntropyTables.classes, EntropyTables.symbols]),
+                of: UInt16.self)
+            var digest = [UInt8](repeating: 0, count: 32)
+            SHA256(file.bindMemory(to: UInt8.self).baseAddress, file.count, &digest)
+            id = ProfileID(bytes: digest)!
+        }
+    }
+
+    private init(parts: Parts) throws(CodecError) {
+        id = parts.id
+        metadata = parts.metadata
+        geometry = parts.geometry
+        mean = parts.mean
+        weight = parts.weight
+        inverseWeight = parts.weight.map { 1 / $0 }
+        bases = parts.bases
+        tables = try EntropyTables(frequencies: parts.frequencies)
+        rotation = Rotation(geometry: parts.geometry)
     }
 }

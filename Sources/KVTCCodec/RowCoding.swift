@@ -33,8 +33,11 @@ extension PageCodec {
         switch header.mode {
         case .quant8, .quant4:
             return quantiseRows(page, header: &header, rows: protected.complement)
-        case .transform, .kvtc:
-            throw .unsupported("mode \(header.mode) without a profile")
+        case .transform:
+            return transformRows(
+                page, header: &header, protected: &protected, quality: quality, profile: try needProfile())
+        case .kvtc:
+            throw .unsupported("mode kvtc")
         case .raw, .lossless:
             return nil
         }
@@ -46,9 +49,60 @@ extension PageCodec {
     ) throws(CodecError) -> [UInt8] {
         switch header.mode {
         case .quant8, .quant4: return try dequantiseRows(section, header: header)
-        case .transform, .kvtc: throw .unsupported("mode \(header.mode) without a profile")
+        case .transform:
+            return try inverseTransformRows(section, header: header, layers: layers, profile: try needProfile())
+        case .kvtc:
+            throw .unsupported("mode kvtc")
         case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
         }
+    }
+
+    private func needProfile() throws(CodecError) -> Profile {
+        guard let profile else { throw .unsupported("this mode needs a profile; calibrate one, or use lossless") }
+        return profile
+    }
+
+    private func transformRows(
+        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, profile: Profile
+    ) -> [UInt8]? {
+        let coder = TransformCoder(profile: profile, kernels: kernels)
+        while protected.count < header.tokens {
+            let rows = protected.complement
+            let weighted = coder.weightedRows(
+                page, element: header.element, firstPosition: header.firstPosition, rows: rows)
+            let bitmap = protected.isEmpty ? 0 : RowSet.bitmapBytes(header.tokens)
+            let control = RateControl(
+                coder: coder, quality: quality, overhead: BlockHeader.size + bitmap,
+                rawBytes: rows.count * geometry.rowElements * header.element.bytes)
+            let plan = control.search(Coefficients(profile: profile, weighted: weighted, rows: rows.count))
+            let wild = coder.wildRows(plan.codes, rows: rows.count)
+            guard wild.isEmpty else {
+                for index in wild { protected.insert(rows[index]) }
+                continue
+            }
+            header.profile = profile.id
+            header.step = TransformCoder.step(plan.stepIndex)
+            header.distortion = Float(plan.distortion)
+            return coder.assemble(
+                stepIndex: plan.stepIndex, allocation: plan.allocation, codes: plan.codes, rows: rows.count)
+        }
+        return nil
+    }
+
+    private func inverseTransformRows(
+        _ section: UnsafeRawBufferPointer, header: BlockHeader, layers: Range<Int>, profile: Profile
+    ) throws(CodecError) -> [UInt8] {
+        let coder = TransformCoder(profile: profile, kernels: kernels)
+        let rows = header.protected.complement
+        let spans = geometry.tensorIndices(layers: layers).map {
+            geometry.offsets[$0]..<geometry.offsets[$0] + geometry.tensors[$0].width
+        }
+        var values = try coder.decode(section, rows: rows.count, step: header.step, spans: spans)
+        var page = [UInt8](repeating: 0, count: header.rawBytes)
+        values.withUnsafeMutableBufferPointer {
+            coder.finish($0.baseAddress!, header: header, rows: rows, page: &page)
+        }
+        return page
     }
 
     private func quantiseRows(_ page: [UInt8], header: inout BlockHeader, rows: [Int]) -> [UInt8] {
@@ -104,4 +158,11 @@ extension PageCodec {
         }
         return page
     }
+}
+
+/// Elements to floats, for readers of sample files.
+package func convertToFloat(
+    _ element: ElementType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
+) {
+    KernelTable.best.toFloat(element, source, target, count)
 }

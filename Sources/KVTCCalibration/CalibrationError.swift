@@ -1,0 +1,15 @@
+/// Why samples did not become a profile: one line that names the file or figure and what to do.
+public struct CalibrationError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// For people.
+    public let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// How far a long run is.
+public struct CalibrationProgress: Sendable {
+    /// What is being done, in a few words.
+    public let stage: String
+    /// 0 to 1 over the whole run, by estimated work.
+    public let fraction: Double
+}

@@ -1,0 +1,74 @@
+import Foundation
+import KVTCCodec
+
+/// What a squared error in each tensor costs the model, as the worker measured it (format "kvtc-sensitivity-1").
+public struct Sensitivity: Sendable, Decodable {
+    struct Layer: Decodable {
+        var layer: Int
+        var key, value: Double
+    }
+
+    var format: String
+    var layers: [Layer]
+
+    /// Reads and checks the JSON.
+    public init(contentsOf path: String) throws {
+        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)) else {
+            throw CalibrationError("\(path) can't be read; is it there and readable?")
+        }
+        do { self = try JSONDecoder().decode(Sensitivity.self, from: data) } catch {
+            throw CalibrationError("\(path) is not a sensitivity file: \(error)")
+        }
+        guard format == "kvtc-sensitivity-1" else { throw CalibrationError("\(path): format \(format) is not known") }
+        guard layers.allSatisfy({ $0.key > 0 && $0.value > 0 && $0.key.isFinite && $0.value.isFinite }) else {
+            throw CalibrationError("\(path): sensitivities must be above 0")
+        }
+    }
+
+    /// Cost of a unit of squared error in a tensor; nil where it was not measured.
+    func cost(of tensor: TensorGeometry) -> Double? {
+        layers.first { $0.layer == tensor.layer }.map { tensor.role == .key ? $0.key : $0.value }
+    }
+}
+
+/// How squared errors in different tensors are weighed against each other.
+public enum Weighting: Sendable {
+    /// By measured sensitivity: half the divergence at the same ratio.
+    case sensitivity(Sensitivity)
+    /// By one over each tensor's variance, where nothing was measured.
+    case variance
+    /// All alike, keys and values on bases of their own: the published method.
+    case published
+
+    var name: String {
+        switch self {
+        case .sensitivity: "sensitivity"
+        case .variance: "variance"
+        case .published: "none"
+        }
+    }
+
+    /// Weight of each element of a row, scaled so that weighted variances average 1.
+    func weights(geometry: Geometry, variances: [Double]) throws -> [Float] {
+        var weights: [Double] = []
+        for (tensor, offset) in zip(geometry.tensors, geometry.offsets) {
+            let cost: Double
+            switch self {
+            case .published: cost = 1
+            case .variance:
+                let own = variances[offset..<offset + tensor.width].reduce(0, +) / Double(tensor.width)
+                cost = 1 / max(own, 1e-12)
+            case .sensitivity(let table):
+                guard let measured = table.cost(of: tensor) else {
+                    throw CalibrationError("the sensitivity file lacks layer \(tensor.layer)")
+                }
+                cost = measured
+            }
+            weights += [Double](repeating: cost.squareRoot(), count: tensor.width)
+        }
+        let total = zip(weights, variances).reduce(0) { $0 + $1.0 * $1.0 * $1.1 }
+        guard total > 0 else { throw CalibrationError("the samples do not vary") }
+        let scale = (Double(variances.count) / total).squareRoot()
+        return weights.map { Float($0 * scale) }
+    }
+}

@@ -1,0 +1,140 @@
+import CKernels
+import Foundation
+import KVTCCodec
+
+/// Scales of the components and the 64 shared symbol tables, from rows that the basis has not seen.
+struct TableTraining {
+    /// 64 · log2 σ for each basis, descending.
+    private(set) var levels: [[Int16]] = []
+    private(set) var frequencies: [UInt16] = []
+    private(set) var expectations: [ProfileMetadata.Expectation] = []
+    /// Mean squared norm of a row.
+    private(set) var energy = 0.0
+    /// Rows used.
+    let tokens: Int
+    private let elements: Int
+
+    /// - Parameter rows: weighted, centred, [tokens][elements].
+    init(parts: [BasisPart], rows: Matrix, step: (Double) throws -> Void) throws {
+        tokens = rows.rows
+        elements = rows.columns
+        for index in 0..<rows.rows * rows.columns { energy += Double(rows.values[index]) * Double(rows.values[index]) }
+        energy /= Double(tokens)
+        var projections: [Matrix] = []
+        for part in parts {
+            let projection = Matrix(rows: part.rank, columns: tokens)
+            try part.digits.project(rows, columns: part.columns, rank: part.rank, target: projection)
+            projections.append(projection)
+            levels.append(TableTraining.levels(of: projection))
+        }
+        try step(0.3)
+        let top = levels.flatMap(\.self).max().map(Int.init) ?? 0
+        // Steps half a class apart, from so coarse that nothing is kept to so fine that all 64 classes occur.
+        let grid = Array(stride(from: top, through: top - 64 * 14, by: -8))
+        var counts = [UInt64](repeating: 0, count: EntropyTables.classes * EntropyTables.symbols)
+        try forEachComponent(projections, grid: grid, progress: { try step(0.3 + 0.35 * $0) }) { _, entropyClass, codes in
+            counts.withUnsafeMutableBufferPointer {
+                kv_histogram(
+                    codes.baseAddress, codes.count, UInt32(EntropyTables.shift(class: entropyClass)),
+                    $0.baseAddress! + entropyClass * EntropyTables.symbols)
+            }
+        }
+        for index in 0..<EntropyTables.classes {
+            let prior = TableTraining.prior(class: index)
+            let own = counts[index * EntropyTables.symbols..<(index + 1) * EntropyTables.symbols]
+            frequencies += EntropyTables.normalise(zip(own, prior).map { $0 * 16 + $1 })
+        }
+        try expect(projections, grid: grid) { try step(0.65 + 0.35 * $0) }
+    }
+
+    /// Ratio and distortion at each step of the grid that someone might want.
+    private mutating func expect(_ projections: [Matrix], grid: [Int], progress: (Double) throws -> Void) throws {
+        var tables = [kv_table](repeating: kv_table(), count: EntropyTables.classes)
+        for index in tables.indices {
+            _ = frequencies.withUnsafeBufferPointer {
+                kv_table_make($0.baseAddress! + index * EntropyTables.symbols, &tables[index])
+            }
+        }
+        var bits = [Double](repeating: 0, count: grid.count)
+        var gains = bits
+        var ranks = [Int](repeating: 0, count: grid.count)
+        let values = projections
+        try forEachComponent(projections, grid: grid, progress: progress) { place, entropyClass, codes in
+            bits[place.grid] +=
+                Double(kv_cost(&tables[entropyClass], codes.baseAddress, codes.count, UInt32(EntropyTables.shift(class: entropyClass))))
+                / 64
+            let step = Float(exp2(Double(grid[place.grid]) / 64))
+            let row = values[place.basis].values + place.component * codes.count
+            for (index, code) in codes.enumerated() {
+                let error = row[index] - Float(code) * step
+                gains[place.grid] += Double(row[index] * row[index] - error * error)
+            }
+            ranks[place.grid] += 1
+        }
+        for (index, stepIndex) in grid.enumerated() where ranks[index] > 0 {
+            let page = bits[index] / 8 / Double(tokens) * 64 + Double(BlockHeader.size + 80 + ranks[index] / 64)
+            let ratio = Double(64 * elements * 2) / page
+            guard (3...500).contains(ratio) else { continue }
+            expectations.append(
+                .init(
+                    stepIndex: stepIndex, ratio: ratio,
+                    distortion: max(0, 1 - gains[index] / (energy * Double(tokens))), rank: ranks[index]))
+        }
+        expectations.sort { $0.ratio < $1.ratio }
+    }
+
+    private struct Place {
+        var grid, basis, component: Int
+    }
+
+    /// Quantises every component that is kept at each step of the grid.
+    private func forEachComponent(
+        _ projections: [Matrix], grid: [Int], progress: (Double) throws -> Void,
+        _ body: (Place, Int, UnsafeBufferPointer<Int16>) -> Void
+    ) throws {
+        var codes = [Int16](repeating: 0, count: tokens)
+        for (place, stepIndex) in grid.enumerated() {
+            let step = Float(exp2(Double(stepIndex) / 64))
+            for (index, projection) in projections.enumerated() {
+                for component in 0..<projection.rows {
+                    let level = Int(levels[index][component])
+                    guard level >= stepIndex - 85 else { break }
+                    kv_quantise(projection.values + component * tokens, tokens, 1 / step, 16_383, &codes)
+                    codes.withUnsafeBufferPointer {
+                        body(
+                            Place(grid: place, basis: index, component: component),
+                            EntropyTables.classOf(level: level, stepIndex: stepIndex), $0)
+                    }
+                }
+            }
+            try progress(Double(place + 1) / Double(grid.count))
+        }
+    }
+
+    /// 64 · log2 of the standard deviation about zero, made to descend.
+    private static func levels(of projection: Matrix) -> [Int16] {
+        var previous = Int16.max
+        return (0..<projection.rows).map { component in
+            let row = projection.values + component * projection.columns
+            var sum = 0.0
+            for index in 0..<projection.columns { sum += Double(row[index]) * Double(row[index]) }
+            let sigma = max((sum / Double(projection.columns)).squareRoot(), 1e-9)
+            previous = min(previous, Int16(max(-4000, min(4000, (64 * log2(sigma)).rounded()))))
+            return previous
+        }
+    }
+
+    /// Sixteen samples' worth of a Laplace distribution of the class's scale, so that symbols not seen cost what they should.
+    private static func prior(class index: Int) -> [UInt64] {
+        let sigma = exp2(Double(index) / 4 - 4 + 0.125 - Double(EntropyTables.shift(class: index)))
+        let scale = sigma / 2.0.squareRoot()
+        let plain = EntropyTables.shift(class: index) == 0
+        func mass(_ x: Double) -> Double { x < 0 ? 0.5 * exp(x / scale) : 1 - 0.5 * exp(-x / scale) }
+        var weights = (0..<31).map { symbol -> Double in
+            let low = Double(symbol - 15) - (plain ? 0.5 : 0)
+            return mass(low + 1) - mass(low)
+        }
+        weights.append(max(0, 1 - weights.reduce(0, +)))
+        return weights.map { UInt64($0 * 4096) }
+    }
+}

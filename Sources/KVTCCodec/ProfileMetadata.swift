@@ -1,0 +1,102 @@
+/// The JSON under the key "kvtc" of a profile's safetensors metadata.
+public struct ProfileMetadata: Hashable, Sendable, Codable {
+    /// One tensor of the geometry; `rope` indexes the tensors "rope.N".
+    public struct Tensor: Hashable, Sendable, Codable {
+        var layer, role, heads, headDim: Int
+        var rope: Int?
+        var ropeStyle, ropeOffset: Int?
+    }
+
+    /// One basis over a contiguous range of a row's elements.
+    public struct Basis: Hashable, Sendable, Codable {
+        /// First element and end.
+        public var begin, end: Int
+        /// Components, strongest first.
+        public var rank: Int
+        /// Rows of int8 digits; components that need 16 bits have two.
+        public var digits: Int
+    }
+
+    /// One line of the table of what to expect, measured on held-out tokens.
+    public struct Expectation: Hashable, Sendable, Codable {
+        /// Index of the quantiser step: step = 2^(index / 64).
+        public var stepIndex: Int
+        /// Raw bytes (16-bit elements) over coded bytes of a 64-token page.
+        public var ratio: Double
+        /// Squared weighted error over expected energy.
+        public var distortion: Double
+        /// Components that are not cut.
+        public var rank: Int
+    }
+
+    /// Version of this layout: 1.
+    public var format: Int
+    /// Name of the model, for people.
+    public var model: String
+    /// "sensitivity" (measured), "variance" (fallback) or "none" (the published method).
+    public var weighting: String
+    /// Canonical order.
+    public var tensors: [Tensor]
+    /// One joint basis, or one for keys and one for values.
+    public var bases: [Basis]
+    /// Tokens that the basis was made from, and those held out for scales and tables.
+    public var calibrationTokens, heldOutTokens: Int
+    /// Mean squared norm of a weighted, centred row of held-out tokens.
+    public var energy: Double
+    /// Ascending by ratio.
+    public var expectations: [Expectation]
+
+    /// Puts the pieces of a profile's description together.
+    public init(
+        model: String, weighting: String, geometry: Geometry, bases: [Basis], calibrationTokens: Int,
+        heldOutTokens: Int,
+        energy: Double, expectations: [Expectation]
+    ) {
+        format = 1
+        self.model = model
+        self.weighting = weighting
+        self.bases = bases
+        self.calibrationTokens = calibrationTokens
+        self.heldOutTokens = heldOutTokens
+        self.energy = energy
+        self.expectations = expectations
+        let tables = ProfileMetadata.ropeTables(of: geometry)
+        tensors = geometry.tensors.map { tensor in
+            Tensor(
+                layer: tensor.layer, role: Int(tensor.role.rawValue), heads: tensor.heads, headDim: tensor.headDim,
+                rope: tensor.rotary.flatMap { rotary in tables.firstIndex(of: rotary.inverseFrequencies) },
+                ropeStyle: tensor.rotary.map { Int($0.style.rawValue) }, ropeOffset: tensor.rotary?.offset)
+        }
+    }
+
+    /// The distinct frequency tables of a geometry, in order of first use.
+    static func ropeTables(of geometry: Geometry) -> [[Float]] {
+        var tables: [[Float]] = []
+        for case let rotary? in geometry.tensors.map(\.rotary) where !tables.contains(rotary.inverseFrequencies) {
+            tables.append(rotary.inverseFrequencies)
+        }
+        return tables
+    }
+
+    func geometry(ropeTables: [[Float]]) throws(CodecError) -> Geometry {
+        var result: [TensorGeometry] = []
+        for tensor in tensors {
+            guard let role = UInt8(exactly: tensor.role).flatMap(TensorRole.init) else {
+                throw .corrupt("profile tensor with role \(tensor.role)")
+            }
+            var rotary: Rotary?
+            if let index = tensor.rope {
+                guard ropeTables.indices.contains(index),
+                    let style = tensor.ropeStyle.flatMap({ UInt8(exactly: $0) }).flatMap(Rotary.Style.init)
+                else { throw .corrupt("profile tensor with rope table \(index)") }
+                rotary = Rotary(
+                    style: style, offset: tensor.ropeOffset ?? 0, dims: 2 * ropeTables[index].count,
+                    inverseFrequencies: ropeTables[index])
+            }
+            result.append(
+                TensorGeometry(
+                    layer: tensor.layer, role: role, heads: tensor.heads, headDim: tensor.headDim, rotary: rotary))
+        }
+        return try Geometry(tensors: result)
+    }
+}

@@ -1,0 +1,134 @@
+import Foundation
+
+/// A safetensors file in memory: u64 header length, JSON header, tensor bytes
+/// (format: https://github.com/huggingface/safetensors#format).
+public struct Safetensors: Sendable {
+    /// Where one tensor lies.
+    public struct Tensor: Hashable, Sendable, Codable {
+        /// "F32", "F16", "BF16", "I8", "U8", "I16", "U16", "I32", …
+        public let dtype: String
+        /// Row-major extents.
+        public let shape: [Int]
+        let data_offsets: [Int]
+
+        /// Byte range in the file.
+        public internal(set) var range: Range<Int> = 0..<0
+
+        private enum CodingKeys: String, CodingKey { case dtype, shape, data_offsets }
+    }
+
+    /// Largest header that is read: 64 tensors a layer of 4096 layers need less.
+    public static let maximumHeader = 32 << 20
+    private static let widths = [
+        "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1,
+        "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    ]
+
+    /// By name.
+    public let tensors: [String: Tensor]
+    /// The free text of `__metadata__`.
+    public let metadata: [String: String]
+
+    private struct Header: Decodable {
+        var tensors: [String: Tensor] = [:]
+        var metadata: [String: String] = [:]
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: AnyKey.self)
+            for key in container.allKeys {
+                if key.stringValue == "__metadata__" {
+                    metadata = try container.decode([String: String].self, forKey: key)
+                } else {
+                    tensors[key.stringValue] = try container.decode(Tensor.self, forKey: key)
+                }
+            }
+        }
+    }
+
+    private struct AnyKey: CodingKey {
+        let stringValue: String
+        var intValue: Int? { nil }
+        init?(stringValue: String) { self.stringValue = stringValue }
+        init?(intValue: Int) { nil }
+    }
+
+    /// Reads the header and checks every tensor's range against the file.
+    /// - Throws: `corrupt` naming the tensor that does not fit.
+    public init(_ file: UnsafeRawBufferPointer) throws(CodecError) {
+        guard file.count >= 8 else { throw .corrupt("safetensors file of \(file.count) bytes") }
+        let length = UInt64(littleEndian: file.loadUnaligned(as: UInt64.self))
+        guard length <= UInt64(Safetensors.maximumHeader), length <= UInt64(file.count - 8) else {
+            throw .corrupt("safetensors header of \(length) bytes in a file of \(file.count)")
+        }
+        let start = 8 + Int(length)
+        let header: Header
+        do {
+            header = try JSONDecoder().decode(Header.self, from: Data(file[8..<start]))
+        } catch {
+            throw .corrupt("safetensors header: \(error)")
+        }
+        var checked: [String: Tensor] = [:]
+        for (name, tensor) in header.tensors {
+            guard let width = Safetensors.widths[tensor.dtype] else {
+                throw .corrupt("tensor \(name) has the unknown dtype \(tensor.dtype)")
+            }
+            var bytes = width
+            for extent in tensor.shape {
+                let (product, overflow) = bytes.multipliedReportingOverflow(by: extent)
+                guard extent >= 0, !overflow else { throw .corrupt("tensor \(name) has the shape \(tensor.shape)") }
+                bytes = product
+            }
+            let offsets = tensor.data_offsets
+            guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1], offsets[1] <= file.count - start,
+                offsets[1] - offsets[0] == bytes
+            else { throw .corrupt("tensor \(name): bytes \(offsets) do not hold \(tensor.shape) of \(tensor.dtype)") }
+            var placed = tensor
+            placed.range = start + offsets[0]..<start + offsets[1]
+            checked[name] = placed
+        }
+        tensors = checked
+        metadata = header.metadata
+    }
+
+    /// The tensor of that name, dtype and shape.
+    func tensor(_ name: String, _ dtype: String, _ shape: [Int]) throws(CodecError) -> Range<Int> {
+        guard let tensor = tensors[name] else { throw .corrupt("no tensor \(name)") }
+        guard tensor.dtype == dtype, tensor.shape == shape else {
+            throw .corrupt("tensor \(name) is \(tensor.dtype) \(tensor.shape); \(dtype) \(shape) is needed")
+        }
+        return tensor.range
+    }
+
+    /// A file with these tensors in this order.
+    public static func serialise(
+        metadata: [String: String], tensors: [(name: String, dtype: String, shape: [Int], bytes: [UInt8])]
+    ) throws -> Data {
+        var header: [String: Any] = ["__metadata__": metadata]
+        var offset = 0
+        for tensor in tensors {
+            header[tensor.name] = [
+                "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, offset + tensor.bytes.count],
+            ]
+            offset += tensor.bytes.count
+        }
+        var json = try JSONSerialization.data(withJSONObject: header, options: [.sortedKeys])
+        json.append(contentsOf: [UInt8](repeating: 0x20, count: (8 - json.count % 8) % 8))
+        var file = Data()
+        file.reserveCapacity(8 + json.count + offset)
+        withUnsafeBytes(of: UInt64(json.count).littleEndian) { file.append(contentsOf: $0) }
+        file.append(json)
+        for tensor in tensors { file.append(contentsOf: tensor.bytes) }
+        return file
+    }
+}
+
+/// The bytes of a plain array, for writing.
+package func bytes<T>(of values: [T]) -> [UInt8] { values.withUnsafeBytes { [UInt8]($0) } }
+
+/// An array from a little-endian range of a file.
+package func array<T: BitwiseCopyable>(_ file: UnsafeRawBufferPointer, _ range: Range<Int>, of: T.Type) -> [T] {
+    [T](unsafeUninitializedCapacity: range.count / MemoryLayout<T>.stride) { buffer, count in
+        UnsafeMutableRawBufferPointer(buffer).copyMemory(from: UnsafeRawBufferPointer(rebasing: file[range]))
+        count = range.count / MemoryLayout<T>.stride
+    }
+}
