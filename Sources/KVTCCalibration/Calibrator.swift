@@ -31,11 +31,13 @@ public struct Calibrator {
         self.report = report
         guard samples.geometry.rowElements <= Calibrator.maximumRowElements else {
             throw CalibrationError(
-                "\(samples.geometry.rowElements) elements a token; at most \(Calibrator.maximumRowElements) are handled")
+                "\(samples.geometry.rowElements) elements a token; at most \(Calibrator.maximumRowElements) are handled"
+            )
         }
         (training, heldOut) = Calibrator.split(samples.contexts, tokens: samples.tokens)
         guard Calibrator.count(training) >= 64, Calibrator.count(heldOut) >= 16 else {
-            throw CalibrationError("\(samples.tokens) tokens are too few; some ten thousand are needed for a useful profile")
+            throw CalibrationError(
+                "\(samples.tokens) tokens are too few; some ten thousand are needed for a useful profile")
         }
     }
 
@@ -118,7 +120,9 @@ public struct Calibrator {
         }
         let count = Double(total)
         guard sums.allSatisfy(\.isFinite) else { throw CalibrationError("the samples hold NaN or infinities") }
-        return (sums.map { Float($0 / count) }, zip(sums, squares).map { max(0, $1 / count - $0 / count * ($0 / count)) })
+        return (
+            sums.map { Float($0 / count) }, zip(sums, squares).map { max(0, $1 / count - $0 / count * ($0 / count)) }
+        )
     }
 
     private func weigh(_ rows: UnsafeMutablePointer<Float>, _ count: Int, mean: [Float], weights: [Float]) {

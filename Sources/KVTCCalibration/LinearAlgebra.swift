@@ -63,7 +63,8 @@ enum Eigen {
         let result = Matrix(rows: subspace.rows, columns: subspace.columns)
         let size = Int32(matrix.rows)
         cblas_ssymm(
-            CblasColMajor, CblasLeft, CblasLower, size, Int32(subspace.rows), 1, matrix.values, size, subspace.values, size,
+            CblasColMajor, CblasLeft, CblasLower, size, Int32(subspace.rows), 1, matrix.values, size, subspace.values,
+            size,
             0, result.values, size)
         return result
     }

@@ -31,7 +31,10 @@ enum ProfileWriter {
                 ("basis.\(index).level", "I16", [basis.levels.count], bytes(of: basis.levels)),
                 ("basis.\(index).component", "I32", [digits], bytes(of: basis.components)),
                 ("basis.\(index).exponent", "I8", [digits], bytes(of: basis.exponents)),
-                ("basis.\(index).digits", "I8", [digits, basis.digits.count / max(digits, 1)], bytes(of: basis.digits)),
+                (
+                    "basis.\(index).digits", "I8", [digits, basis.digits.count / max(digits, 1)],
+                    bytes(of: basis.digits)
+                ),
             ]
         }
         return try Safetensors.serialise(metadata: ["kvtc": json], tensors: tensors)

@@ -129,10 +129,13 @@ public final class SampleSet {
         guard let positions = file.tensors["positions"], positions.dtype == "I32", positions.shape.count == 1 else {
             throw CalibrationError("no I32 tensor \"positions\"")
         }
-        let types: [String: ElementType] = ["F16": .f16, "BF16": .bf16, "F32": .f32, "F8_E4M3": .e4m3, "F8_E5M2": .e5m2]
+        let types: [String: ElementType] = [
+            "F16": .f16, "BF16": .bf16, "F32": .f32, "F8_E4M3": .e4m3, "F8_E5M2": .e5m2,
+        ]
         let tensors = try geometry.tensors.map { tensor -> (ElementType, Int) in
             let name = "\(tensor.role == .key ? "k" : "v").\(tensor.layer)"
-            guard let entry = file.tensors[name], entry.shape[0] == positions.shape[0], let type = types[entry.dtype] else {
+            guard let entry = file.tensors[name], entry.shape[0] == positions.shape[0], let type = types[entry.dtype]
+            else {
                 throw CalibrationError("tensor \(name) does not have \(positions.shape[0]) tokens of a float type")
             }
             return (type, entry.range.lowerBound)

@@ -32,7 +32,8 @@ struct TableTraining {
         // Steps half a class apart, from so coarse that nothing is kept to so fine that all 64 classes occur.
         let grid = Array(stride(from: top, through: top - 64 * 14, by: -8))
         var counts = [UInt64](repeating: 0, count: EntropyTables.classes * EntropyTables.symbols)
-        try forEachComponent(projections, grid: grid, progress: { try step(0.3 + 0.35 * $0) }) { _, entropyClass, codes in
+        try forEachComponent(projections, grid: grid, progress: { try step(0.3 + 0.35 * $0) }) {
+            _, entropyClass, codes in
             counts.withUnsafeMutableBufferPointer {
                 kv_histogram(
                     codes.baseAddress, codes.count, UInt32(EntropyTables.shift(class: entropyClass)),
@@ -60,9 +61,9 @@ struct TableTraining {
         var ranks = [Int](repeating: 0, count: grid.count)
         let values = projections
         try forEachComponent(projections, grid: grid, progress: progress) { place, entropyClass, codes in
-            bits[place.grid] +=
-                Double(kv_cost(&tables[entropyClass], codes.baseAddress, codes.count, UInt32(EntropyTables.shift(class: entropyClass))))
-                / 64
+            let shift = UInt32(EntropyTables.shift(class: entropyClass))
+            let cost: UInt64 = kv_cost(&tables[entropyClass], codes.baseAddress, codes.count, shift)
+            bits[place.grid] += Double(cost) / 64
             let step = Float(exp2(Double(grid[place.grid]) / 64))
             let row = values[place.basis].values + place.component * codes.count
             for (index, code) in codes.enumerated() {

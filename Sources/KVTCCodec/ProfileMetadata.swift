@@ -15,6 +15,14 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         public var rank: Int
         /// Rows of int8 digits; components that need 16 bits have two.
         public var digits: Int
+
+        /// A basis of `digits` rows of int8.
+        package init(begin: Int, end: Int, rank: Int, digits: Int) {
+            self.begin = begin
+            self.end = end
+            self.rank = rank
+            self.digits = digits
+        }
     }
 
     /// One line of the table of what to expect, measured on held-out tokens.
@@ -27,6 +35,14 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         public var distortion: Double
         /// Components that are not cut.
         public var rank: Int
+
+        /// One measured line.
+        package init(stepIndex: Int, ratio: Double, distortion: Double, rank: Int) {
+            self.stepIndex = stepIndex
+            self.ratio = ratio
+            self.distortion = distortion
+            self.rank = rank
+        }
     }
 
     /// Version of this layout: 1.
@@ -70,7 +86,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     }
 
     /// The distinct frequency tables of a geometry, in order of first use.
-    static func ropeTables(of geometry: Geometry) -> [[Float]] {
+    package static func ropeTables(of geometry: Geometry) -> [[Float]] {
         var tables: [[Float]] = []
         for case let rotary? in geometry.tensors.map(\.rotary) where !tables.contains(rotary.inverseFrequencies) {
             tables.append(rotary.inverseFrequencies)
