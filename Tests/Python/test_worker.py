@@ -1,0 +1,254 @@
+"""The worker's tools without a model: texts, safetensors, RoPE, coding error, and offload and restore against a fake daemon."""
+
+import gzip
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvtc import llama_cpp, safetensors, texts
+from kvtc.demo_report import Report
+from kvtc.demo_score import Score, mean
+from kvtc.llama_model import ModelGeometry
+from kvtc.llama_state import SequenceState, blank_state
+from kvtc.messages import PullOutcome, PushOutcome, Residence
+from kvtc.sensitivity import coded, divergence, log_probabilities, rotate
+from kvtc.session import Lookup, Page, Part
+
+GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, rope_style="interleaved", rope_base=10000.0, rope_dims=8)
+HEADER = bytes(8)
+
+
+# Files
+
+
+def test_safetensors_come_back_as_written(tmp_path: Path) -> None:
+    pieces = {"a": [np.arange(6, dtype="<f2").reshape(2, 3), np.ones((1, 3), "<f2")], "b": [np.array([1, -2], "<i4")]}
+    path = tmp_path / "x.safetensors"
+    safetensors.write(path, pieces, {"format": "kvtc-samples-1"})
+    tensors, metadata = safetensors.read(path)
+    assert metadata == {"format": "kvtc-samples-1"}
+    assert np.array_equal(tensors["a"], np.concatenate(pieces["a"])) and tensors["b"].tolist() == [1, -2]
+    assert path.stat().st_size == 8 + struct.unpack("<Q", path.read_bytes()[:8])[0] + 18 + 8
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", struct.pack("<Q", 1 << 40), struct.pack("<Q", 64) + b"{}"])
+def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        safetensors.read(path)
+
+
+@pytest.mark.parametrize("offsets", [[0, 9], [4, 12], [8, 0], [-8, 0]])
+def test_a_tensor_outside_its_file_is_refused(tmp_path: Path, offsets: list[int]) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(ValueError, match="tensor a"):
+        safetensors.read(path)
+
+
+# Texts
+
+
+def test_wrapped_prose_is_joined_and_tables_are_dropped() -> None:
+    manual = "Title\n=====\n\nSome words that\nare wrapped.\n\n    Indented words\n    likewise.\n\n+----+----+\n| a  | b  |\n+----+----+\n\n$ ls\n$ cd /\n"
+    assert texts.prose_of(manual) == "Title\n\nSome words that are wrapped.\n\nIndented words likewise.\n\n$ ls\n$ cd /"
+
+
+@pytest.fixture
+def manuals(tmp_path: Path) -> Path:
+    for name, relative in texts.MANUALS.items():
+        path = tmp_path / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress("\n\n".join(f"{name} sentence {i} of this manual." for i in range(9000)).encode()))
+    return tmp_path
+
+
+def test_held_out_texts_share_nothing_with_calibration(manuals: Path) -> None:
+    calibration, held_out = texts.calibration_documents(28, root=manuals), texts.held_out_documents(5, root=manuals)
+    assert (len(calibration), len(held_out)) == (28, 5)
+    assert sum(not document.prose for document in calibration) == 5 and all(document.prose for document in held_out)
+    assert all(len(document.text) > 10_000 for document in held_out)
+    seen = {line for document in calibration for line in document.text.split("\n\n") if line.endswith("manual.")}
+    assert not seen & {line for document in held_out for line in document.text.split("\n\n")[:-1]}
+    assert calibration == texts.calibration_documents(28, root=manuals)
+
+
+def test_missing_manuals_are_named(tmp_path: Path) -> None:
+    with pytest.raises(texts.MissingTexts, match="deploy/setup --demo"):
+        texts.held_out_documents(1, root=tmp_path)
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize("style", ["interleaved", "halfSplit", "none"])
+@pytest.mark.parametrize("dims", [8, 4])
+def test_rope_undone_and_redone_is_the_same(style: str, dims: int) -> None:
+    geometry = ModelGeometry(2, 3, 8, style, 10000.0, dims)
+    rows, positions = np.random.default_rng(3).normal(size=(5, 24)).astype(np.float32), np.array([0, 1, 7, 500, 2047])
+    turned = rotate(rows, positions, geometry, 1)
+    np.testing.assert_allclose(rotate(turned, positions, geometry, -1), rows, atol=1e-5)
+    np.testing.assert_array_equal(turned[0], rows[0])
+    heads = slice(dims, 8)
+    np.testing.assert_array_equal(turned.reshape(5, 3, 8)[..., heads], rows.reshape(5, 3, 8)[..., heads])
+    assert (style == "none") == np.array_equal(turned, rows)
+
+
+def test_rope_turns_the_pairs_of_its_style() -> None:
+    rows, positions = np.eye(8, dtype=np.float32)[:1], np.array([1])
+    interleaved = rotate(rows, positions, ModelGeometry(1, 1, 8, "interleaved", 10000.0, 8), 1)[0]
+    half_split = rotate(rows, positions, ModelGeometry(1, 1, 8, "halfSplit", 10000.0, 8), 1)[0]
+    assert np.flatnonzero(interleaved).tolist() == [0, 1] and np.flatnonzero(half_split).tolist() == [0, 4]
+    np.testing.assert_allclose(interleaved[:2], [np.cos(1), np.sin(1)], atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_a_coding_error_has_the_energy_asked_for(share: float) -> None:
+    rows = (np.random.default_rng(4).normal(size=(400, 12)) * np.geomspace(10, 0.1, 12) + 3).astype(np.float32)
+    error = np.square(coded(rows, share) - rows).sum(axis=1).mean()
+    assert error == pytest.approx(share * np.square(rows - rows.mean(axis=0)).sum(axis=1).mean(), rel=0.02)
+
+
+def test_divergence() -> None:
+    uniform, sure = log_probabilities(np.zeros((1, 4))), log_probabilities(np.array([[9.0, 0, 0, 0]]))
+    assert divergence(uniform, uniform) == 0 and divergence(uniform, sure) > divergence(sure, uniform) > 0
+    assert mean([Score(0.1, 1.0, 100), Score(0.4, 0.5, 200)]) == Score(pytest.approx(0.3), pytest.approx(2 / 3), 300)
+
+
+def test_the_report_writes_the_fields_of_the_issue(tmp_path: Path) -> None:
+    report = Report("m", 4, 2048, 47 << 20, 3 << 20, 15.7, 32.0, 0.01, 0.97, 8.0, 0.2, 40.0, True, True, False)
+    report.write(tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["ratio_coded"] == 32.0 and written["evicted_to_disk"] is False and "NO" in report.table()
+
+
+# Offload and restore
+
+
+@dataclass
+class FakeWorker:
+    """Keeps a state as llama.cpp would."""
+
+    geometry: ModelGeometry = GEOMETRY
+    state: SequenceState | None = None
+    state_form: tuple[bytes, int] = (HEADER, 8)
+    position: int = 0
+    prefilled: list[int] = field(default_factory=list)
+
+    @property
+    def row_elements(self) -> list[int]:
+        return [24] * 4
+
+    def get_state(self) -> SequenceState:
+        assert self.state
+        return self.state
+
+    def set_state(self, state: SequenceState) -> None:
+        self.state, self.position = state, state.cells
+
+    def clear(self) -> None:
+        self.state, self.position = None, 0
+
+    def truncate(self, position: int) -> None:
+        self.position = position
+
+    def prefill(self, tokens: list[int]) -> str:
+        self.prefilled = list(tokens)
+        return "logits"
+
+
+@dataclass
+class FakeSession:
+    """Keeps pages; those in `damaged` are found and then do not come."""
+
+    pages: dict[bytes, bytes] = field(default_factory=dict)
+    damaged: set[bytes] = field(default_factory=set)
+    page_tokens: int = 16
+    profile: bytes = b""
+    page_bytes: int = 16 * GEOMETRY.token_bytes
+
+    def push(self, pages: "list[Page]") -> list[PushOutcome]:
+        outcomes = []
+        for page in pages:
+            assert page.tokens == self.page_tokens and page.first_position % self.page_tokens == 0
+            outcomes.append(PushOutcome.PRESENT if page.key in self.pages else PushOutcome.STORED)
+            self.pages.setdefault(page.key, bytes(page.data))
+        return outcomes
+
+    def lookup(self, keys: list[bytes], lease_ms: int) -> Lookup:
+        run = next((i for i, key in enumerate(keys) if key not in self.pages), len(keys))
+        return Lookup([Residence.RAW] * run, run, None)
+
+    def pull(self, keys: list[bytes], lease: object) -> list[Part]:
+        parts = []
+        for index, key in reversed(list(enumerate(keys))):
+            hit = key not in self.damaged
+            outcome, data = (PullOutcome.HIT, self.pages[key]) if hit else (PullOutcome.CORRUPT, b"")
+            parts.append(Part(index, key, outcome, range(2), memoryview(data)))
+        return parts
+
+
+@pytest.fixture
+def worker() -> FakeWorker:
+    state = blank_state(range(100), [24] * 4, header=HEADER, gap=8)
+    generator = np.random.default_rng(5)
+    for tensor in state.tensors():
+        tensor[:] = generator.normal(size=tensor.shape)
+    return FakeWorker(state=state, position=100)
+
+
+TOKENS = list(range(1000, 1100))
+
+
+def test_what_was_offloaded_is_restored_bit_exactly(worker: FakeWorker) -> None:
+    session, second = FakeSession(), FakeWorker()
+    done = llama_cpp.offload(session, worker, TOKENS)
+    assert (done.pages, done.stored, done.present, done.refused) == (6, 6, 0, 0)
+    assert done.raw_bytes == 96 * GEOMETRY.token_bytes
+    assert llama_cpp.offload(session, worker, TOKENS, first_page=2).present == 4
+    assert llama_cpp.restore(session, second, TOKENS) == 96 == second.position
+    for mine, theirs in zip(second.get_state().tensors(), worker.get_state().tensors(), strict=True):
+        assert np.array_equal(mine, theirs[:96])
+
+
+def test_restoring_goes_as_far_as_the_tokens_are_the_same(worker: FakeWorker) -> None:
+    session, second = FakeSession(), FakeWorker()
+    llama_cpp.offload(session, worker, TOKENS)
+    assert llama_cpp.restore(session, second, TOKENS[:40] + [7] + TOKENS[41:]) == 32
+    assert llama_cpp.restore(session, second, [7, *TOKENS[1:]]) == 0 and second.state is None
+    assert llama_cpp.restore(session, second, TOKENS[:15]) == 0
+
+
+def test_a_damaged_page_ends_what_is_restored(worker: FakeWorker) -> None:
+    session, second = FakeSession(), FakeWorker()
+    llama_cpp.offload(session, worker, TOKENS)
+    session.damaged = {list(session.pages)[3], list(session.pages)[5]}
+    assert llama_cpp.restore(session, second, TOKENS) == 48 == second.position
+    session.damaged = {list(session.pages)[0]}
+    assert llama_cpp.restore(session, second, TOKENS) == 0 and second.state is None
+
+
+def test_resuming_computes_the_rest_and_at_least_one_token(worker: FakeWorker) -> None:
+    session, second = FakeSession(), FakeWorker()
+    llama_cpp.offload(session, worker, TOKENS)
+    assert llama_cpp.resume(session, second, TOKENS) == "logits" and second.prefilled == TOKENS[96:]
+    llama_cpp.resume(session, second, TOKENS[:96])
+    assert second.prefilled == [TOKENS[95]] and second.position == 95
+
+
+def test_a_cache_that_does_not_hold_the_tokens_is_refused(worker: FakeWorker) -> None:
+    with pytest.raises(ValueError, match="holds 100 tokens"):
+        llama_cpp.offload(FakeSession(), worker, list(range(101)))
+
+
+def test_the_geometry_declared_is_the_models() -> None:
+    geometry = llama_cpp.wire_geometry(GEOMETRY)
+    assert len(geometry.tensors) == 4 and geometry.elements() * 2 == GEOMETRY.token_bytes
+    assert geometry.rope_tables[0][0] == 1.0 and len(geometry.rope_tables[0]) == 4
