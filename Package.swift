@@ -63,6 +63,7 @@ let package = Package(
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
         tests("KVTCStoreTests", ["KVTCStore"]),
+        tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
         tests("KVTCDaemonTests", ["KVTCDaemon", "KVTCClient"]),
     ]
