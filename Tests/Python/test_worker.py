@@ -88,7 +88,7 @@ def test_missing_manuals_are_named(tmp_path: Path) -> None:
 # Arithmetic
 
 
-@pytest.mark.parametrize("style", ["interleaved", "halfSplit", "none"])
+@pytest.mark.parametrize("style", ["interleaved", "half_split", "none"])
 @pytest.mark.parametrize("dims", [8, 4])
 def test_rope_undone_and_redone_is_the_same(style: str, dims: int) -> None:
     geometry = ModelGeometry(2, 3, 8, style, 10000.0, dims)
@@ -104,7 +104,7 @@ def test_rope_undone_and_redone_is_the_same(style: str, dims: int) -> None:
 def test_rope_turns_the_pairs_of_its_style() -> None:
     rows, positions = np.eye(8, dtype=np.float32)[:1], np.array([1])
     interleaved = rotate(rows, positions, ModelGeometry(1, 1, 8, "interleaved", 10000.0, 8), 1)[0]
-    half_split = rotate(rows, positions, ModelGeometry(1, 1, 8, "halfSplit", 10000.0, 8), 1)[0]
+    half_split = rotate(rows, positions, ModelGeometry(1, 1, 8, "half_split", 10000.0, 8), 1)[0]
     assert np.flatnonzero(interleaved).tolist() == [0, 1] and np.flatnonzero(half_split).tolist() == [0, 4]
     np.testing.assert_allclose(interleaved[:2], [np.cos(1), np.sin(1)], atol=1e-6)
 

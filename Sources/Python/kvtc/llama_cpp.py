@@ -27,8 +27,6 @@ from .messages import PullOutcome, PushOutcome
 from .policy import Policy
 from .session import Page, Session
 
-_STYLES = {"interleaved": "interleaved", "halfSplit": "half_split", "none": "none"}
-
 
 @dataclass(frozen=True)
 class Offload:
@@ -44,7 +42,7 @@ class Offload:
 def wire_geometry(model: ModelGeometry) -> Geometry:
     """The geometry that a session of this model declares."""
     return Geometry.from_heads(
-        model.layers, model.heads, model.head_dim, model.rope_base, _STYLES[model.rope_style], model.rope_dims
+        model.layers, model.heads, model.head_dim, model.rope_base, model.rope_style, model.rope_dims
     )
 
 

@@ -14,7 +14,7 @@ from .llama_library import F16, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
 from .llama_state import SequenceState, gap_of, parse_state
 
 SEQUENCE = 0
-_ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "halfSplit"}
+_ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
 
 
 @dataclass(frozen=True)
