@@ -1,3 +1,247 @@
+/// The lock on the directory; closing the file gives it back.
+final class DirectoryLock: Sendable {
+    private let file: Int32
+    private let device: any StorageDevice
+
+    init(file: Int32, device: any StorageDevice) {
+        self.file = file
+        self.device = device
+    }
+
+    deinit { device.close(file) }
+}
+
+/// A segment and how far it is written.
+struct SegmentState: Sendable {
+    let segment: Segment
+    /// The end of the last good record.
+    var tail: Int
+    /// The file may reach to here after a failed write.
+    var end: Int
+    /// Durable up to here.
+    var synced: Int
+    /// A sync failed. What was not durable then may be lost although later syncs would report success, so there are none.
+    var failed = false
+}
+
+/// The segment files, oldest first, the last one taking appends. Knows bytes and records, not pages.
 struct DiskLog: Sendable {
-    static func maxPayloadBytes(_ configuration: StoreConfiguration) -> Int { 0 }
+    /// A tombstone or an attributes record that is written but not yet known to be durable.
+    struct SmallRecord: Sendable {
+        let kind: RecordKind
+        let key: StoreKey
+    }
+
+    let directory: String
+    let device: any StorageDevice
+    let budget: Int
+    let segmentBytes: Int
+    private let lock: DirectoryLock
+    private let clock: StoreClock
+    private let salt: @Sendable () -> UInt64
+
+    var segments: [SegmentState] = []
+    private(set) var hasActive = false
+    var nextID: UInt64 = 1
+    /// Files that were set aside or could not be removed; they count against the budget and go first.
+    var setAside: [(path: String, bytes: Int)] = []
+    private(set) var writeFailure: DeviceError?
+    private(set) var syncFailure: DeviceError?
+    private(set) var syncFailures = 0
+    var ioErrors: UInt64 = 0
+    /// Segments that failed since the index was last told.
+    var newlyFailed: [SegmentState] = []
+    var unsyncedSmall: [SmallRecord] = []
+
+    init(_ configuration: StoreConfiguration, directory: String, lock: DirectoryLock) {
+        self.directory = directory
+        self.lock = lock
+        device = configuration.device
+        budget = configuration.diskBudget
+        segmentBytes = Self.segmentBytes(configuration)
+        clock = configuration.clock
+        salt = configuration.salt
+    }
+
+    /// The configured size, so large that 512 segments fill the budget and so small that four fit.
+    static func segmentBytes(_ configuration: StoreConfiguration) -> Int {
+        let wanted = max(configuration.segmentBytes, configuration.diskBudget / 512)
+        return min(wanted, configuration.diskBudget / 4) / RecordHeader.alignment * RecordHeader.alignment
+    }
+
+    /// The largest payload for which a segment has room beside its header and its seal.
+    static func maxPayloadBytes(_ configuration: StoreConfiguration) -> Int {
+        max(0, segmentBytes(configuration) - SegmentHeader.bytes - 2 * RecordHeader.bytes)
+    }
+
+    /// Bytes of all files.
+    var used: Int { segments.reduce(0) { $0 + $1.end } + setAside.reduce(0) { $0 + $1.bytes } }
+
+    /// Whether a record fits into the budget. One segment's worth is kept back for records that are carried over from
+    /// a segment about to be dropped.
+    func fits(_ recordBytes: Int, reserve: Bool) -> Bool {
+        let overhead = SegmentHeader.bytes + 2 * RecordHeader.bytes
+        return used + recordBytes + overhead <= (reserve ? budget : budget - segmentBytes)
+    }
+
+    /// Appends a record in one write. Nil when the payload no longer matches its checksum: nothing is written then.
+    mutating func append(
+        _ header: RecordHeader, payload: UnsafeRawBufferPointer = .init(start: nil, count: 0), reserve: Bool = false
+    ) throws(StoreError) -> DiskLocation? {
+        let bytes = header.recordBytes
+        guard fits(bytes, reserve: reserve) else { throw .diskFull }
+        if hasActive, segments.last!.tail + bytes + RecordHeader.bytes > segmentBytes { try sealActive() }
+        if !hasActive { try openSegment() }
+        let state = segments.last!
+        let buffer = RecordBuffer(bytes: bytes)
+        let body = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[RecordHeader.bytes...])
+        body.copyMemory(from: payload)
+        for index in payload.count..<body.count { body[index] = 0 }
+        // Checked on the copy that is written, so that bytes gone bad in RAM never get a good record.
+        let copied = UnsafeRawBufferPointer(rebasing: body[..<payload.count])
+        if header.kind == .page, checksum(copied) != header.payloadHash { return nil }
+        header.write(to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
+        try write(UnsafeRawBufferPointer(buffer.memory))
+        if header.kind != .page { unsyncedSmall.append(SmallRecord(kind: header.kind, key: header.key)) }
+        return DiskLocation(segment: state.segment, offset: state.tail, recordBytes: bytes)
+    }
+
+    /// Writes at the tail of the last segment.
+    private mutating func write(_ bytes: UnsafeRawBufferPointer) throws(StoreError) {
+        let last = segments.count - 1
+        let state = segments[last]
+        do {
+            try device.writeAll(state.segment.file, state.segment.path, bytes, at: state.tail)
+        } catch {
+            note(error)
+            writeFailure = error
+            do {
+                try device.truncate(state.segment.file, state.segment.path, to: state.tail)
+                segments[last].end = state.tail
+            } catch {
+                note(error)
+                segments[last].end = max(state.end, state.tail + bytes.count)
+            }
+            // A full disk may take the same bytes later; on any other failure this stretch of the file is not trusted again.
+            if error.code != DeviceError.noSpace, state.tail > SegmentHeader.bytes { hasActive = false }
+            throw .io(error)
+        }
+        writeFailure = nil
+        segments[last].tail += bytes.count
+        segments[last].end = max(segments[last].end, segments[last].tail)
+    }
+
+    private mutating func openSegment() throws(StoreError) {
+        let id = nextID
+        nextID += 1
+        let path = directory + "/" + Self.fileName(id)
+        let header = SegmentHeader(id: id, salt: salt(), created: clock.wallSeconds())
+        let buffer = RecordBuffer(bytes: SegmentHeader.bytes)
+        header.write(to: buffer.memory)
+        do throws(DeviceError) {
+            let file = try device.open(path, create: true)
+            let segment = Segment(id: id, path: path, salt: header.salt, file: file, device: device)
+            do throws(DeviceError) {
+                try device.writeAll(file, path, UnsafeRawBufferPointer(buffer.memory), at: 0)
+                try device.syncDirectory(directory)
+            } catch {
+                do { try device.unlink(path) } catch { setAside.append((path, SegmentHeader.bytes)) }
+                throw error
+            }
+            let bytes = SegmentHeader.bytes
+            segments.append(SegmentState(segment: segment, tail: bytes, end: bytes, synced: 0))
+            hasActive = true
+        } catch {
+            note(error)
+            writeFailure = error
+            throw .io(error)
+        }
+    }
+
+    /// Syncs the active segment, marks it complete and lets the next append open a new one.
+    mutating func sealActive() throws(StoreError) {
+        guard hasActive else { return }
+        try sync(segments.count - 1)
+        let state = segments[segments.count - 1]
+        let buffer = RecordBuffer(bytes: RecordHeader.bytes)
+        RecordHeader.seal.write(
+            to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
+        // Without its seal a segment is merely read in full at the next start.
+        do { try write(UnsafeRawBufferPointer(buffer.memory)) } catch {}
+        segments[segments.count - 1].synced = segments[segments.count - 1].tail
+        hasActive = false
+    }
+
+    /// Makes everything written so far durable, except in segments whose sync failed before.
+    mutating func sync() throws(StoreError) {
+        var failure: StoreError?
+        for index in segments.indices where !segments[index].failed && segments[index].synced < segments[index].tail {
+            do { try sync(index) } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
+        unsyncedSmall.removeAll()
+    }
+
+    /// Syncs one segment; on failure it is abandoned for good.
+    private mutating func sync(_ index: Int) throws(StoreError) {
+        let state = segments[index]
+        guard state.synced < state.tail else { return }
+        do {
+            try device.fdatasync(state.segment.file, state.segment.path)
+        } catch {
+            note(error)
+            syncFailure = error
+            syncFailures += 1
+            segments[index].failed = true
+            newlyFailed.append(segments[index])
+            if index == segments.count - 1 { hasActive = false }
+            throw .io(error)
+        }
+        syncFailure = nil
+        segments[index].synced = state.tail
+    }
+
+    /// Removes a segment's file and forgets the segment; readers that have it open are not disturbed.
+    mutating func removeSegment(_ id: UInt64) throws(StoreError) {
+        guard let index = segments.firstIndex(where: { $0.segment.id == id }) else { return }
+        do { try device.unlink(segments[index].segment.path) } catch {
+            note(error)
+            writeFailure = error
+            throw .io(error)
+        }
+        if index == segments.count - 1 { hasActive = false }
+        segments.remove(at: index)
+        // Keeps removals in order on disk: a tombstone must not vanish before the record it covers.
+        do { try device.syncDirectory(directory) } catch { note(error) }
+    }
+
+    /// Removes the files that were set aside; returns whether any went.
+    mutating func removeSetAside() -> Bool {
+        let before = setAside.count
+        var kept: [(path: String, bytes: Int)] = []
+        for file in setAside {
+            do { try device.unlink(file.path) } catch {
+                note(error)
+                kept.append(file)
+            }
+        }
+        setAside = kept
+        return kept.count < before
+    }
+
+    private mutating func note(_ error: DeviceError) { ioErrors += 1 }
+
+    /// Why the log does not work; nil when it does.
+    var failure: DeviceError? { syncFailure ?? writeFailure }
+
+    static func fileName(_ id: UInt64) -> String {
+        let digits = String(id, radix: 16)
+        return "segment-" + String(repeating: "0", count: 16 - digits.count) + digits + ".log"
+    }
+
+    /// The id in a segment's file name; nil for other files.
+    static func segmentID(_ name: String) -> UInt64? {
+        guard name.count == 28, name.hasPrefix("segment-"), name.hasSuffix(".log") else { return nil }
+        return UInt64(name.dropFirst(8).dropLast(4), radix: 16)
+    }
 }

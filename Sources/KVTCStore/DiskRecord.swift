@@ -1,12 +1,11 @@
 import Glibc
 
-/// A zeroed buffer for one record, aligned for any device. Noncopyable: freed when its only owner is done.
+/// A buffer for one record, aligned for any device, not initialised. Noncopyable: freed when its only owner is done.
 struct RecordBuffer: ~Copyable {
     let memory: UnsafeMutableRawBufferPointer
 
     init(bytes: Int) {
         memory = .allocate(byteCount: bytes, alignment: 4096)
-        memset(memory.baseAddress!, 0, bytes)
     }
 
     deinit { memory.deallocate() }
@@ -36,6 +35,11 @@ struct RecordHeader: Hashable, Sendable {
     var attributes: PageAttributes
     var payloadBytes: Int
     var payloadHash: UInt64
+
+    /// The last record of a complete segment.
+    static let seal = RecordHeader(
+        kind: .seal, key: StoreKey(tenant: 0, words: .zero), attributes: PageAttributes(), payloadBytes: 0,
+        payloadHash: 0)
 
     /// Header, payload and padding; nil when that overflows.
     static func recordBytes(payload: Int) -> Int? {

@@ -1,37 +1,97 @@
 extension Store {
-    func reserve(_ length: Int) -> RAMExtent? { reserveWithoutWriting(length) }
+    /// What can be done at once about a full RAM.
+    private enum Step: Sendable {
+        case freed
+        case mustWrite(PageEntry)
+        case nothing
+    }
 
-    func reserveWithoutWriting(_ length: Int) -> RAMExtent? {
-        while true {
-            if let extent = ram.allocate(length) { return extent }
-            let freed = index.withLock { index -> Bool in
-                index.releaseOverdue(at: milliseconds)
-                if index.purgeExpired(at: now, limit: 64) > 0 { return true }
-                guard let entry = index.victim(includingProtected: false), !hasDisk else { return false }
-                index.remove(entry)
-                index.counters.dropped += 1
-                return true
+    /// Frees RAM without I/O if the next page to go allows it: expired pages first, then the page whose turn it is, if it
+    /// is on disk already or there is no disk.
+    private func step(onlyUnprotected: Bool) -> Step {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            if index.purgeExpired(at: now, limit: 64) > 0 { return .freed }
+            // Without a disk a protected page has nowhere to go.
+            guard let entry = index.victim(includingProtected: hasDisk && !onlyUnprotected) else { return .nothing }
+            if entry.disk != nil {
+                index.evictFromRAM(entry)
+                return .freed
             }
-            if !freed { return nil }
+            if hasDisk { return .mustWrite(entry) }
+            return index.drop(entry) ? .freed : .nothing
         }
     }
 
-    func writeTombstones() {}
-
-    func readRecord(
-        _ key: StoreKey, _ location: DiskLocation, length: Int, hash: UInt64, into buffer: borrowing RecordBuffer
-    ) -> RecordRead { .failed }
-
-    /// Makes pages durable: all of them, or the given ones. Returns how many pages and bytes it wrote.
-    public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) { throw .noDiskTier }
-
-    /// Opens a store.
-    public static func open(_ configuration: StoreConfiguration) throws(StoreError) -> Store {
-        Store(configuration: configuration, log: nil)
+    /// Room in RAM that costs no write; nil when the next page to go is not on disk yet.
+    func reserveWithoutWriting(_ length: Int) -> RAMExtent? {
+        while true {
+            if let extent = ram.allocate(length) { return extent }
+            guard case .freed = step(onlyUnprotected: true) else { return nil }
+        }
     }
 
-    /// Closes the store.
-    public func close() throws(StoreError) {}
-}
+    /// Room in RAM for a page, moving others to disk or dropping them as far as they may be. Nil when that fails: then
+    /// nothing has been dropped on account of a failing disk.
+    func reserve(_ length: Int) -> RAMExtent? {
+        if let extent = reserveWithoutWriting(length) { return extent }
+        guard hasDisk else { return nil }
+        let extent = try? withLog { (log) throws(StoreError) -> RAMExtent? in
+            while true {
+                if let extent = ram.allocate(length) { return extent }
+                switch step(onlyUnprotected: false) {
+                case .freed: continue
+                case .nothing: return nil
+                case .mustWrite(let entry): guard try moveToDisk(entry, &log) else { return nil }
+                }
+            }
+        }
+        return extent ?? nil
+    }
 
-enum RecordRead { case failed, corrupt, intact(UnsafeRawBufferPointer) }
+    /// Writes a page and drops its RAM copy. Where the disk is full of protected pages an unprotected page is dropped
+    /// instead; false when that is not possible either.
+    private func moveToDisk(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Bool {
+        do {
+            // False means that the page is gone or has changed; whoever asked looks again.
+            if try writePage(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
+            return true
+        } catch .diskFull {
+            return index.withLock { $0.drop(entry) }
+        }
+    }
+
+    /// Moves pages from RAM to disk in the order of eviction until `bytes` of RAM are unused, so that later puts need not
+    /// wait for the disk. Returns the number of pages moved.
+    @discardableResult
+    public func evictToDisk(untilFree bytes: Int) throws(StoreError) -> Int {
+        let before = index.withLock { $0.counters.evictedToDisk }
+        while ram.budget - ram.used < min(bytes, ram.budget) {
+            // The lock is given back after every page: a put that waits for room comes first.
+            let goesOn = try withLog { (log) throws(StoreError) -> Bool in
+                switch step(onlyUnprotected: false) {
+                case .freed: true
+                case .nothing: false
+                case .mustWrite(let entry): try moveToDisk(entry, &log)
+                }
+            }
+            if !goesOn { break }
+        }
+        return Int(index.withLock { $0.counters.evictedToDisk } - before)
+    }
+
+    /// Moves the given pages from RAM to disk; returns how many of them now are on disk only.
+    @discardableResult
+    public func evictToDisk(_ keys: [StoreKey]) throws(StoreError) -> Int {
+        var moved = 0
+        for key in keys {
+            guard let entry = index.withLock({ $0.live(key, at: now) }) else { continue }
+            try withLog { (log) throws(StoreError) in
+                if index.withLock({ entry.isDirty && $0.pages[key] === entry }) { _ = try writePage(entry, &log) }
+                index.withLock { $0.evictFromRAM(entry) }
+            }
+            if residence(key) == .disk { moved += 1 }
+        }
+        return moved
+    }
+}

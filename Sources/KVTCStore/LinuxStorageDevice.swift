@@ -3,6 +3,7 @@ import Glibc
 
 extension DeviceError {
     static let noSpace = ENOSPC
+    static let ioError = EIO
     static let wouldBlock = EWOULDBLOCK
 
     static func text(_ code: Int32) -> String { String(cString: strerror(code)) }

@@ -13,7 +13,7 @@ extension Store {
     public func read<Value, Failure: Error>(
         _ key: StoreKey, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
     ) throws(Failure) -> ReadOutcome<Value> {
-        switch find(key) {
+        switch find(key, counted: true) {
         case .nothing: return .miss
         case .ram(let entry, let extent, let hash):
             let bytes = UnsafeRawBufferPointer(extent.bytes)
@@ -40,10 +40,10 @@ extension Store {
         }
     }
 
-    private func find(_ key: StoreKey) -> Found {
+    private func find(_ key: StoreKey, counted: Bool) -> Found {
         index.withLock { index in
             guard let entry = index.live(key, at: now) else {
-                index.counters.misses += 1
+                if counted { index.counters.misses += 1 }
                 return .nothing
             }
             index.touch(entry)
@@ -56,7 +56,7 @@ extension Store {
     private func countHit() { index.withLock { $0.counters.hits += 1 } }
 
     /// Removes a page whose bytes are bad, unless it has other bytes by now.
-    private func reject(_ entry: PageEntry, _ isSame: (PageEntry) -> Bool) {
+    func reject(_ entry: PageEntry, _ isSame: (PageEntry) -> Bool) {
         index.withLock { index in
             index.counters.corrupt += 1
             if index.pages[entry.key] === entry, isSame(entry) { index.remove(entry) }
@@ -75,7 +75,7 @@ extension Store {
 
     /// Brings a page from disk into RAM, writing others out if need be. False when it is not there or cannot be brought.
     public func prefetch(_ key: StoreKey) -> Bool {
-        guard case .disk(let entry, let location, let length, let hash, let version) = find(key) else {
+        guard case .disk(let entry, let location, let length, let hash, let version) = find(key, counted: false) else {
             return residence(key) == .ram
         }
         let buffer = RecordBuffer(bytes: location.recordBytes)

@@ -1,0 +1,186 @@
+/// What opening a directory found: the log, and its records in the order they were written.
+struct RecoveredLog: Sendable {
+    var log: DiskLog
+    var records: [(segment: Segment, record: SegmentScanner.Record)] = []
+    /// Damaged stretches that were skipped.
+    var skipped = 0
+    /// Segments set aside.
+    var corruptSegments = 0
+}
+
+extension DiskLog {
+    private static let lockName = "lock"
+    private static let corruptSuffix = ".corrupt"
+
+    /// Opens or makes the directory. Never refuses to start because of damage: what cannot be read is set aside.
+    /// Throws when the directory is locked, was written by a newer version, or cannot be used at all.
+    static func open(_ configuration: StoreConfiguration, directory: String) throws(StoreError) -> RecoveredLog {
+        let device = configuration.device
+        let lock: DirectoryLock
+        var names: [String]
+        do throws(DeviceError) {
+            try device.makeDirectory(directory)
+            lock = DirectoryLock(file: try device.lock(directory + "/" + lockName), device: device)
+            names = try device.list(directory)
+        } catch {
+            if error.operation == "flock", error.code == DeviceError.wouldBlock { throw .locked(directory) }
+            throw .io(error)
+        }
+        names.sort()
+        var result = RecoveredLog(log: DiskLog(configuration, directory: directory, lock: lock))
+        // All headers first: a directory of a newer version is left exactly as it is.
+        var found: [(id: UInt64, path: String, file: OpenFile?, header: SegmentHeader.Parsed)] = []
+        for name in names {
+            if let id = segmentID(name) {
+                let path = directory + "/" + name
+                let (file, header) = try result.log.readHeader(path)
+                if case .newer(let version) = header {
+                    throw .newerFormat(path: path, found: version, supported: SegmentHeader.version)
+                }
+                found.append((id, path, file, header))
+            } else if name.hasSuffix(corruptSuffix), let id = segmentID(String(name.dropLast(corruptSuffix.count))) {
+                result.log.noteSetAside(directory + "/" + name, id)
+            }
+        }
+        for (id, path, file, header) in found {
+            result.log.nextID = max(result.log.nextID, id &+ 1)
+            if let file, case .valid(let header) = header, header.id == id {
+                let segment = Segment(id: id, path: path, salt: header.salt, file: file.take(), device: device)
+                result.add(segment, size: file.size)
+            } else {
+                result.setAside(path, bytes: file?.size ?? 0)
+            }
+        }
+        return result
+    }
+
+    /// An open file until somebody takes it over; closed otherwise.
+    private final class OpenFile {
+        private var file: Int32?
+        let size: Int
+        private let device: any StorageDevice
+
+        init(file: Int32, size: Int, device: any StorageDevice) {
+            self.file = file
+            self.size = size
+            self.device = device
+        }
+
+        func take() -> Int32 {
+            defer { file = nil }
+            return file!
+        }
+
+        deinit { if let file { device.close(file) } }
+    }
+
+    /// Opens a segment and reads its header. No file when the device fails on just this one.
+    private mutating func readHeader(_ path: String) throws(StoreError) -> (OpenFile?, SegmentHeader.Parsed) {
+        do throws(DeviceError) {
+            let file = try device.open(path, create: false)
+            let opened: OpenFile
+            do throws(DeviceError) {
+                opened = OpenFile(file: file, size: try device.size(file, path), device: device)
+            } catch {
+                device.close(file)
+                throw error
+            }
+            let buffer = RecordBuffer(bytes: SegmentHeader.bytes)
+            let count = try device.readAll(file, path, buffer.memory, at: 0)
+            return (opened, SegmentHeader.parse(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count])))
+        } catch {
+            ioErrors += 1
+            // Too many open files and the like concern every segment: better not to start than to set all aside.
+            if error.code != DeviceError.ioError { throw .io(error) }
+            return (nil, .bad)
+        }
+    }
+
+    /// Counts a file set aside by an earlier start.
+    private mutating func noteSetAside(_ path: String, _ id: UInt64) {
+        nextID = max(nextID, id &+ 1)
+        var bytes = 0
+        if let file = try? device.open(path, create: false) {
+            bytes = (try? device.size(file, path)) ?? 0
+            device.close(file)
+        }
+        setAside.append((path, bytes))
+    }
+}
+
+extension RecoveredLog {
+    /// Reads a segment, cuts what is torn, and appends it to the log.
+    fileprivate mutating func add(_ segment: Segment, size: Int) {
+        var scanner = SegmentScanner(segment: segment, size: size)
+        scanner.scan()
+        log.ioErrors += scanner.readErrors
+        let unreadable = scanner.readErrors > 0
+        if scanner.records.isEmpty, !unreadable {
+            setAsideOrRemove(segment, size: size, torn: scanner.sawHeader)
+            return
+        }
+        skipped += scanner.skipped + (scanner.isTorn ? 1 : 0)
+        var state = SegmentState(segment: segment, tail: scanner.tail, end: size, synced: scanner.tail)
+        if !scanner.sealed, !unreadable { log.finish(&state) }
+        records += scanner.records.map { (segment, $0) }
+        log.segments.append(state)
+    }
+
+    /// Disposes of a segment without any record. With nothing but its header, or a first record that was torn, there is
+    /// nothing to keep; anything else is damage that somebody may want to look at.
+    private mutating func setAsideOrRemove(_ segment: Segment, size: Int, torn: Bool) {
+        guard torn || size < SegmentHeader.bytes + RecordHeader.bytes else {
+            return setAside(segment.path, bytes: size)
+        }
+        if torn { skipped += 1 }
+        do { try log.device.unlink(segment.path) } catch {
+            log.ioErrors += 1
+            log.setAside.append((segment.path, size))
+        }
+    }
+
+    /// Renames a file that cannot be read, so that it is out of the way and can be looked at.
+    fileprivate mutating func setAside(_ path: String, bytes: Int) {
+        corruptSegments += 1
+        let other = path + ".corrupt"
+        do {
+            try log.device.rename(path, to: other)
+            log.setAside.append((other, bytes))
+        } catch {
+            log.ioErrors += 1
+            log.setAside.append((path, bytes))
+        }
+    }
+}
+
+extension DiskLog {
+    /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it.
+    fileprivate mutating func finish(_ state: inout SegmentState) {
+        let segment = state.segment
+        do throws(DeviceError) {
+            if state.tail < state.end {
+                try device.truncate(segment.file, segment.path, to: state.tail)
+                state.end = state.tail
+            }
+            try device.fdatasync(segment.file, segment.path)
+        } catch {
+            ioErrors += 1
+            state.synced = SegmentHeader.bytes
+            state.failed = true
+            newlyFailed.append(state)
+            return
+        }
+        guard used + state.end + RecordHeader.bytes <= budget else { return }
+        let buffer = RecordBuffer(bytes: RecordHeader.bytes)
+        RecordHeader.seal.write(to: buffer.memory, segment: segment.id, offset: state.tail, salt: segment.salt)
+        let bytes = UnsafeRawBufferPointer(buffer.memory)
+        do {
+            try device.writeAll(segment.file, segment.path, bytes, at: state.tail)
+            state.tail += RecordHeader.bytes
+            state.synced = state.tail
+        } catch {
+            ioErrors += 1
+        }
+        state.end = max(state.end, state.tail)
+    }
+}

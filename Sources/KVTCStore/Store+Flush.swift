@@ -1,0 +1,110 @@
+import Synchronization
+
+extension Store {
+    /// A page a flush has promised to make durable.
+    private struct Target: Sendable {
+        let entry: PageEntry
+        let version: UInt32
+    }
+
+    /// Makes pages durable, all of them or the given ones, with every removal so far: when this returns they survive a
+    /// power cut. Returns how many pages and bytes it had to write. Pages put after the start are not covered.
+    ///
+    /// Throws when anything could not be made durable. A failed sync is never repeated: its segment is abandoned, and
+    /// the pages that are still in RAM are written elsewhere by the next flush.
+    @discardableResult
+    public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) {
+        guard hasDisk else { throw .noDiskTier }
+        let targets = collect(keys)
+        let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
+        var pages = 0
+        var bytes = 0
+        for target in targets {
+            let entry = target.entry
+            // Most pages usually are on disk already; do not queue for the log for each.
+            if index.withLock({ $0.isSafe(entry) && !entry.attributesDirty }) { continue }
+            let written = try withLog { (log) throws(StoreError) -> Int in try makeDurable(entry, &log) }
+            if written > 0 {
+                pages += 1
+                bytes += written
+            }
+        }
+        try withLog { (log) throws(StoreError) in
+            try writeTombstones(index.withLock { $0.takeTombstones() }, &log)
+            try log.sync()
+            // Another thread's sync may have failed on what was written here.
+            guard log.syncFailures == failuresBefore else {
+                let unknown = DeviceError(operation: "fdatasync", path: log.directory, code: DeviceError.ioError)
+                throw .io(log.failure ?? unknown)
+            }
+        }
+        let missed = index.withLock { index in targets.contains { !isCovered($0, index) } }
+        if missed { throw .diskFull }
+        return (pages, bytes)
+    }
+
+    /// What is to be made durable, least recently used first, so that the pages most worth keeping lie in the newest
+    /// segment.
+    private func collect(_ keys: [StoreKey]?) -> [Target] {
+        index.withLock { index in
+            let entries: [PageEntry]
+            if let keys {
+                entries = keys.compactMap { index.live($0, at: now) }
+            } else {
+                entries = index.pages.values.filter { !$0.isExpired(at: now) }
+            }
+            return entries.sorted { $0.lastUse < $1.lastUse }.map { Target(entry: $0, version: $0.version) }
+        }
+    }
+
+    /// Writes what the log lacks of a page; returns the bytes written.
+    private func makeDurable(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Int {
+        let state = index.withLock { index -> (dirty: Bool, safe: Bool, attributes: PageAttributes?) in
+            guard index.pages[entry.key] === entry else { return (false, true, nil) }
+            let changed = entry.disk != nil && entry.attributesDirty
+            return (entry.isDirty, index.isSafe(entry), changed ? entry.attributes : nil)
+        }
+        if state.dirty { return try writePage(entry, &log) ? entryBytes(entry) : 0 }
+        if !state.safe { try rescue(entry, &log) }
+        if let attributes = state.attributes { try writeAttributes(entry, attributes, &log) }
+        return state.safe ? 0 : entryBytes(entry)
+    }
+
+    private func entryBytes(_ entry: PageEntry) -> Int { index.withLock { _ in entry.length } }
+
+    /// Writes a record with the new attributes of a page whose bytes are on disk already.
+    private func writeAttributes(_ entry: PageEntry, _ attributes: PageAttributes, _ log: inout DiskLog)
+        throws(StoreError)
+    {
+        let header = RecordHeader(
+            kind: .attributes, key: entry.key, attributes: attributes, payloadBytes: 0, payloadHash: 0)
+        try makeRoom(header.recordBytes, &log)
+        // A removal in the meantime left its tombstone pending, so it comes after this record in the log.
+        _ = try log.append(header)
+        index.withLock { _ in
+            if entry.attributes == attributes { entry.attributesDirty = false }
+        }
+    }
+
+    private func isCovered(_ target: Target, _ index: borrowing StoreIndex) -> Bool {
+        let entry = target.entry
+        guard index.pages[entry.key] === entry, !entry.isExpired(at: now) else { return true }
+        // Bytes replaced meanwhile are not covered, but the durable older record still is there.
+        if entry.version != target.version, entry.shadow != nil { return true }
+        return index.isSafe(entry)
+    }
+
+    /// Syncs and completes the segment in use and gives the directory back. Flushes nothing: call ``flush(_:)`` before.
+    /// Reads and puts into RAM go on working, nothing more reaches the disk.
+    public func close() throws(StoreError) {
+        try log.withLock { (log) throws(StoreError) in
+            guard log != nil else { return }
+            defer {
+                settle(&log!)
+                log = nil
+            }
+            try log!.sealActive()
+            try log!.sync()
+        }
+    }
+}

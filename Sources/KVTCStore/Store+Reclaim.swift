@@ -1,0 +1,142 @@
+extension Store {
+    /// Every segment is an open file, and each restart may leave a short one.
+    private static let maxSegments = 800
+
+    /// Sees to it that a record of that size fits into the disk budget: drops expired pages, set-aside files, then the
+    /// oldest segments, whose pages are carried over where they are protected or were used since they were written.
+    func makeRoom(_ recordBytes: Int, _ log: inout DiskLog) throws(StoreError) {
+        // Bounded by the number of segments, which keeps a budget full of protected pages from being rewritten for ever.
+        var attempts = log.segments.count + 2
+        while !log.fits(recordBytes, reserve: false) || log.segments.count > Self.maxSegments {
+            if log.removeSetAside() { continue }
+            guard attempts > 0, !log.segments.isEmpty else { throw .diskFull }
+            attempts -= 1
+            try expectProgress(recordBytes, log)
+            try dropOldest(&log)
+        }
+    }
+
+    /// Throws ``StoreError/diskFull`` without any I/O when protected pages alone leave no room.
+    private func expectProgress(_ recordBytes: Int, _ log: borrowing DiskLog) throws(StoreError) {
+        let protected = index.withLock { index in
+            _ = index.purgeExpired(at: now)
+            index.releaseOverdue(at: milliseconds)
+            return index.pages.values.reduce(0) { sum, entry in
+                entry.isProtected ? sum + (entry.disk?.recordBytes ?? 0) : sum
+            }
+        }
+        if protected + recordBytes + log.segmentBytes > log.budget { throw .diskFull }
+    }
+
+    /// What is to become of a page of a segment about to be dropped.
+    private struct Survivor: Sendable {
+        let entry: PageEntry
+        let location: DiskLocation
+        let mandatory: Bool
+        let length: Int
+        let snapshot: PageAttributes
+        let hash: UInt64
+        let version: UInt32
+        let lastUse: UInt64
+    }
+
+    /// Drops the oldest segment. Pages carried over are durable elsewhere before the file goes.
+    private func dropOldest(_ log: inout DiskLog) throws(StoreError) {
+        if log.segments.count == 1, log.hasActive { try log.sealActive() }
+        let oldest = log.segments[0]
+        let id = oldest.segment.id
+        let (survivors, shadowed) = index.withLock { index in
+            (chooseSurvivors(index, segment: id, limit: oldest.end / 2), index.shadowed(by: id))
+        }
+        var moved: [(Survivor, DiskLocation)] = []
+        for entry in shadowed { _ = try writePage(entry, &log, reserve: true) }
+        for survivor in survivors {
+            do {
+                guard let location = try copy(survivor, &log) else { continue }
+                moved.append((survivor, location))
+            } catch .diskFull {
+                if survivor.mandatory { throw .diskFull }
+            }
+        }
+        if !moved.isEmpty || !shadowed.isEmpty { try log.sync() }
+        let carried = moved
+        index.withLock { index in
+            for (survivor, location) in carried { index.move(survivor.entry, survivor.version, to: location) }
+        }
+        try log.removeSegment(id)
+        index.withLock { $0.drop(segment: id) }
+    }
+
+    /// Protected pages always; others if they were used since they were written, the best first, up to `limit` bytes.
+    /// Pages that are in RAM as well need no copy unless they are protected.
+    private func chooseSurvivors(_ index: borrowing StoreIndex, segment: UInt64, limit: Int) -> [Survivor] {
+        let survivors = index.entries(in: segment).compactMap { entry -> Survivor? in
+            guard let location = entry.disk else { return nil }
+            let used = entry.lastUse > entry.writtenUse && entry.ram == nil
+            guard entry.isProtected || used else { return nil }
+            return Survivor(
+                entry: entry, location: location, mandatory: entry.isProtected, length: entry.length,
+                snapshot: entry.attributes, hash: entry.hash, version: entry.version, lastUse: entry.lastUse)
+        }
+        let optional = survivors.filter { !$0.mandatory }.sorted { a, b in
+            (a.snapshot.priority, a.lastUse) > (b.snapshot.priority, b.lastUse)
+        }
+        var room = limit
+        let chosen = optional.prefix { survivor in
+            room -= survivor.location.recordBytes
+            return room >= 0
+        }
+        return survivors.filter(\.mandatory) + chosen
+    }
+
+    /// Copies a record to the end of the log; nil when it cannot be read intact.
+    private func copy(_ survivor: Survivor, _ log: inout DiskLog) throws(StoreError) -> DiskLocation? {
+        let buffer = RecordBuffer(bytes: survivor.location.recordBytes)
+        let key = survivor.entry.key
+        let read = readRecord(key, survivor.location, length: survivor.length, hash: survivor.hash, into: buffer)
+        guard case .intact(let payload) = read else {
+            // A protected page that the device fails to deliver now may be readable later: keep its segment.
+            if case .failed = read, survivor.mandatory {
+                let path = survivor.location.segment.path
+                throw .io(DeviceError(operation: "pread", path: path, code: DeviceError.ioError))
+            }
+            if case .corrupt = read {
+                reject(survivor.entry) {
+                    $0.version == survivor.version && $0.disk?.segment === survivor.location.segment
+                }
+            }
+            return nil
+        }
+        let header = RecordHeader(
+            kind: .page, key: key, attributes: survivor.snapshot, payloadBytes: survivor.length,
+            payloadHash: survivor.hash)
+        return try log.append(header, payload: payload, reserve: true)
+    }
+
+    /// Writes pages again that are only in a segment whose sync failed.
+    func rescue(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
+        let survivor = index.withLock { index -> Survivor? in
+            guard index.pages[entry.key] === entry, let location = entry.disk, !index.isSafe(entry) else { return nil }
+            return Survivor(
+                entry: entry, location: location, mandatory: true, length: entry.length, snapshot: entry.attributes,
+                hash: entry.hash, version: entry.version, lastUse: entry.lastUse)
+        }
+        guard let survivor else { return }
+        try makeRoom(survivor.location.recordBytes, &log)
+        guard let location = try copy(survivor, &log) else { return }
+        index.withLock { $0.move(entry, survivor.version, to: location) }
+    }
+}
+
+extension StoreIndex {
+    /// A page's record has been copied; ignored when the page is gone or has other bytes by now.
+    mutating func move(_ entry: PageEntry, _ version: UInt32, to location: DiskLocation) {
+        guard pages[entry.key] === entry, entry.version == version, entry.disk != nil else { return }
+        mutate(entry) { entry in
+            entry.disk = location
+            entry.writtenUse = entry.lastUse
+        }
+        segmentKeys[location.segment.id, default: []].append(entry.key)
+        counters.reinserted += 1
+    }
+}

@@ -1,0 +1,107 @@
+extension StoreIndex {
+    /// Records that a page has been written; false when the page is gone or has other bytes by now.
+    mutating func commit(_ entry: PageEntry, _ snapshot: PageSnapshot, at location: DiskLocation) -> Bool {
+        guard pages[entry.key] === entry, entry.version == snapshot.version else { return false }
+        mutate(entry) { entry in
+            entry.disk = location
+            entry.shadow = nil
+            entry.logged = true
+            entry.attributesDirty = entry.attributes != snapshot.attributes
+            entry.writtenUse = snapshot.lastUse
+        }
+        segmentKeys[location.segment.id, default: []].append(entry.key)
+        return true
+    }
+
+    /// The pages whose record lies in the segment, in the order of writing.
+    func entries(in segment: UInt64) -> [PageEntry] {
+        var seen: Set<StoreKey> = []
+        return (segmentKeys[segment] ?? []).compactMap { key in
+            guard let entry = pages[key], entry.disk?.segment.id == segment, seen.insert(key).inserted else {
+                return nil
+            }
+            return entry
+        }
+    }
+
+    /// Protected pages whose last durable record is in the segment but whose newer bytes are in RAM only.
+    func shadowed(by segment: UInt64) -> [PageEntry] {
+        Set(segmentKeys[segment] ?? []).compactMap { key in
+            guard let entry = pages[key], entry.shadow == segment, entry.isDirty, entry.isProtected else { return nil }
+            return entry
+        }
+    }
+
+    /// Forgets a segment's bookkeeping.
+    mutating func forget(segment: UInt64) {
+        segmentKeys[segment] = nil
+        unsafeSegments[segment] = nil
+    }
+
+    /// A segment's file is gone: its pages stay if they are in RAM, otherwise they are dropped.
+    mutating func drop(segment: UInt64) {
+        for entry in entries(in: segment) {
+            if entry.ram != nil {
+                mutate(entry) { $0.disk = nil }
+            } else {
+                counters.dropped += 1
+                remove(entry)
+            }
+        }
+        forget(segment: segment)
+    }
+
+    /// A segment's sync failed: only records below `durable` are safe. Returns the number of pages still in it.
+    mutating func abandon(_ segment: Segment, durable: Int) -> Int {
+        var left = 0
+        for entry in entries(in: segment.id) {
+            if entry.ram != nil, let disk = entry.disk, disk.offset >= durable {
+                mutate(entry) { $0.disk = nil }
+            } else {
+                left += 1
+            }
+        }
+        unsafeSegments[segment.id] = durable
+        return left
+    }
+
+    /// A tombstone or attributes record may be lost: it is due again.
+    mutating func redo(_ record: DiskLog.SmallRecord) {
+        guard let entry = pages[record.key] else {
+            if record.kind == .tombstone { tombstones.append(record.key) }
+            return
+        }
+        entry.logged = true
+        if record.kind == .attributes { entry.attributesDirty = true }
+    }
+
+    mutating func takeTombstones() -> [StoreKey] {
+        defer { tombstones.removeAll() }
+        return tombstones
+    }
+
+    /// Puts tombstones back that could not be written, before those that came later.
+    mutating func returnTombstones(_ keys: [StoreKey]) { tombstones.insert(contentsOf: keys, at: 0) }
+
+    /// Whether the page's present bytes would survive a power cut once the log is synced.
+    func isSafe(_ entry: PageEntry) -> Bool {
+        guard let disk = entry.disk else { return false }
+        guard let durable = unsafeSegments[disk.segment.id] else { return true }
+        return disk.offset < durable
+    }
+
+    /// Drops the RAM copy of a page that is on disk.
+    mutating func evictFromRAM(_ entry: PageEntry) {
+        guard pages[entry.key] === entry, entry.ram != nil, entry.disk != nil else { return }
+        mutate(entry) { $0.ram = nil }
+        counters.evictedToDisk += 1
+    }
+
+    /// Drops an unprotected page altogether; false when it is protected or gone.
+    mutating func drop(_ entry: PageEntry) -> Bool {
+        guard pages[entry.key] === entry, !entry.isProtected else { return false }
+        remove(entry)
+        counters.dropped += 1
+        return true
+    }
+}
