@@ -165,27 +165,26 @@ class Layout(Struct):
         result, position = {}, 0
         row = sum(t.elements for t in chosen)
         for group in self._groups(chosen):
-            fused, first = len(group), group[0]
+            heads, head_width = group[0].heads, sum(t.head_dim for t in group)
+            width = heads * head_width
             if self.order == Order.TOKEN_TENSOR_HEAD:
-                block = flat.reshape(tokens, row)[:, position : position + first.elements * fused]
-                block = block.reshape(tokens, first.heads, fused, first.head_dim)
-                position += first.elements * fused
+                block = flat.reshape(tokens, row)[:, position : position + width].reshape(tokens, heads, head_width)
             else:
-                span = first.elements * fused * tokens
-                part = flat[position : position + span]
-                position += span
-                block = self._tensor_block(part, first, fused, tokens)
-            for index, tensor in enumerate(group):
-                result[tensor.layer, tensor.role] = block[:, :, index, :]
+                part = flat[position * tokens : (position + width) * tokens]
+                block = self._tensor_block(part, group[0], heads, head_width, tokens)
+            position += width
+            start = 0
+            for tensor in group:
+                result[tensor.layer, tensor.role] = block[:, :, start : start + tensor.head_dim]
+                start += tensor.head_dim
         return result
 
-    def _tensor_block(self, part: np.ndarray, tensor: Tensor, fused: int, tokens: int) -> np.ndarray:
-        heads, dim = tensor.heads, tensor.head_dim
+    def _tensor_block(self, part: np.ndarray, tensor: Tensor, heads: int, width: int, tokens: int) -> np.ndarray:
         if self.value_transposed and tensor.role == Role.VALUE:
-            return part.reshape(heads, fused, dim, tokens).transpose(3, 0, 1, 2)
+            return part.reshape(heads, width, tokens).transpose(2, 0, 1)
         if self.order == Order.TENSOR_HEAD_TOKEN:
-            return part.reshape(heads, tokens, fused, dim).transpose(1, 0, 2, 3)
-        return part.reshape(tokens, heads, fused, dim)
+            return part.reshape(heads, tokens, width).transpose(1, 0, 2)
+        return part.reshape(tokens, heads, width)
 
     def _groups(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         by_layer = sorted(tensors, key=lambda t: (t.layer, t.role))
@@ -195,7 +194,7 @@ class Layout(Struct):
             return [[t] for t in by_layer]
         groups: list[list[Tensor]] = []
         for tensor in by_layer:
-            if groups and groups[-1][0].layer == tensor.layer and groups[-1][0].elements == tensor.elements:
+            if groups and groups[-1][0].layer == tensor.layer and groups[-1][0].heads == tensor.heads:
                 groups[-1].append(tensor)
             else:
                 groups.append([tensor])

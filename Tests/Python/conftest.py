@@ -1,0 +1,129 @@
+"""The real daemon for tests: one of its own for every test that asks, in a directory of its own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import kvtc
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def binary(name, variable):
+    """The built program. Where the variable says which one is meant, a missing one is a failure, else a reason to skip."""
+    given = os.environ.get(variable)
+    path = Path(given) if given else ROOT / ".build" / "release" / name
+    if path.is_file():
+        return str(path)
+    message = f"{path} is missing: run 'swift build -c release --product {name}'"
+    if given:
+        pytest.fail(f"{variable} is set but {message}")
+    return pytest.skip(message)
+
+
+class Daemon:
+    """A kvtcd of a test. ``settings`` are dotted keys of its configuration."""
+
+    def __init__(self, **settings):
+        self.program = binary("kvtcd", "KVTCD")
+        # Not pytest's tmp_path: a socket's address has room for 107 bytes only.
+        self.directory = Path(tempfile.mkdtemp(prefix="kvtcd-"))
+        self.socket = str(self.directory / "s")
+        self.log = self.directory / "log"
+        self.process = None
+        self.settings = {
+            "socket.path": self.socket,
+            "ram.budget": "64MiB",
+            "disk.directory": str(self.directory / "state"),
+            "disk.budget": "1GiB",
+            "workers.threads": 2,
+        } | settings
+
+    def start(self):
+        config = self.directory / "kvtcd.toml"
+        config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in self.settings.items()))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            address = str(self.directory / "notify")
+            notify.bind(address)
+            notify.settimeout(60)
+            with open(self.log, "ab") as log:
+                environment = os.environ | {"NOTIFY_SOCKET": address}
+                self.process = subprocess.Popen([self.program, "--config", str(config)], stdout=log, stderr=log, env=environment)
+            # Its end is told from a slow start by a pid descriptor closing in, not by polling.
+            ready = self._wait_ready(notify)
+            os.unlink(address)
+        if not ready:
+            pytest.fail(f"kvtcd did not start (exit status {self.process.wait()}):\n{self.log.read_text()}")
+        return self
+
+    def _wait_ready(self, notify):
+        import select
+
+        descriptor = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                readable, _, _ = select.select([notify, descriptor], [], [], 60)
+                if notify in readable:
+                    if b"READY=1" in notify.recv(65536):
+                        return True
+                elif not readable or descriptor in readable:
+                    self.process.kill()
+                    return False
+        finally:
+            os.close(descriptor)
+
+    def connect(self, **options):
+        options.setdefault("arena_bytes", 8 << 20)
+        return kvtc.connect(self.socket, **options)
+
+    def stop(self, how=signal.SIGTERM):
+        """Ends the process and returns its exit status."""
+        self.process.send_signal(how)
+        status = self.process.wait(timeout=60)
+        self.process = None
+        return status
+
+    def restart(self):
+        assert self.stop() == 0, self.log.read_text()
+        return self.start()
+
+    def close(self):
+        status = self.stop() if self.process is not None else 0
+        text = self.log.read_text() if self.log.exists() else ""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert status == 0, f"kvtcd ended with status {status}:\n{text}"
+
+
+def toml(value):
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.fixture
+def make_daemon():
+    """Makes daemons with settings of the test's own; they are stopped at its end and must have stayed well."""
+    made = []
+
+    def make(**settings):
+        made.append(Daemon(**settings))
+        return made[-1].start()
+
+    yield make
+    for daemon in made:
+        daemon.close()
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    return make_daemon()
+
+
+@pytest.fixture
+def client(daemon):
+    with daemon.connect() as client:
+        yield client
