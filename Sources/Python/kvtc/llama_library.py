@@ -135,6 +135,9 @@ class LlamaLibrary:
 
     def __init__(self, path: Path | None = None, *, quiet: bool = True) -> None:
         path = path or library_path()
+        # The engine's threads wait for each other by spinning; beside other programs (kvtcd's coder among them) that
+        # costs up to ten times what sleeping does.
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
