@@ -14,6 +14,9 @@ public struct PageKey: Hashable, Sendable, CustomStringConvertible {
         words = (parts[0], parts[1], parts[2], parts[3])
     }
 
+    /// The key as four little-endian words.
+    package var vector: SIMD4<UInt64> { SIMD4(words.0, words.1, words.2, words.3) }
+
     init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
 
     /// The key as 32 bytes, in wire order.

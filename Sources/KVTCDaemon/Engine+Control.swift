@@ -1,0 +1,144 @@
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+import KVTCSystem
+
+extension Engine {
+    // MARK: - Lookup and leases
+
+    func lookup(_ request: LookupRequest, _ caller: Caller) throws(WireError) -> LookupReply {
+        let session = try session(request.session, caller)
+        let keys = storeKeys(session, request.keys)
+        var lease: UInt64 = 0
+        // The lease comes first, so that what the reply calls present cannot go away in between.
+        if request.leaseMs > 0 { lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller) }
+        let residence = keys.map { key -> KVTCProtocol.Residence in
+            switch store.residence(key) {
+            case .absent: .absent
+            case .disk: .disk
+            case .ram: store.attributes(key)?.coded == true ? .coded : .raw
+            }
+        }
+        let run = residence.prefix { $0 != .absent }.count
+        if lease != 0, residence.allSatisfy({ $0 == .absent }) {
+            endLease(lease)
+            lease = 0
+        }
+        return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
+    }
+
+    private func takeLease(_ keys: [StoreKey], milliseconds: UInt64, _ caller: Caller) throws(WireError) -> UInt64 {
+        let limits = configuration.limits
+        guard milliseconds <= UInt64(limits.leaseSeconds) * 1000 else {
+            throw WireError(.limitExceeded, field: "leaseMs", "longer than \(limits.leaseSeconds) seconds")
+        }
+        let now = store.milliseconds
+        let isFull = leases.withLock { leases in
+            if leases.count >= limits.leasesPerUser { leases = leases.filter { $0.value.deadline > now } }
+            return leases.values.count { $0.tenant == caller.tenant } >= limits.leasesPerUser
+        }
+        guard !isFull else {
+            throw WireError(.limitExceeded, field: "leaseMs", "more than \(limits.leasesPerUser) leases of one user")
+        }
+        let id = store.lease(keys, until: now + milliseconds)
+        leases.withLock { $0[id] = Lease(tenant: caller.tenant, deadline: now + milliseconds) }
+        return id
+    }
+
+    private func endLease(_ id: UInt64) {
+        leases.withLock { $0[id] = nil }
+        _ = store.release(id)
+    }
+
+    func checkLease(_ id: UInt64, _ caller: Caller) throws(WireError) {
+        let now = store.milliseconds
+        let isValid = leases.withLock { leases in
+            guard let lease = leases[id] else { return false }
+            return lease.deadline > now && (lease.tenant == caller.tenant || caller.isAdministrator)
+        }
+        guard isValid else { throw WireError(.unknownLease, field: "lease", "no such lease, or its time is over") }
+    }
+
+    func release(_ request: ReleaseRequest, _ caller: Caller) throws(WireError) -> EmptyReply {
+        try checkLease(request.lease, caller)
+        endLease(request.lease)
+        return EmptyReply()
+    }
+
+    // MARK: - Pages
+
+    func prefetch(_ request: PrefetchRequest, _ caller: Caller) throws(WireError) -> PrefetchReply {
+        let session = try session(request.session, caller)
+        let keys = storeKeys(session, request.keys).filter { store.residence($0) == .disk }
+        for key in keys { pool.submit(.background) { [self] in _ = store.prefetch(key) } }
+        return PrefetchReply(queued: UInt32(clamping: keys.count))
+    }
+
+    func touch(_ request: TouchRequest, _ caller: Caller) throws(WireError) -> TouchReply {
+        let session = try session(request.session, caller)
+        let pinned: Bool? =
+            switch request.pin {
+            case .keep: nil
+            case .pin: true
+            case .unpin: false
+            }
+        let change = expiry(ttl: request.ttlSeconds)
+        let found = storeKeys(session, request.keys).count { store.update($0, pinned: pinned, expiry: change) }
+        return TouchReply(found: UInt32(clamping: found))
+    }
+
+    func drop(_ request: DropRequest, _ caller: Caller) throws(WireError) -> DropReply {
+        let keys: [StoreKey]
+        if request.session == Wire.none {
+            keys =
+                request.keys.isEmpty
+                ? store.keys(tenant: caller.tenant)
+                : request.keys.map { StoreKey(tenant: caller.tenant, words: $0.vector) }
+        } else {
+            let session = try session(request.session, caller)
+            keys = request.keys.isEmpty ? session.pages.map(\.key) : storeKeys(session, request.keys)
+        }
+        // A coder that is just putting a block in place must not put it over a page pushed after the drop.
+        let dropped = ledger.wait { ledger -> Int? in
+            guard !keys.contains(where: ledger.isReplacing) else { return nil }
+            ledger.drop(keys)
+            return store.remove(keys)
+        }
+        return DropReply(dropped: UInt32(clamping: dropped ?? 0))
+    }
+
+    /// Makes pages durable: those of a session, of the caller's tenant, or for user 0 of all tenants.
+    func flush(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
+        var keys: [StoreKey]?
+        if request.session != Wire.none {
+            keys = try session(request.session, caller).pages.map(\.key)
+        } else if !caller.isAdministrator {
+            keys = store.keys(tenant: caller.tenant)
+        }
+        let covered = keys.map(Set.init)
+        waitForEncodes { covered?.contains($0) ?? true }
+        do throws(StoreError) {
+            let written = try store.flush(keys)
+            return FlushReply(pages: UInt64(written.pages), bytes: UInt64(written.bytes))
+        } catch {
+            log.error("flush failed", metadata: ["error": "\(error)"])
+            throw WireError(.ioError, "\(error)")
+        }
+    }
+
+    // MARK: - Profiles
+
+    func profile(_ request: ProfileRequest, _ caller: Caller) throws(WireError) -> JSONReply {
+        switch request.action {
+        case .list:
+            guard request.name.isEmpty else { throw WireError(.invalidField, field: "name", "must be empty to list") }
+            return JSONReply(json: StatusReport.json(profiles.all.map(StatusReport.Profile.init)))
+        case .load:
+            let profile = try profiles.load(request.name)
+            log.info("profile loaded", metadata: ["file": "\(request.name)", "id": "\(profile.id)"])
+            return JSONReply(
+                json: StatusReport.json(
+                    StatusReport.Profile(ProfileRegistry.Loaded(profile: profile, file: request.name))))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+import KVTCSystem
+import Logging
+import Synchronization
+
+/// Who asks: the peer's user as the kernel knows it, and the connection the answer goes to.
+struct Caller: Sendable {
+    var tenant: UInt32
+    var connection: UInt64
+    /// User 0 may name sessions of any tenant.
+    var isAdministrator: Bool { tenant == 0 }
+}
+
+/// What the daemon does with requests: joins sessions, store, codec and the compute pool. Knows nothing of sockets.
+final class Engine: Sendable {
+    let configuration: DaemonConfiguration
+    let store: Store
+    let pool: WorkPool
+    let profiles: ProfileRegistry
+    let metrics = Metrics()
+    let ledger = Monitor(Ledger())
+    let leases = Mutex<[UInt64: Lease]>([:])
+    /// Counts finished encode jobs, so that who waits for room or for a flush wakes up.
+    let encodesDone = Monitor<UInt64>(0)
+    let encodesPending = Atomic(0)
+    let instance = UInt64.random(in: 1...(UInt64.max >> 1))
+    let started = MonotonicClock.nanoseconds
+    let log: Logger
+    private let stopping = Atomic(false)
+
+    struct Lease: Sendable {
+        var tenant: UInt32
+        /// On the store's clock.
+        var deadline: UInt64
+    }
+
+    init(
+        configuration: DaemonConfiguration, store: Store, pool: WorkPool, profiles: ProfileRegistry, log: Logger
+    ) {
+        self.configuration = configuration
+        self.store = store
+        self.pool = pool
+        self.profiles = profiles
+        self.log = log
+    }
+
+    /// From now on every request but the answers still owed is refused.
+    func refuseRequests() { stopping.store(true, ordering: .releasing) }
+
+    var isStopping: Bool { stopping.load(ordering: .acquiring) }
+
+    /// The session of that number, if the caller may use it. One of another tenant answers like none at all.
+    func session(_ id: UInt32, _ caller: Caller) throws(WireError) -> Session {
+        let found = ledger.withLock { ledger -> Session? in
+            guard let session = ledger.sessions[id], session.tenant == caller.tenant || caller.isAdministrator else {
+                return nil
+            }
+            ledger.touch(id, now: MonotonicClock.nanoseconds)
+            return session
+        }
+        guard let found else { throw WireError(.unknownSession, field: "session", "no session \(id)") }
+        return found
+    }
+
+    func storeKey(_ session: Session, _ key: PageKey) -> StoreKey {
+        StoreKey(tenant: session.tenant, words: key.vector)
+    }
+
+    func storeKeys(_ session: Session, _ keys: [PageKey]) -> [StoreKey] { keys.map { storeKey(session, $0) } }
+
+    // MARK: - Sessions
+
+    func openSession(_ request: OpenSessionRequest, _ caller: Caller) throws(WireError) -> OpenSessionReply {
+        guard (16...1024).contains(request.pageTokens) else {
+            throw WireError(.invalidField, field: "pageTokens", "\(request.pageTokens) is not between 16 and 1024")
+        }
+        guard request.name.utf8.count <= 256 else {
+            throw WireError(.invalidField, field: "name", "longer than 256 bytes")
+        }
+        let context = try makeContext(request)
+        try check(request.policy, hasProfile: context.codec.profile != nil)
+        let tokenBytes = context.layout.pageBytes(geometry: context.codec.geometry, tokens: 1)
+        let limit = configuration.limits.sessionsPerUser
+        let id = ledger.update { ledger -> UInt32? in
+            guard ledger.sessions.values.count(where: { $0.tenant == caller.tenant }) < limit else { return nil }
+            return ledger.open { id in
+                Session(
+                    id: id, tenant: caller.tenant, connection: caller.connection, name: request.name, context: context,
+                    pageTokens: Int(request.pageTokens), tokenBytes: tokenBytes, policy: request.policy,
+                    lastUse: MonotonicClock.nanoseconds)
+            }
+        }
+        guard let id else {
+            throw WireError(.limitExceeded, field: "session", "more than \(limit) sessions of one user")
+        }
+        log.info(
+            "session opened", metadata: ["session": "\(id)", "tenant": "\(caller.tenant)", "name": "\(request.name)"])
+        return OpenSessionReply(
+            session: id, profile: context.codec.profile?.id.bytes ?? [], tokenBytes: UInt64(tokenBytes))
+    }
+
+    private func makeContext(_ request: OpenSessionRequest) throws(WireError) -> CodingContext {
+        var profile: Profile?
+        if !request.profile.isEmpty {
+            profile = profiles.find(request.profile)
+            guard profile != nil else { throw WireError(.unknownProfile, field: "profile", "not loaded") }
+        }
+        do throws(CodecError) {
+            let geometry: Geometry
+            if let profile, request.geometry.tensors.isEmpty {
+                geometry = profile.geometry
+            } else {
+                geometry = try request.geometry.codecGeometry()
+            }
+            let layout = request.layout.codecLayout
+            try layout.validate(for: geometry)
+            return CodingContext(codec: try PageCodec(geometry: geometry, profile: profile), layout: layout)
+        } catch { throw WireError(codec: error, field: "geometry") }
+    }
+
+    func check(_ policy: WirePolicy, hasProfile: Bool) throws(WireError) {
+        let limits = configuration.limits
+        func refuse(_ field: String, _ message: String) -> WireError {
+            WireError(.invalidField, field: "policy.\(field)", message)
+        }
+        guard policy.sink <= limits.sinkTokens else {
+            throw refuse("sink", "\(policy.sink) is more than \(limits.sinkTokens)")
+        }
+        guard policy.window <= limits.windowTokens else {
+            throw refuse("window", "\(policy.window) is more than \(limits.windowTokens)")
+        }
+        guard policy.protected.count <= limits.protectedRanges else {
+            throw refuse("protected", "more than \(limits.protectedRanges) ranges")
+        }
+        guard hasProfile || !policy.mode.needsProfile else {
+            throw refuse("mode", "\(policy.mode) needs a profile, the session has none")
+        }
+        if policy.mode.needsProfile {
+            do throws(CodecError) { try CodingChoice(policy).quality.validate() } catch {
+                throw refuse("quality", "\(error)")
+            }
+        }
+    }
+
+    func getPolicy(_ request: GetPolicyRequest, _ caller: Caller) throws(WireError) -> GetPolicyReply {
+        let session = try session(request.session, caller)
+        return GetPolicyReply(policy: session.policy, tokens: UInt32(clamping: session.tokens))
+    }
+
+    func setPolicy(_ request: SetPolicyRequest, _ caller: Caller) throws(WireError) -> SetPolicyReply {
+        let session = try session(request.session, caller)
+        try check(request.policy, hasProfile: session.context.codec.profile != nil)
+        for key in ledger.withLock({ $0.unresolved(session.id) }) {
+            guard case .hit(let exact?) = store.read(key, { Engine.exactRows($0) }) else { continue }
+            ledger.update { $0.resolve(key, exact: exact) }
+        }
+        guard let change = ledger.update({ $0.setPolicy(session.id, request.policy) }) else {
+            throw WireError(.unknownSession, field: "session", "no session \(session.id)")
+        }
+        enqueue(change.ready)
+        applyAttributes(of: request.policy, before: session.policy, to: session.pages.map(\.key))
+        return SetPolicyReply(
+            rawTokens: UInt32(clamping: change.rawTokens),
+            alreadyCoded: change.alreadyCoded.map {
+                PositionRange(begin: UInt32($0.lowerBound), end: UInt32($0.upperBound))
+            })
+    }
+
+    // Only what the new policy changes: TOUCH may have changed single pages, and that stays.
+    private func applyAttributes(of policy: WirePolicy, before: WirePolicy, to keys: [StoreKey]) {
+        let pinned = policy.pin == before.pin ? nil : policy.pin
+        let priority = policy.priority == before.priority ? nil : policy.priority
+        let expiry = policy.ttlSeconds == before.ttlSeconds ? ExpiryChange.keep : expiry(ttl: policy.ttlSeconds)
+        guard pinned != nil || priority != nil || expiry != .keep else { return }
+        for key in keys { store.update(key, pinned: pinned, priority: priority, expiry: expiry) }
+    }
+
+    func expiry(ttl seconds: UInt32) -> ExpiryChange {
+        switch seconds {
+        case Wire.none: .keep
+        case 0: .never
+        default: .at(store.configuration.clock.wallSeconds() + UInt64(seconds))
+        }
+    }
+
+    /// Which rows of a block are bit-identical to what was pushed; nil when it cannot be read.
+    static func exactRows(_ block: UnsafeRawBufferPointer) -> RowSet? {
+        guard let header = try? BlockHeader.parse(block) else { return nil }
+        return header.mode.isExact ? RowSet.full(header.tokens) : header.protected
+    }
+
+    func closeSession(_ request: CloseSessionRequest, _ caller: Caller) throws(WireError) -> EmptyReply {
+        let session = try session(request.session, caller)
+        close([session.id])
+        return EmptyReply()
+    }
+
+    /// Ends the sessions a connection opened.
+    func connectionEnded(_ connection: UInt64) {
+        close(ledger.withLock { $0.sessions.values.filter { $0.connection == connection }.map(\.id) })
+    }
+
+    private func close(_ ids: [UInt32]) {
+        for id in ids {
+            enqueue(ledger.update { $0.close(id) })
+            log.info("session closed", metadata: ["session": "\(id)"])
+        }
+    }
+}

@@ -1,0 +1,130 @@
+import Foundation
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+import KVTCSystem
+
+/// What STATUS answers; its coding keys are the JSON's names.
+struct StatusReport: Encodable {
+    struct Tiers: Encodable {
+        struct RAM: Encodable { var used: Int, budget: Int, pages: Int }
+        struct Disk: Encodable { var used: Int, budget: Int, pages: Int, segments: Int }
+        var ram: RAM
+        var disk: Disk
+    }
+    struct Pages: Encodable { var raw: Int, coded: Int, disk_only: Int }
+    struct Bytes: Encodable { var raw_in: UInt64, stored: UInt64, returned: UInt64 }
+    struct Counters: Encodable {
+        var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
+        var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64
+    }
+    struct Queues: Encodable { var encode: Int, decode: Int }
+    struct Latency: Encodable {
+        var p50: Double, p90: Double, p99: Double, count: UInt64
+
+        init(_ histogram: LatencyHistogram) {
+            p50 = histogram.percentile(0.5)
+            p90 = histogram.percentile(0.9)
+            p99 = histogram.percentile(0.99)
+            count = histogram.count
+        }
+    }
+    struct Latencies: Encodable { var push: Latency, pull: Latency, encode: Latency, decode: Latency }
+    struct Profile: Encodable {
+        var id: String, file: String, model: String
+
+        init(_ loaded: ProfileRegistry.Loaded) {
+            id = loaded.profile.id.description
+            file = loaded.file
+            model = loaded.profile.model
+        }
+    }
+    struct SessionRow: Encodable {
+        var id: UInt32, name: String, tenant: UInt32, connection: UInt64, profile: String, mode: String
+        var quality_kind: String, quality: Float, sink: UInt32, window: UInt32, tokens: Int, pages: Int, raw_pages: Int
+        var pinned: Bool, ttl_s: UInt32, priority: UInt8, idle_s: Double
+    }
+
+    var version: String
+    var instance: String
+    var uptime_s: Double
+    var tenant: UInt32
+    var state: String
+    var tiers: Tiers
+    var pages: Pages
+    var bytes: Bytes
+    var ratio: Double
+    var counters: Counters
+    var queues: Queues
+    var latency_us: Latencies
+    var profiles: [Profile]
+    var profile_directory: String
+    var sessions: [SessionRow]
+
+    /// The value as one line of JSON with sorted keys.
+    static func json(_ value: some Encodable) -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        // All numbers in the report are finite, so that encoding cannot fail; an empty object beats a crash.
+        guard let data = try? encoder.encode(value) else { return "{}" }
+        return String(decoding: data, as: UTF8.self)
+    }
+}
+
+extension Engine {
+    func status(_ caller: Caller) -> JSONReply { JSONReply(json: StatusReport.json(report(caller))) }
+
+    private func report(_ caller: Caller) -> StatusReport {
+        let stored = store.statistics
+        let counted = metrics.counters
+        let now = MonotonicClock.nanoseconds
+        var state = "ready"
+        if case .degraded = stored.state { state = "degraded" }
+        if isStopping { state = "stopping" }
+        return StatusReport(
+            version: Daemon.version, instance: String(instance, radix: 16),
+            uptime_s: Double(now - started) / 1e9, tenant: caller.tenant, state: state,
+            tiers: .init(
+                ram: .init(used: stored.ramUsed, budget: stored.ramBudget, pages: stored.ramPages),
+                disk: .init(
+                    used: stored.diskUsed, budget: stored.diskBudget, pages: stored.diskPages,
+                    segments: stored.segments)),
+            pages: .init(raw: stored.rawPages, coded: stored.codedPages, disk_only: stored.diskOnlyPages),
+            bytes: .init(raw_in: counted.rawBytesIn, stored: stored.storedBytes, returned: counted.bytesReturned),
+            ratio: stored.storedBytes == 0 ? 0 : Double(stored.rawBytes) / Double(stored.storedBytes),
+            counters: .init(
+                pushed: counted.pushed, present: counted.present, hits: counted.hits, misses: counted.misses,
+                corrupt: max(counted.corrupt, stored.corrupt), evicted_to_disk: stored.evictedToDisk,
+                dropped: stored.dropped, encoded: counted.encoded, non_finite: counted.nonFinite,
+                errors: counted.errors + stored.ioErrors),
+            queues: .init(encode: pendingEncodes, decode: pool.waiting(.urgent)),
+            latency_us: .init(
+                push: .init(metrics.latency(.push)), pull: .init(metrics.latency(.pull)),
+                encode: .init(metrics.latency(.encode)), decode: .init(metrics.latency(.decode))),
+            profiles: profiles.all.map(StatusReport.Profile.init), profile_directory: profiles.directory ?? "",
+            sessions: sessionRows(caller, now))
+    }
+
+    // Other tenants' sessions are nobody's business but the administrator's.
+    private func sessionRows(_ caller: Caller, _ now: UInt64) -> [StatusReport.SessionRow] {
+        ledger.withLock { ledger in
+            let visible = ledger.sessions.values.filter { $0.tenant == caller.tenant || caller.isAdministrator }
+            return visible.sorted { $0.id < $1.id }.map { session in
+                StatusReport.SessionRow(
+                    id: session.id, name: session.name, tenant: session.tenant, connection: session.connection,
+                    profile: session.context.codec.profile?.id.description ?? "", mode: "\(session.policy.mode)",
+                    quality_kind: "\(session.policy.qualityKind)", quality: session.policy.quality,
+                    sink: session.policy.sink, window: session.policy.window, tokens: session.tokens,
+                    pages: session.pages.count, raw_pages: ledger.rawPages(session.id), pinned: session.policy.pin,
+                    ttl_s: session.policy.ttlSeconds, priority: session.policy.priority,
+                    idle_s: Double(now - min(now, session.lastUse)) / 1e9)
+            }
+        }
+    }
+}
+
+/// Facts about the program.
+public enum Daemon {
+    /// The release.
+    public static let version = "0.1.0"
+}

@@ -1,0 +1,78 @@
+import KVTCSystem
+
+/// A fixed number of threads that compute. What a client waits for goes before what runs in the background.
+package final class WorkPool: Sendable {
+    /// Who waits for a job.
+    package enum Urgency: Int, Sendable {
+        /// A client.
+        case urgent = 0
+        /// Nobody.
+        case background = 1
+    }
+
+    private struct State {
+        // Rings, so that taking the first job does not move the others.
+        var queues: [Ring] = [Ring(), Ring()]
+        var isStopping = false
+    }
+
+    private struct Ring {
+        var jobs: [(@Sendable () -> Void)?] = []
+        var head = 0
+        var count: Int { jobs.count - head }
+
+        mutating func push(_ job: @escaping @Sendable () -> Void) { jobs.append(job) }
+
+        mutating func pop() -> (@Sendable () -> Void)? {
+            guard head < jobs.count else { return nil }
+            let job = jobs[head]
+            jobs[head] = nil
+            head += 1
+            if head > 1024, head * 2 > jobs.count {
+                jobs.removeFirst(head)
+                head = 0
+            }
+            return job
+        }
+    }
+
+    private let state = Monitor(State())
+    private let threads: [Thread]
+
+    /// Starts the threads.
+    package init(threads count: Int) throws(SystemError) {
+        var started: [Thread] = []
+        let state = state
+        for index in 0..<max(1, count) {
+            // Codecs recurse little but keep block-sized scratch on the stack; 4 MiB is what the main thread has room for.
+            started.append(
+                try Thread.start(name: "kvtc-work-\(index)", stackBytes: 4 << 20) {
+                    while let job = WorkPool.next(state) { job() }
+                })
+        }
+        threads = started
+    }
+
+    private static func next(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
+        // A double optional: nil keeps waiting, a nil inside ends the thread.
+        let taken: (@Sendable () -> Void)?? = state.wait { state in
+            if let job = state.queues[0].pop() ?? state.queues[1].pop() { return .some(job) }
+            return state.isStopping ? .some(nil) : nil
+        }
+        return taken.flatMap { $0 }
+    }
+
+    /// Adds a job behind those of the same urgency.
+    package func submit(_ urgency: Urgency, _ job: @escaping @Sendable () -> Void) {
+        state.update { $0.queues[urgency.rawValue].push(job) }
+    }
+
+    /// How many jobs wait.
+    package func waiting(_ urgency: Urgency) -> Int { state.withLock { $0.queues[urgency.rawValue].count } }
+
+    /// Lets the threads finish what waits and ends them.
+    package func stop() {
+        state.update { $0.isStopping = true }
+        for thread in threads { thread.join() }
+    }
+}
