@@ -1,5 +1,6 @@
 import COpenBLAS
-import Foundation
+import FoundationEssentials
+import Glibc
 
 /// Unit-norm components as int8 digits with power-of-two scales.
 struct BasisDigits {

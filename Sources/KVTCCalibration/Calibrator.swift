@@ -1,5 +1,5 @@
 import COpenBLAS
-import Foundation
+import FoundationEssentials
 import KVTCCodec
 
 /// Samples to profile: mean, weighted covariance and basis from most contexts; scales and entropy tables from the others.

@@ -1,5 +1,5 @@
 import COpenBLAS
-import Foundation
+import FoundationEssentials
 import KVTCCodec
 
 /// A dense float matrix outside Swift's arrays, so that BLAS gets stable pointers and 500 MB is zeroed once.

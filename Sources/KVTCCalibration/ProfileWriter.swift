@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import KVTCCodec
 
 /// Puts a profile file together; `ProfileFormat.md` describes it.

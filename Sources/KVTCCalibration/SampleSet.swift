@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import KVTCCodec
 
 /// KV samples in safetensors files: tensors "k.<layer>" and "v.<layer>" [tokens, heads, headDim] as the engine caches them,

@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import KVTCCodec
 
 /// What a squared error in each tensor costs the model, as the worker measured it (format "kvtc-sensitivity-1").

@@ -1,5 +1,6 @@
 import CKernels
-import Foundation
+import FoundationEssentials
+import Glibc
 import KVTCCodec
 
 /// Scales of the components and the 64 shared symbol tables, from rows that the basis has not seen.

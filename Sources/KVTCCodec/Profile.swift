@@ -1,5 +1,6 @@
 import CCrypto
-import Foundation
+import FoundationEssentials
+import Glibc
 
 /// What calibration learned about one model: `ProfileFormat.md` lists the file's tensors.
 public final class Profile: Sendable {
@@ -11,6 +12,9 @@ public final class Profile: Sendable {
     public let metadata: ProfileMetadata
     /// The model's name, for people.
     public var model: String { metadata.model }
+
+    /// Standard deviation of each basis's components on held-out tokens, descending.
+    public var spectra: [[Double]] { bases.map { $0.levels.map { exp2(Double($0) / 64) } } }
 
     /// Subtracted from each row before weighting: [rowElements].
     let mean: [Float]

@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 
 /// A safetensors file in memory: u64 header length, JSON header, tensor bytes
 /// (format: https://github.com/huggingface/safetensors#format).
@@ -42,6 +42,17 @@ public struct Safetensors: Sendable {
                     tensors[key.stringValue] = try container.decode(Tensor.self, forKey: key)
                 }
             }
+        }
+    }
+
+    private struct HeaderText: Encodable {
+        var metadata: [String: String]
+        var tensors: [String: Tensor]
+
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: AnyKey.self)
+            try container.encode(metadata, forKey: AnyKey(stringValue: "__metadata__")!)
+            for (name, tensor) in tensors { try container.encode(tensor, forKey: AnyKey(stringValue: name)!) }
         }
     }
 
@@ -103,15 +114,16 @@ public struct Safetensors: Sendable {
     public static func serialise(
         metadata: [String: String], tensors: [(name: String, dtype: String, shape: [Int], bytes: [UInt8])]
     ) throws -> Data {
-        var header: [String: Any] = ["__metadata__": metadata]
+        var header = HeaderText(metadata: metadata, tensors: [:])
         var offset = 0
         for tensor in tensors {
-            header[tensor.name] = [
-                "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, offset + tensor.bytes.count],
-            ]
+            header.tensors[tensor.name] = Tensor(
+                dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, offset + tensor.bytes.count])
             offset += tensor.bytes.count
         }
-        var json = try JSONSerialization.data(withJSONObject: header, options: [.sortedKeys])
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        var json = try encoder.encode(header)
         json.append(contentsOf: [UInt8](repeating: 0x20, count: (8 - json.count % 8) % 8))
         var file = Data()
         file.reserveCapacity(8 + json.count + offset)

@@ -1,5 +1,6 @@
 import CKernels
-import Foundation
+import FoundationEssentials
+import Glibc
 
 /// The `transform` mode: weighted, centred rows on the profile's basis, one quantiser step, rANS with shared tables.
 ///

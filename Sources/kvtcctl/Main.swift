@@ -27,6 +27,7 @@ struct Kvtcctl: ParsableCommand {
             PolicyCommand.self,
             DropCommand.self,
             ProfileCommand.self,
+            CalibrateCommand.self,
             PingCommand.self,
         ])
 }

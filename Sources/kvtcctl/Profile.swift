@@ -7,5 +7,6 @@ struct ProfileCommand: ParsableCommand {
         subcommands: [
             ProfileList.self,
             ProfileLoad.self,
+            ProfileShow.self,
         ])
 }

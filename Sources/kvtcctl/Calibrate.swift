@@ -1,0 +1,79 @@
+import ArgumentParser
+import FoundationEssentials
+import KVTCCalibration
+import KVTCCodec
+
+struct CalibrateCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "calibrate",
+        abstract: "Make a profile from KV samples of a model.",
+        discussion: """
+            SAMPLES are safetensors files of what the model's cache holds after reading text like your users' (tensors \
+            k.<layer> and v.<layer>, [tokens, heads, headDim], positions; 'python -m kvtc.capture' writes them). 50 000 tokens \
+            of mixed text make a good profile. Needs no daemon. Memory: four bytes times the square of the elements a token.
+
+            EXAMPLES
+              kvtcctl calibrate samples-*.safetensors --sensitivity sensitivity.json --out model.kvtc.safetensors
+              kvtcctl calibrate samples.safetensors --published --out published.kvtc.safetensors
+              kvtcctl profile show model.kvtc.safetensors
+            """)
+
+    @Argument(help: "Sample files.", completion: .file(extensions: ["safetensors"]))
+    var samples: [String]
+
+    @Option(name: [.short, .long], help: "The profile to write; it appears whole or not at all.", completion: .file())
+    var out: String
+
+    @Option(
+        help:
+            "What errors in each layer cost, as 'python -m kvtc.sensitivity' measured it: half the divergence at the same ratio.",
+        completion: .file(extensions: ["json"]))
+    var sensitivity: String?
+
+    @Flag(help: "The published method: keys and values apart, no weights. For comparison.")
+    var published = false
+
+    @Option(help: "Components to keep of each basis (default: 36 of 100).")
+    var rank: Int?
+
+    @Option(help: "Name of the model (default: the samples').")
+    var model: String?
+
+    @Flag(help: "Print what was made as one line of JSON.")
+    var json = false
+
+    func validate() throws {
+        guard !published || sensitivity == nil else {
+            throw ValidationError("--published does not weigh errors: leave --sensitivity out.")
+        }
+        if let rank, rank < 1 { throw ValidationError("--rank must be at least 1.") }
+    }
+
+    func run() throws {
+        do {
+            var bar = ProgressBar()
+            let set = try SampleSet(paths: samples)
+            let weighting: Weighting =
+                if published { .published } else if let sensitivity {
+                    .sensitivity(try Sensitivity(contentsOf: sensitivity))
+                } else { .variance }
+            let file = try Calibrator(samples: set, weighting: weighting, model: model, rank: rank) {
+                bar.show($0.stage, $0.fraction)
+            }.run()
+            bar.finish()
+            try file.write(to: URL(filePath: out), options: .atomic)
+            let profile = try Profile.open(path: out)
+            if json {
+                print(try jsonLine(ProfileSummary(profile, path: out)))
+            } else {
+                print(ProfileSummary(profile, path: out).text)
+            }
+        } catch let error as CalibrationError {
+            complain("\(error)")
+            throw ExitCode.failure
+        } catch let error as CodecError {
+            complain("\(error)")
+            throw ExitCode.failure
+        }
+    }
+}

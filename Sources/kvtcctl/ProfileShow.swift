@@ -1,0 +1,101 @@
+import ArgumentParser
+import Glibc
+import KVTCCodec
+
+struct ProfileShow: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "show",
+        abstract: "Show what is in a profile file: geometry, spectrum, what to expect.",
+        discussion: """
+            Needs no daemon. Ratio and distortion were measured on tokens that the basis was not made from.
+
+            EXAMPLES
+              kvtcctl profile show model.kvtc.safetensors
+              kvtcctl profile show --json model.kvtc.safetensors
+            """)
+
+    @Argument(help: "The profile.", completion: .file(extensions: ["safetensors"]))
+    var file: String
+
+    @Flag(help: "Print one line of JSON.")
+    var json = false
+
+    func run() throws {
+        do {
+            let summary = ProfileSummary(try Profile.open(path: file), path: file)
+            print(json ? try jsonLine(summary) : summary.text)
+        } catch let error as CodecError {
+            complain("\(error)")
+            throw ExitCode.failure
+        }
+    }
+}
+
+/// What people want to know of a profile.
+struct ProfileSummary: Encodable {
+    let id, file, model, weighting: String
+    let layers, rowElements, calibrationTokens, heldOutTokens: Int
+    let bases: [ProfileMetadata.Basis]
+    let expectations: [ProfileMetadata.Expectation]
+    /// Standard deviation of components 1, 2, 4, 8, … of each basis.
+    let spectrum: [[Double]]
+
+    init(_ profile: Profile, path: String) {
+        id = "\(profile.id)"
+        file = path
+        model = profile.model
+        weighting = profile.metadata.weighting
+        layers = profile.geometry.layers
+        rowElements = profile.geometry.rowElements
+        calibrationTokens = profile.metadata.calibrationTokens
+        heldOutTokens = profile.metadata.heldOutTokens
+        bases = profile.metadata.bases
+        expectations = profile.metadata.expectations
+        spectrum = profile.spectra.map { sigmas in
+            sequence(first: 1) { $0 * 2 }.prefix { $0 <= sigmas.count }.map { sigmas[$0 - 1] }
+        }
+    }
+
+    var text: String {
+        var lines = [
+            "profile      \(id)", "model        \(model)",
+            "geometry     \(layers) layers, \(rowElements) elements a token",
+            "calibrated   on \(Text.count(UInt64(calibrationTokens))) tokens, \(Text.count(UInt64(heldOutTokens))) held out, "
+                + "errors weighed by \(weighting)",
+        ]
+        for (index, basis) in bases.enumerated() {
+            lines.append(
+                "basis \(index)      elements \(basis.begin)–\(basis.end - 1), \(basis.rank) components, "
+                    + "\(basis.digits - basis.rank) of them in 16 bits")
+        }
+        for (index, sigmas) in spectrum.enumerated() {
+            lines.append("")
+            lines.append("spectrum of basis \(index) (standard deviation of components 1, 2, 4, …)")
+            let top = sigmas.map { max($0, 1e-9) }.max() ?? 1
+            for (power, sigma) in sigmas.enumerated() {
+                // Sixteen octaves over the width of the bar.
+                let height = 1 + log2(max(sigma, 1e-9) / top) / 16
+                let number = "\(1 << power)"
+                lines.append(
+                    "  " + String(repeating: " ", count: max(0, 6 - number.count)) + number + "  "
+                        + Text.bar(height, width: 32) + " " + Text.decimal(sigma, 3))
+            }
+        }
+        lines.append("")
+        var table = TextTable([("RATIO", .right), ("DISTORTION", .right), ("COMPONENTS", .right)])
+        for line in shown {
+            table.add([Text.decimal(line.ratio, 1), Text.decimal(line.distortion, 4), "\(line.rank)"])
+        }
+        return (lines + table.lines).joined(separator: "\n")
+    }
+
+    /// About a dozen lines of the table, evenly in octaves.
+    private var shown: [ProfileMetadata.Expectation] {
+        var last = 0.0
+        return expectations.filter { line in
+            guard line.ratio >= last * 1.3 else { return false }
+            last = line.ratio
+            return true
+        }
+    }
+}
