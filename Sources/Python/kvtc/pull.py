@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 from . import messages
@@ -13,10 +14,21 @@ from .wire import NONE32
 
 if TYPE_CHECKING:
     from .connection import Pending
-    from .session import Part, Session
+    from .session import Session
 
 _SPARE = 4096
 _BATCH_PAGES = 1024
+
+
+@dataclass
+class Part:
+    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for."""
+
+    index: int
+    key: bytes
+    outcome: PullOutcome
+    layers: range
+    data: memoryview
 
 
 def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: int) -> Iterator[Part]:
@@ -88,8 +100,6 @@ def _message(
 
 
 def _part(session: Session, keys: Sequence[bytes], first: int, part: messages.PullPart, region: Region | None) -> Part:
-    from .session import Part
-
     index = first + part.entry
     if index >= len(keys):
         raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {index} of {len(keys)}")

@@ -13,6 +13,7 @@ from .arena import Region
 from .errors import ConnectionLost, KvtcError
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Policy, Range
+from .pull import Part, run
 from .wire import NONE32
 
 if TYPE_CHECKING:
@@ -33,17 +34,6 @@ class Page:
     first_position: int
     data: object
     tokens: int | None = None
-
-
-@dataclass
-class Part:
-    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for."""
-
-    index: int
-    key: bytes
-    outcome: PullOutcome
-    layers: range
-    data: memoryview
 
 
 @dataclass
@@ -179,8 +169,6 @@ class Session:
         """
         if layers is not None and layers.step != 1:
             raise ValueError("layers must be a range with step 1")
-        from .pull import run
-
         return run(self, keys, layers, layer_step or 0, int(getattr(lease, "number", lease) or 0))
 
     def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
