@@ -47,6 +47,9 @@ extension DiskLog {
             if let file, case .valid(let header) = header, header.id == id {
                 let segment = Segment(id: id, path: path, salt: header.salt, file: file.take(), device: device)
                 result.add(segment, size: file.size)
+            } else if let file, file.size < SegmentHeader.bytes {
+                // The start of a segment that never got its header; nothing can be in it.
+                result.remove(path, size: file.size)
             } else {
                 result.setAside(path, bytes: file?.size ?? 0)
             }
@@ -133,9 +136,13 @@ extension RecoveredLog {
             return setAside(segment.path, bytes: size)
         }
         if torn { skipped += 1 }
-        do { try log.device.unlink(segment.path) } catch {
+        remove(segment.path, size: size)
+    }
+
+    fileprivate mutating func remove(_ path: String, size: Int) {
+        do { try log.device.unlink(path) } catch {
             log.ioErrors += 1
-            log.setAside.append((segment.path, size))
+            log.setAside.append((path, size))
         }
     }
 
