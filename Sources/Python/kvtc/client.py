@@ -43,7 +43,8 @@ class Client:
         except BaseException:
             self.connection.close()
             raise
-        self.connection.limit(self.server.max_in_flight)
+        # One less than allowed: a reply is here a moment before the daemon has counted its request as answered.
+        self.connection.limit(self.server.max_in_flight - 1)
         self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
         self._arena: Arena | None = None
         self._arena_lock = threading.Lock()
