@@ -1,6 +1,7 @@
 """The real daemon for tests: one of its own for every test that asks, in a directory of its own."""
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -55,7 +56,6 @@ class Daemon:
             with open(self.log, "ab") as log:
                 environment = os.environ | {"NOTIFY_SOCKET": address}
                 self.process = subprocess.Popen([self.program, "--config", str(config)], stdout=log, stderr=log, env=environment)
-            # Its end is told from a slow start by a pid descriptor closing in, not by polling.
             ready = self._wait_ready(notify)
             os.unlink(address)
         if not ready:
@@ -63,8 +63,7 @@ class Daemon:
         return self
 
     def _wait_ready(self, notify):
-        import select
-
+        # The process descriptor tells a daemon that gave up from one that is slow.
         descriptor = os.pidfd_open(self.process.pid)
         try:
             while True:

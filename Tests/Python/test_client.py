@@ -1,5 +1,6 @@
 """The client against a scripted server: batching, pipelining, timeouts, and a server that misbehaves."""
 
+import gc
 import os
 import threading
 
@@ -195,6 +196,15 @@ def test_a_part_outside_its_region_is_refused(server, part):
         session = client.open_session("chat", page_tokens=TOKENS)
         with pytest.raises(kvtc.KvtcError, match="outside the region|answered for page"):
             session.fetch([bytes(32)])
+
+
+def test_a_forgotten_client_hangs_up(server):
+    client = kvtc.connect(server.path)
+    reader = client.connection._reader
+    del client
+    gc.collect()
+    reader.join(10)
+    assert not reader.is_alive()
 
 
 def test_not_usable_after_fork(server):

@@ -141,6 +141,12 @@ class Client:
         """Ends the connection and with it this client's sessions and leases. Pages stay with the daemon."""
         self.connection.close()
 
+    def __del__(self) -> None:
+        # The reader thread holds the connection, not the client, so that a forgotten client still hangs up.
+        connection = getattr(self, "connection", None)
+        if connection is not None:
+            connection.close()
+
     def __enter__(self) -> Client:
         return self
 
