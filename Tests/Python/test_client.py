@@ -214,6 +214,8 @@ def test_not_usable_after_fork(server):
             try:
                 client.ping()
             except kvtc.ConnectionLost:
+                client.close()
                 os._exit(0)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.status(), "what the child does with its copy leaves the parent's connection alone"

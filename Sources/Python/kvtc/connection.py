@@ -135,10 +135,12 @@ class Connection:
 
     def close(self) -> None:
         """Ends the connection; requests under way fail with ``ConnectionLost``."""
-        self._fail(ConnectionLost("the connection was closed"))
-        self._socket_shutdown()
-        if self._reader is not threading.current_thread() and os.getpid() == self._process:
-            self._reader.join(5)
+        if os.getpid() == self._process:
+            self._fail(ConnectionLost("the connection was closed"))
+            self._socket_shutdown()
+            if self._reader is not threading.current_thread():
+                self._reader.join(5)
+        # After a fork only the child's own descriptor: shutting down would end the parent's connection.
         self._socket.close()
 
     def _socket_shutdown(self) -> None:
