@@ -3,7 +3,8 @@ public struct CalibrationError: Error, Hashable, Sendable, CustomStringConvertib
     /// For people.
     public let description: String
 
-    init(_ description: String) { self.description = description }
+    /// An error with this message.
+    public init(_ description: String) { self.description = description }
 }
 
 /// How far a long run is.

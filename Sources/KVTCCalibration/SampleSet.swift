@@ -98,6 +98,36 @@ public final class SampleSet {
         }
     }
 
+    /// Position of a token.
+    public func position(of token: Int) -> Int {
+        var start = 0
+        for shard in shards {
+            if token - start < shard.positions.count { return Int(shard.positions[token - start]) }
+            start += shard.positions.count
+        }
+        preconditionFailure("token \(token) of \(tokens)")
+    }
+
+    /// The tokens of a range as the engine caches them, rows in canonical order. F16 samples only.
+    public func cached(_ range: Range<Int>) -> [UInt8] {
+        let width = geometry.rowElements
+        var result = [UInt8](repeating: 0, count: range.count * width * 2)
+        var start = 0
+        for shard in shards {
+            for token in range.clamped(to: start..<start + shard.positions.count) {
+                for (index, tensor) in geometry.tensors.enumerated() {
+                    let from = shard.tensors[index].offset + (token - start) * tensor.width * 2
+                    let to = ((token - range.lowerBound) * width + geometry.offsets[index]) * 2
+                    shard.data.withUnsafeBytes { bytes in
+                        result.replaceSubrange(to..<to + tensor.width * 2, with: bytes[from..<from + tensor.width * 2])
+                    }
+                }
+            }
+            start += shard.positions.count
+        }
+        return result
+    }
+
     private static func geometry(of file: Safetensors) throws -> Geometry {
         let style = file.metadata["rope_style"] ?? "none"
         var tensors: [TensorGeometry] = []

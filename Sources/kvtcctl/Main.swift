@@ -28,6 +28,7 @@ struct Kvtcctl: ParsableCommand {
             DropCommand.self,
             ProfileCommand.self,
             CalibrateCommand.self,
+            BenchCommand.self,
             PingCommand.self,
         ])
 }
