@@ -1,0 +1,194 @@
+import KVTCProtocol
+import KVTCSystem
+import Synchronization
+
+/// Why a request has no proper answer.
+enum RouterError: Error {
+    /// It is answered with an error.
+    case refused(WireError)
+    /// The client is gone.
+    case connection(ConnectionError)
+}
+
+/// What users hold across their connections.
+final class Quota: Sendable {
+    private let arenaBytes = Mutex<[UInt32: Int]>([:])
+
+    /// Charges arena memory to a user; false when that would be more than `limit`.
+    func takeArena(_ bytes: Int, user: UInt32, limit: Int) -> Bool {
+        arenaBytes.withLock { held in
+            guard held[user, default: 0] <= limit - bytes else { return false }
+            held[user, default: 0] += bytes
+            return true
+        }
+    }
+
+    func returnArena(_ bytes: Int, user: UInt32) {
+        arenaBytes.withLock { held in
+            held[user, default: 0] -= bytes
+            if held[user] == 0 { held[user] = nil }
+        }
+    }
+}
+
+/// Turns the frames of one connection into calls of the engine. Used by one thread.
+struct RequestRouter {
+    typealias Send = (_ status: UInt32, _ body: ArraySlice<UInt8>, _ descriptor: Int32?) throws(ConnectionError) -> Void
+
+    private let engine: Engine
+    private let quota: Quota
+    private let caller: Caller
+    private var arenas: [UInt32: Arena] = [:]
+    private var lastArena: UInt32 = 0
+    private var hasGreeted = false
+
+    init(engine: Engine, quota: Quota, connection: UInt64, tenant: UInt32) {
+        self.engine = engine
+        self.quota = quota
+        caller = Caller(tenant: tenant, connection: connection)
+    }
+
+    /// Gives back what the connection held.
+    mutating func end() {
+        for arena in arenas.values { quota.returnArena(arena.byteCount, user: caller.tenant) }
+        arenas = [:]
+    }
+
+    /// Answers one request.
+    mutating func answer(_ item: ClientConnection.Item, _ send: Send) throws(RouterError) {
+        let opcode: Opcode
+        let body: [UInt8]?
+        do throws(WireError) {
+            opcode = try admit(item.header)
+            body = opcode == .pull || opcode == .arena ? nil : try simple(opcode, item.body)
+        } catch { throw .refused(error) }
+        if let body {
+            try deliver(send, 0, body[...])
+        } else if opcode == .pull {
+            try pull(item.body, send)
+        } else {
+            try arena(item.body, send)
+        }
+    }
+
+    private func admit(_ header: FrameHeader) throws(WireError) -> Opcode {
+        guard let opcode = Opcode(rawValue: header.opcode) else {
+            throw WireError(.unknownOpcode, field: "opcode", "\(header.opcode)")
+        }
+        guard hasGreeted || opcode == .hello else {
+            throw WireError(.helloRequired, field: "opcode", "\(opcode) before HELLO")
+        }
+        guard header.status == 0 else { throw WireError(.invalidField, field: "flags", "\(header.status) is not 0") }
+        guard !engine.isStopping || [.hello, .status, .ping].contains(opcode) else {
+            throw WireError(.shuttingDown, "the daemon is stopping")
+        }
+        return opcode
+    }
+
+    private func deliver(
+        _ send: Send, _ status: UInt32, _ body: ArraySlice<UInt8>, _ descriptor: Int32? = nil
+    ) throws(RouterError) {
+        do throws(ConnectionError) { try send(status, body, descriptor) } catch { throw .connection(error) }
+    }
+
+    private mutating func simple(_ opcode: Opcode, _ body: [UInt8]) throws(WireError) -> [UInt8] {
+        switch opcode {
+        case .hello: try hello(HelloRequest(body: body)).encodedBody
+        case .openSession: try engine.openSession(OpenSessionRequest(body: body), caller).encodedBody
+        case .setPolicy: try engine.setPolicy(SetPolicyRequest(body: body), caller).encodedBody
+        case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
+        case .closeSession: try engine.closeSession(CloseSessionRequest(body: body), caller).encodedBody
+        case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
+        case .push: try push(PushRequest(body: body)).encodedBody
+        case .release: try engine.release(ReleaseRequest(body: body), caller).encodedBody
+        case .prefetch: try engine.prefetch(PrefetchRequest(body: body), caller).encodedBody
+        case .touch: try engine.touch(TouchRequest(body: body), caller).encodedBody
+        case .drop: try engine.drop(DropRequest(body: body), caller).encodedBody
+        case .status: try status(StatusRequest(body: body)).encodedBody
+        case .flush: try engine.flush(FlushRequest(body: body), caller).encodedBody
+        case .profile: try engine.profile(ProfileRequest(body: body), caller).encodedBody
+        case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
+        case .arena, .pull: throw WireError(.internalError, "\(opcode) is answered elsewhere")
+        }
+    }
+
+    private mutating func hello(_ request: HelloRequest) throws(WireError) -> HelloReply {
+        guard !hasGreeted else { throw WireError(.invalidField, field: "opcode", "HELLO was said already") }
+        guard request.minVersion <= Wire.version, request.maxVersion >= Wire.version else {
+            throw WireError(
+                .badVersion, field: "minVersion",
+                "\(request.minVersion) to \(request.maxVersion) leaves out \(Wire.version), the only one spoken here")
+        }
+        hasGreeted = true
+        let limits = engine.configuration.limits
+        return HelloReply(
+            version: Wire.version, features: request.features & (Wire.featureArenas | Wire.featureStreaming),
+            instance: engine.instance, maxBody: UInt32(limits.bodyBytes), maxInFlight: UInt32(limits.inFlight),
+            maxArena: UInt64(limits.arenaBytes), server: "kvtcd \(Daemon.version)")
+    }
+
+    private func status(_: StatusRequest) -> JSONReply { engine.status(caller) }
+
+    private func push(_ request: PushRequest) throws(WireError) -> PushReply {
+        try engine.push(request, arena: try arena(request.arena), caller)
+    }
+
+    private func arena(_ number: UInt32) throws(WireError) -> Arena? {
+        guard number != Wire.none else { return nil }
+        guard let arena = arenas[number] else {
+            throw WireError(.unknownArena, field: "arena", "this connection has no arena \(number)")
+        }
+        return arena
+    }
+
+    private mutating func arena(_ body: [UInt8], _ send: Send) throws(RouterError) {
+        let made: (number: UInt32, memory: Arena)
+        do throws(WireError) { made = try makeArena(ArenaRequest(body: body)) } catch { throw .refused(error) }
+        let reply = ArenaReply(arena: made.number, bytes: UInt64(made.memory.byteCount)).encodedBody
+        try deliver(send, 0, reply[...], made.memory.rawDescriptor)
+    }
+
+    private func pull(_ body: [UInt8], _ send: Send) throws(RouterError) {
+        let request: PullRequest
+        let memory: Arena?
+        do throws(WireError) {
+            request = try PullRequest(body: body)
+            memory = try arena(request.arena)
+        } catch { throw .refused(error) }
+        let reply: PullReply
+        do throws(PullFailure<ConnectionError>) {
+            reply = try engine.pull(request, arena: memory, caller) { (part) throws(ConnectionError) in
+                try send(Wire.more, part.encodedBody[...], nil)
+            }
+        } catch {
+            switch error {
+            case .refused(let fault): throw .refused(fault)
+            case .notDelivered(let lost): throw .connection(lost)
+            }
+        }
+        try deliver(send, 0, reply.encodedBody[...])
+    }
+
+    private mutating func makeArena(_ request: ArenaRequest) throws(WireError) -> (UInt32, Arena) {
+        let limits = engine.configuration.limits
+        guard (1...UInt64(limits.arenaBytes)).contains(request.bytes) else {
+            throw WireError(
+                .limitExceeded, field: "bytes", "\(request.bytes) is not between 1 and \(limits.arenaBytes)")
+        }
+        // Whole pages of memory, so that the client may map all of it.
+        let bytes = (Int(request.bytes) + 4095) & ~4095
+        guard quota.takeArena(bytes, user: caller.tenant, limit: limits.arenaBytesPerUser) else {
+            throw WireError(
+                .limitExceeded, field: "bytes", "the arenas of one user hold at most \(limits.arenaBytesPerUser) bytes")
+        }
+        do throws(SystemError) {
+            let arena = try Arena(byteCount: bytes)
+            repeat { lastArena = lastArena &+ 1 } while lastArena == Wire.none || arenas[lastArena] != nil
+            arenas[lastArena] = arena
+            return (lastArena, arena)
+        } catch {
+            quota.returnArena(bytes, user: caller.tenant)
+            throw WireError(.limitExceeded, field: "bytes", "\(error)")
+        }
+    }
+}
