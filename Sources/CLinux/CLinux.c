@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -145,3 +146,23 @@ int clinux_processors(void) {
 }
 
 void clinux_name_thread(unsigned long thread, const char *name) { pthread_setname_np((pthread_t)thread, name); }
+
+static void termination_signals(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+}
+
+void clinux_block_termination(void) {
+    sigset_t set;
+    termination_signals(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+int clinux_wait_termination(int64_t milliseconds) {
+    sigset_t set;
+    termination_signals(&set);
+    struct timespec limit = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    int number = sigtimedwait(&set, NULL, &limit);
+    return number < 0 ? -errno : number;
+}

@@ -2,6 +2,9 @@ import TOMLKit
 
 /// Reads a configuration from TOML: unknown keys, wrong types and values out of range are errors with their place.
 public enum ConfigurationFile {
+    /// The names of log levels, from chatty to quiet.
+    public static let levels = ConfigurationSetting.levels
+
     /// Applies the text to a configuration. `file` is only for error messages.
     public static func apply(
         _ text: String, file: String, to configuration: inout DaemonConfiguration

@@ -67,7 +67,8 @@ public final class DaemonServer: Sendable {
             "serving",
             metadata: [
                 "socket": "\(listeners.first?.path ?? "inherited")", "ram": "\(engine.configuration.ramBudget)",
-                "disk": "\(engine.configuration.diskBudget)", "directory": "\(engine.configuration.directory ?? "none")",
+                "disk": "\(engine.configuration.diskBudget)",
+                "directory": "\(engine.configuration.directory ?? "none")",
             ])
     }
 

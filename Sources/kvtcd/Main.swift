@@ -1,4 +1,91 @@
 import ArgumentParser
+import Foundation
+import KVTCDaemon
+import KVTCSystem
+import Logging
 
 @main
-struct Main: ParsableCommand {}
+struct Main: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kvtcd",
+        abstract: "Keeps the KV caches of inference workers: compressed, in RAM and on disk.",
+        discussion: """
+            Without --config it serves with defaults. Options override the configuration file.
+            Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options, \
+            78 bad configuration.
+            """,
+        version: Daemon.version)
+
+    @Option(help: "The configuration file.") var config: String?
+    @Option(help: "Where to listen.") var socket: String?
+    @Option(help: "Where pages are kept on disk; empty for RAM only.") var directory: String?
+    @Option(help: "RAM for pages, such as 4GiB.") var ramBudget: String?
+    @Option(help: "Disk for pages, such as 100GiB; 0 for RAM only.") var diskBudget: String?
+    @Option(help: "The directory of profiles.") var profiles: String?
+    @Flag(help: "Check the configuration and exit.") var checkConfig = false
+    @Option(help: "The least severe level to log: \(ConfigurationFile.levels.joined(separator: ", ")).")
+    var logLevel: String?
+
+    func run() throws {
+        let signals = TerminationSignals()
+        let configuration: DaemonConfiguration
+        do throws(ConfigurationError) {
+            configuration = try settings()
+            if checkConfig { try configuration.validate() }
+        } catch {
+            FileHandle.standardError.write(Data("kvtcd: \(error)\n".utf8))
+            throw ExitCode(78)
+        }
+        guard !checkConfig else { return print("configuration is good") }
+        let isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
+        let level = Logger.Level(rawValue: configuration.logLevel) ?? .info
+        let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: level, isJournal: isJournal) }
+        let notifier = Notifier()
+        let server: DaemonServer
+        do {
+            server = try DaemonServer(configuration: configuration, inherited: ListenSockets.take(), log: log)
+            try server.start()
+        } catch {
+            log.critical("cannot start", metadata: ["error": "\(error)"])
+            throw error is ConfigurationError ? ExitCode(78) : ExitCode.failure
+        }
+        notifier.ready(status: server.summary())
+        // Three signs of life in the time that the service manager allows for one.
+        let interval = min(10_000, Int((notifier.watchdogMicroseconds ?? 30_000_000) / 3000))
+        while signals.wait(milliseconds: max(interval, 1)) == nil {
+            server.maintain()
+            notifier.status(server.summary())
+            notifier.watchdog()
+        }
+        if !server.stop(notifier: notifier) { throw ExitCode.failure }
+    }
+
+    private func settings() throws(ConfigurationError) -> DaemonConfiguration {
+        var settings = DaemonConfiguration(environment: ProcessInfo.processInfo.environment)
+        if let config {
+            guard let data = FileManager.default.contents(atPath: config) else {
+                throw ConfigurationError(key: "", "cannot read \(config)")
+            }
+            try ConfigurationFile.apply(String(decoding: data, as: UTF8.self), file: config, to: &settings)
+        }
+        if let socket { settings.socketPath = socket }
+        if let directory { settings.directory = directory.isEmpty ? nil : directory }
+        if let profiles { settings.profileDirectory = profiles }
+        if let ramBudget { settings.ramBudget = try size(ramBudget, "--ram-budget") }
+        if let diskBudget { settings.diskBudget = try size(diskBudget, "--disk-budget") }
+        if let logLevel {
+            guard ConfigurationFile.levels.contains(logLevel) else {
+                throw ConfigurationError(key: "--log-level", "\(logLevel) is not a level")
+            }
+            settings.logLevel = logLevel
+        }
+        return settings
+    }
+
+    private func size(_ text: String, _ option: String) throws(ConfigurationError) -> Int {
+        guard let bytes = ByteSize.parse(text) else {
+            throw ConfigurationError(key: option, "\(text) is not a size such as 4GiB")
+        }
+        return bytes
+    }
+}

@@ -33,3 +33,7 @@ int clinux_is_sealed_arena(int fd);
 int clinux_processors(void);
 /// Names a thread (15 bytes at most) for debuggers and top.
 void clinux_name_thread(unsigned long thread, const char *name);
+/// Blocks SIGTERM and SIGINT for this thread and those it starts.
+void clinux_block_termination(void);
+/// Waits for SIGTERM or SIGINT; the number, or -EAGAIN after `milliseconds`.
+int clinux_wait_termination(int64_t milliseconds);
