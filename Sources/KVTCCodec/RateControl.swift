@@ -1,13 +1,29 @@
 import CKernels
 
+/// What one page's coded rows may cost.
+struct Budget {
+    var quality: Quality
+    /// Bytes of the block beside the coded section and the protected rows.
+    var overhead: Int
+    /// Raw bytes of the coded rows.
+    var rawBytes: Int
+
+    /// Whether a coded section is on the far side of what is asked: small enough for a ratio, or beyond a distortion bound.
+    func isCoarse(bytes: Int, distortion: Double) -> Bool {
+        switch quality {
+        case .ratio(let ratio): Double(bytes + overhead) * Double(ratio) <= Double(rawBytes)
+        case .distortion(let bound): distortion > Double(bound)
+        }
+    }
+
+    /// Of two neighbours on either side of the boundary, the one that keeps the promise: the coarse one for a ratio.
+    func choose<T>(fine: T, coarse: T) -> T { if case .ratio = quality { coarse } else { fine } }
+}
+
 /// Finds the quantiser step for one page: the finest whose block fits a ratio, or the coarsest within a distortion bound.
 struct RateControl {
-    let coder: TransformCoder
-    let quality: Quality
-    /// Bytes of the block beside the coded section and the protected rows.
-    let overhead: Int
-    /// Raw bytes of the coded rows.
-    let rawBytes: Int
+    let profile: Profile
+    let budget: Budget
 
     /// A step with what it costs.
     struct Plan {
@@ -41,22 +57,15 @@ struct RateControl {
             let middle = plan((coarse.stepIndex + fine.stepIndex) / 2, coefficients)
             if isCoarse(middle) { coarse = middle } else { fine = middle }
         }
-        if case .ratio = quality { return coarse }
-        return fine
+        return budget.choose(fine: fine, coarse: coarse)
     }
 
-    /// Whether the step is on the far side of the boundary looked for: small enough, or beyond the distortion bound.
-    private func isCoarse(_ plan: Plan) -> Bool {
-        switch quality {
-        case .ratio(let ratio): Double(plan.bytes + overhead) * Double(ratio) <= Double(rawBytes)
-        case .distortion(let bound): plan.distortion > Double(bound)
-        }
-    }
+    private func isCoarse(_ plan: Plan) -> Bool { budget.isCoarse(bytes: plan.bytes, distortion: plan.distortion) }
 
     private func predictedStep() -> Int {
-        let table = coder.profile.metadata.expectations
+        let table = profile.metadata.expectations
         let match =
-            switch quality {
+            switch budget.quality {
             case .ratio(let ratio): table.first { $0.ratio >= Double(ratio) } ?? table.last
             case .distortion(let bound): table.last { $0.distortion <= Double(bound) } ?? table.first
             }
@@ -65,7 +74,6 @@ struct RateControl {
 
     /// Quantises at one step and counts exactly what it costs.
     func plan(_ stepIndex: Int, _ coefficients: Coefficients) -> Plan {
-        let profile = coder.profile
         let rows = coefficients.rows
         let step = TransformCoder.step(stepIndex)
         var plan = Plan(

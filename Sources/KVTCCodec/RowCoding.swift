@@ -33,11 +33,9 @@ extension PageCodec {
         switch header.mode {
         case .quant8, .quant4:
             return quantiseRows(page, header: &header, rows: protected.complement)
-        case .transform:
+        case .transform, .kvtc:
             return transformRows(
                 page, header: &header, protected: &protected, quality: quality, profile: try needProfile())
-        case .kvtc:
-            throw .unsupported("mode kvtc")
         case .raw, .lossless:
             return nil
         }
@@ -49,10 +47,8 @@ extension PageCodec {
     ) throws(CodecError) -> [UInt8] {
         switch header.mode {
         case .quant8, .quant4: return try dequantiseRows(section, header: header)
-        case .transform:
+        case .transform, .kvtc:
             return try inverseTransformRows(section, header: header, layers: layers, profile: try needProfile())
-        case .kvtc:
-            throw .unsupported("mode kvtc")
         case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
         }
     }
@@ -65,22 +61,30 @@ extension PageCodec {
     private func transformRows(
         _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, profile: Profile
     ) -> [UInt8]? {
-        let coder = TransformCoder(profile: profile, kernels: kernels)
+        let transform = RowTransform(profile: profile, kernels: kernels)
         while protected.count < header.tokens {
             let rows = protected.complement
-            let weighted = coder.weightedRows(
+            let weighted = transform.weightedRows(
                 page, element: header.element, firstPosition: header.firstPosition, rows: rows)
-            let bitmap = protected.isEmpty ? 0 : RowSet.bitmapBytes(header.tokens)
-            let control = RateControl(
-                coder: coder, quality: quality, overhead: BlockHeader.size + bitmap,
+            let coefficients = Coefficients(profile: profile, weighted: weighted, rows: rows.count)
+            let budget = Budget(
+                quality: quality,
+                overhead: BlockHeader.size + (protected.isEmpty ? 0 : RowSet.bitmapBytes(header.tokens)),
                 rawBytes: rows.count * geometry.rowElements * header.element.bytes)
-            let plan = control.search(Coefficients(profile: profile, weighted: weighted, rows: rows.count))
+            header.profile = profile.id
+            if header.mode == .kvtc {
+                let result = KVTCCoder(profile: profile, kernels: kernels).encode(coefficients, budget: budget)
+                header.step = result.step
+                header.distortion = Float(result.distortion)
+                return result.section
+            }
+            let coder = TransformCoder(profile: profile, kernels: kernels)
+            let plan = RateControl(profile: profile, budget: budget).search(coefficients)
             let wild = coder.wildRows(plan.codes, rows: rows.count)
             guard wild.isEmpty else {
                 for index in wild { protected.insert(rows[index]) }
                 continue
             }
-            header.profile = profile.id
             header.step = TransformCoder.step(plan.stepIndex)
             header.distortion = Float(plan.distortion)
             return coder.assemble(
@@ -92,15 +96,20 @@ extension PageCodec {
     private func inverseTransformRows(
         _ section: UnsafeRawBufferPointer, header: BlockHeader, layers: Range<Int>, profile: Profile
     ) throws(CodecError) -> [UInt8] {
-        let coder = TransformCoder(profile: profile, kernels: kernels)
+        let transform = RowTransform(profile: profile, kernels: kernels)
         let rows = header.protected.complement
-        let spans = geometry.tensorIndices(layers: layers).map {
-            geometry.offsets[$0]..<geometry.offsets[$0] + geometry.tensors[$0].width
-        }
-        var values = try coder.decode(section, rows: rows.count, step: header.step, spans: spans)
+        let spans = transform.spans(layers: layers)
+        var values =
+            if header.mode == .kvtc {
+                try KVTCCoder(profile: profile, kernels: kernels)
+                    .decode(section, rows: rows.count, step: header.step, spans: spans)
+            } else {
+                try TransformCoder(profile: profile, kernels: kernels)
+                    .decode(section, rows: rows.count, step: header.step, spans: spans)
+            }
         var page = [UInt8](repeating: 0, count: header.rawBytes)
         values.withUnsafeMutableBufferPointer {
-            coder.finish($0.baseAddress!, header: header, rows: rows, page: &page)
+            transform.finish($0.baseAddress!, header: header, rows: rows, page: &page)
         }
         return page
     }

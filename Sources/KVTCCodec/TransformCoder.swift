@@ -30,45 +30,6 @@ struct TransformCoder {
         var bytes: Int { zip(ranks, options).reduce(0) { $0 + 4 + $1.1.count } }
     }
 
-    /// Weighted, centred rows before rotation: [rows][rowElements].
-    func weightedRows(_ page: [UInt8], element: ElementType, firstPosition: Int, rows: [Int]) -> [Float] {
-        let width = profile.geometry.rowElements
-        let rowBytes = width * element.bytes
-        return [Float](unsafeUninitializedCapacity: rows.count * width) { buffer, count in
-            for (index, row) in rows.enumerated() {
-                let target = buffer.baseAddress! + index * width
-                page.withUnsafeBytes { kernels.toFloat(element, $0.baseAddress! + row * rowBytes, target, width) }
-                profile.rotation.apply(target, position: firstPosition + row, direction: -1)
-                profile.mean.withUnsafeBufferPointer { mean in
-                    profile.weight.withUnsafeBufferPointer { weight in
-                        for column in 0..<width { target[column] = (target[column] - mean[column]) * weight[column] }
-                    }
-                }
-            }
-            count = rows.count * width
-        }
-    }
-
-    /// Puts rows back: weight and mean undone, rotated, in the block's element type. Only columns of `spans` are meaningful.
-    func finish(
-        _ values: UnsafeMutablePointer<Float>, header: BlockHeader, rows: [Int], page: inout [UInt8]
-    ) {
-        let width = profile.geometry.rowElements
-        let rowBytes = width * header.element.bytes
-        for (index, row) in rows.enumerated() {
-            let target = values + index * width
-            profile.mean.withUnsafeBufferPointer { mean in
-                profile.inverseWeight.withUnsafeBufferPointer { inverse in
-                    for column in 0..<width { target[column] = target[column] * inverse[column] + mean[column] }
-                }
-            }
-            profile.rotation.apply(target, position: header.firstPosition + row, direction: 1)
-            page.withUnsafeMutableBytes {
-                _ = kernels.fromFloat(header.element, target, $0.baseAddress! + row * rowBytes, width)
-            }
-        }
-    }
-
     /// Rows, by index, with a code at the limit or with codes whose sum the decoder's integers can't take.
     func wildRows(_ codes: [[Int16]], rows: Int) -> [Int] {
         var sums = [Int](repeating: 0, count: rows)

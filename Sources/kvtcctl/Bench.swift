@@ -17,7 +17,7 @@ struct BenchCommand: ParsableCommand {
               kvtcctl bench --samples held-out.safetensors --profile model.kvtc.safetensors --ratio 16 --ratio 45
             """)
 
-    @Option(help: "A profile; adds the transform mode.", completion: .file(extensions: ["safetensors"]))
+    @Option(help: "A profile; adds the modes that need one.", completion: .file(extensions: ["safetensors"]))
     var profile: String?
 
     @Option(help: "Samples to code.", completion: .file(extensions: ["safetensors"]))
@@ -53,11 +53,10 @@ struct BenchCommand: ParsableCommand {
                 try measure(codec, data, positions, "\($0)", $0, .ratio(1))
             }
             if profile != nil {
-                for ratio in ratio {
+                for (mode, ratio) in ratio.flatMap({ [(CodecMode.transform, $0), (.kvtc, $0)] }) {
                     lines.append(
                         try measure(
-                            codec, data, positions, "transform \(Text.decimal(Double(ratio), 0))×", .transform,
-                            .ratio(ratio)))
+                            codec, data, positions, "\(mode) \(Text.decimal(Double(ratio), 0))×", mode, .ratio(ratio)))
                 }
             }
             if json {
