@@ -110,8 +110,7 @@ def _first_worker(client: Client, worker: LlamaWorker, profile: str, options: ar
             with llama_cpp.open_session(client, worker, "demo-lossless") as lossless:
                 llama_cpp.offload(lossless, worker, tokens)
             _until(client, "coding pages", _all_coded)
-            if set(session.lookup(keys[0]).residence) == {Residence.DISK}:
-                pushed.evicted = True
+        pushed.evicted = set(session.lookup(keys[0]).residence) == {Residence.DISK}
     return pushed
 
 
