@@ -77,6 +77,8 @@ def _capacity(session: Session, layers: range | None, step: int) -> tuple[int, i
     if geometry.tensors and layers is not None:
         capacity = session.layout.page_bytes(geometry, session.page_tokens, layers)
     if session.client.arena() is None and step == 0 and capacity > session.client.server.max_body - _SPARE:
+        if not geometry.tensors:
+            raise KvtcError(f"a page of {capacity} bytes does not fit in one message", advice="connect with an arena")
         step = 1
     return capacity, step
 

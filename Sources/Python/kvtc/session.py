@@ -174,14 +174,21 @@ class Session:
     def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
         """Whole pages as bytes of their own; None for those that are not to be had."""
         found: list[bytearray | None] = [None] * len(keys)
-        bad: set[int] = set()
         for part in self.pull(keys, lease=lease):
-            if part.outcome != PullOutcome.HIT:
-                bad.add(part.index)
-                continue
-            whole = found[part.index]
-            found[part.index] = bytearray(part.data) if whole is None else whole + part.data
-        return [None if page is None or index in bad else bytes(page) for index, page in enumerate(found)]
+            if part.outcome == PullOutcome.HIT:
+                found[part.index] = self._assemble(found[part.index], part)
+        return [None if page is None else bytes(page) for page in found]
+
+    def _assemble(self, page: bytearray | None, part: Part) -> bytearray:
+        """The page so far with the part in its place: a page too large for a message comes layer by layer."""
+        if not self.geometry.tensors or len(part.layers) >= self.geometry.layers:
+            return bytearray(part.data)
+        tokens = len(part.data) // self.layout.page_bytes(self.geometry, 1, part.layers)
+        page = bytearray(tokens * self.token_bytes) if page is None else page
+        whole = self.layout.views(self.geometry, tokens, page)
+        for name, view in self.layout.views(self.geometry, tokens, part.data, part.layers).items():
+            whole[name][...] = view
+        return page
 
     def prefetch(self, keys: Sequence[bytes]) -> int:
         """Asks for pages on disk to be brought to RAM; returns how many were queued."""
