@@ -134,7 +134,8 @@ extension StoreIndex {
 
     mutating func release(_ id: UInt64) -> Bool {
         guard let lease = leases.removeValue(forKey: id) else { return false }
-        for (key, entry) in lease.entries {
+        // In the order of use, which is the order in which they go back to the list of their priority.
+        for (key, entry) in lease.entries.sorted(by: { $0.value.lastUse < $1.value.lastUse }) {
             if pages[key] === entry { mutate(entry) { $0.leases -= 1 } } else { entry.leases -= 1 }
         }
         return true

@@ -8,13 +8,23 @@ func key(_ n: Int, tenant: UInt32 = 7) -> StoreKey {
     return StoreKey(tenant: tenant, page: (0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) })!
 }
 
+/// The bytes of a page. A type of its own so that a failed expectation prints a line and not the bytes.
+struct PageBytes: Equatable, CustomStringConvertible {
+    var array: [UInt8]
+
+    var description: String {
+        let sum = array.withUnsafeBytes { checksum($0) }
+        return "\(array.count) bytes, checksum \(String(sum, radix: 16))"
+    }
+}
+
 /// Page bytes that belong to a seed, so that wrong bytes are noticed.
-func page(_ seed: Int, bytes: Int) -> [UInt8] {
+func page(_ seed: Int, bytes: Int) -> PageBytes {
     var generator = SeededGenerator(seed: UInt64(truncatingIfNeeded: seed) &* 0x1F3D)
     var result: [UInt8] = []
     result.reserveCapacity(bytes + 8)
     while result.count < bytes { withUnsafeBytes(of: generator.next()) { result += $0 } }
-    return Array(result[..<bytes])
+    return PageBytes(array: Array(result[..<bytes]))
 }
 
 /// Time that moves only when told to.
@@ -49,11 +59,38 @@ extension StoreConfiguration {
     }
 }
 
+extension StoreConfiguration {
+    /// A small store on a disk in memory. The salts count up, so that files are the same every time.
+    static func memory(
+        _ device: MemoryDevice, ram: Int = 16 << 10, disk: Int = 64 << 10, segment: Int = 8 << 10,
+        clock: TestClock = TestClock()
+    ) -> StoreConfiguration {
+        var configuration = small("/store", ram: ram, disk: disk, segment: segment, clock: clock)
+        configuration.device = device
+        let salts = Mutex(UInt64(0x5A17_0000))
+        configuration.salt = {
+            salts.withLock { salt in
+                salt += 1
+                return salt
+            }
+        }
+        return configuration
+    }
+}
+
 extension Store {
     /// The page's bytes; nil on a miss or a corrupt page.
-    func bytes(_ key: StoreKey) -> [UInt8]? {
-        if case .hit(let bytes) = read(key, { Array($0) }) { return bytes }
+    func bytes(_ key: StoreKey) -> PageBytes? {
+        if case .hit(let bytes) = read(key, { PageBytes(array: Array($0)) }) { return bytes }
         return nil
+    }
+
+    func put(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> PutOutcome {
+        put(key, bytes: bytes.array, attributes: attributes)
+    }
+
+    func replace(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> Bool {
+        replace(key, bytes: bytes.array, attributes: attributes)
     }
 
     /// The outcome of a read without its bytes.

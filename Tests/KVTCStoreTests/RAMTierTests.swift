@@ -55,7 +55,7 @@ import Testing
         let store = try Store.open(.small())
         #expect(store.maxPageBytes == 16 << 10)
         #expect(store.put(key(1), bytes: page(1, bytes: (16 << 10) + 1), attributes: PageAttributes()) == .tooLarge)
-        #expect(store.put(key(1), bytes: [], attributes: PageAttributes()) == .tooLarge)
+        #expect(store.put(key(1), bytes: page(1, bytes: 0), attributes: PageAttributes()) == .tooLarge)
         #expect(store.put(key(1), bytes: page(1, bytes: 16 << 10), attributes: PageAttributes()) == .stored)
     }
 
@@ -87,7 +87,7 @@ import Testing
         let seen = store.read(key(1)) { bytes in
             store.remove(key(1))
             for n in 2..<20 { _ = store.put(key(n), bytes: page(n, bytes: 4 << 10), attributes: PageAttributes()) }
-            return Array(bytes)
+            return PageBytes(array: Array(bytes))
         }
         #expect(seen == .hit(page(1, bytes: 8 << 10)))
         #expect(store.statistics.ramUsed <= 16 << 10)

@@ -1,0 +1,237 @@
+import Foundation
+import KVTCStore
+import Synchronization
+import TestSupport
+
+/// What a call is made to do wrong.
+enum Fault: Sendable {
+    /// Fail with this errno without any effect.
+    case error(Int32)
+    /// Transfer half of the bytes (writes only) and fail the rest with this errno.
+    case partial(Int32)
+    /// Transfer half of the bytes and report that.
+    case short
+}
+
+/// A disk in memory that can fail at any call and lose power. What was written is lost at a power cut, sector by sector
+/// and at random, unless it was synced; a failed sync loses it silently, as Linux does.
+final class MemoryDevice: StorageDevice {
+    private final class File {
+        var current: [UInt8] = []
+        var durable: [UInt8] = []
+        /// Byte ranges written since the last sync that a power cut may still save.
+        var pending: [Range<Int>] = []
+        /// A sync failed: what was pending then is lost, although later syncs report success.
+        var lost = false
+    }
+
+    private struct State {
+        var files: [String: File] = [:]
+        var durableNames: [String: File] = [:]
+        var open: [Int32: (file: File, path: String)] = [:]
+        var locks: [String: Int32] = [:]
+        var next: Int32 = 3
+        var calls = 0
+    }
+
+    // The files are classes for sharing between names and handles; all are touched under this lock only.
+    private final class Guarded: @unchecked Sendable {
+        let lock = NSLock()
+        var state = State()
+        var fault: (@Sendable (Int, String) -> Fault?) = { _, _ in nil }
+    }
+
+    private let guarded = Guarded()
+
+    /// Runs under the lock, after asking for a fault.
+    private func call<T>(_ operation: String, _ path: String, _ body: (inout State, Fault?) throws(DeviceError) -> T)
+        throws(DeviceError) -> T
+    {
+        guarded.lock.lock()
+        defer { guarded.lock.unlock() }
+        let number = guarded.state.calls
+        guarded.state.calls += 1
+        let fault = guarded.fault(number, operation)
+        if case .error(let code) = fault { throw DeviceError(operation: operation, path: path, code: code) }
+        return try body(&guarded.state, fault)
+    }
+
+    private func inspect<T>(_ body: (inout State) -> T) -> T {
+        guarded.lock.lock()
+        defer { guarded.lock.unlock() }
+        return body(&guarded.state)
+    }
+
+    // MARK: Steering
+
+    /// Asked for every call with its number and name.
+    func setFault(_ fault: @escaping @Sendable (Int, String) -> Fault?) {
+        guarded.lock.lock()
+        defer { guarded.lock.unlock() }
+        guarded.fault = fault
+    }
+
+    var calls: Int { inspect { $0.calls } }
+    var totalBytes: Int { inspect { $0.files.values.reduce(0) { $0 + $1.current.count } } }
+    var names: [String] { inspect { $0.files.keys.sorted() } }
+
+    func contents(_ path: String) -> [UInt8] { inspect { $0.files[path]?.current ?? [] } }
+
+    func replaceContents(_ path: String, _ bytes: [UInt8]) {
+        inspect { state in
+            let file = File()
+            file.current = bytes
+            file.durable = bytes
+            state.files[path] = file
+            state.durableNames[path] = file
+        }
+    }
+
+    /// Flips a bit of a file in place.
+    func flip(_ path: String, at offset: Int) { inspect { $0.files[path]?.current[offset] ^= 0x10 } }
+
+    /// A copy as it would be found after the power was cut now. Of what was not synced a random part is there.
+    func afterPowerCut(seed: UInt64) -> MemoryDevice {
+        let device = MemoryDevice()
+        inspect { state in
+            var generator = SeededGenerator(seed: seed)
+            var names = state.durableNames
+            for (path, file) in state.files.sorted(by: { $0.key < $1.key })
+            where Bool.random(using: &generator) { names[path] = file }
+            for (path, file) in names.sorted(by: { $0.key < $1.key }) {
+                var bytes = file.durable
+                for range in file.pending {
+                    for sector in stride(from: range.lowerBound / 512 * 512, to: range.upperBound, by: 512)
+                    where Bool.random(using: &generator) {
+                        let part = max(sector, range.lowerBound)..<min(sector + 512, range.upperBound)
+                        let end = min(part.upperBound, file.current.count)
+                        guard part.lowerBound < end else { continue }
+                        if bytes.count < end { bytes += [UInt8](repeating: 0, count: end - bytes.count) }
+                        bytes.replaceSubrange(part.lowerBound..<end, with: file.current[part.lowerBound..<end])
+                    }
+                }
+                device.replaceContents(path, bytes)
+            }
+        }
+        return device
+    }
+
+    /// A copy as another process finds it after this one was killed: everything written, locks gone.
+    func afterKill() -> MemoryDevice {
+        let device = MemoryDevice()
+        for name in names { device.replaceContents(name, contents(name)) }
+        return device
+    }
+
+    // MARK: StorageDevice
+
+    func makeDirectory(_ path: String) throws(DeviceError) { try call("mkdir", path) { _, _ in } }
+
+    func list(_ path: String) throws(DeviceError) -> [String] {
+        try call("readdir", path) { state, _ in
+            state.files.keys.filter { $0.hasPrefix(path + "/") }.map { String($0.dropFirst(path.count + 1)) }
+        }
+    }
+
+    func open(_ path: String, create: Bool) throws(DeviceError) -> Int32 {
+        try call("open", path) { (state, _) throws(DeviceError) in
+            if create {
+                guard state.files[path] == nil else { throw DeviceError(operation: "open", path: path, code: EEXIST) }
+                state.files[path] = File()
+            }
+            guard let file = state.files[path] else {
+                throw DeviceError(operation: "open", path: path, code: ENOENT)
+            }
+            defer { state.next += 1 }
+            state.open[state.next] = (file, path)
+            return state.next
+        }
+    }
+
+    func lock(_ path: String) throws(DeviceError) -> Int32 {
+        try call("flock", path) { (state, _) throws(DeviceError) in
+            guard state.locks[path] == nil else {
+                throw DeviceError(operation: "flock", path: path, code: EWOULDBLOCK)
+            }
+            defer { state.next += 1 }
+            state.locks[path] = state.next
+            return state.next
+        }
+    }
+
+    func close(_ file: Int32) {
+        inspect { state in
+            state.open[file] = nil
+            state.locks = state.locks.filter { $0.value != file }
+        }
+    }
+
+    func size(_ file: Int32, _ path: String) throws(DeviceError) -> Int {
+        try call("fstat", path) { state, _ in state.open[file]!.file.current.count }
+    }
+
+    func pread(_ file: Int32, _ path: String, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int)
+        throws(DeviceError) -> Int
+    {
+        try call("pread", path) { state, fault in
+            let bytes = state.open[file]!.file.current
+            var count = max(0, min(buffer.count, bytes.count - offset))
+            if case .short = fault { count = min(count, (count + 1) / 2) }
+            if count > 0 { buffer.copyBytes(from: bytes[offset..<offset + count]) }
+            return count
+        }
+    }
+
+    func pwrite(_ file: Int32, _ path: String, _ bytes: UnsafeRawBufferPointer, at offset: Int)
+        throws(DeviceError) -> Int
+    {
+        try call("pwrite", path) { (state, fault) throws(DeviceError) in
+            let target = state.open[file]!.file
+            let count = fault == nil ? bytes.count : (bytes.count + 1) / 2
+            let end = offset + count
+            if target.current.count < end {
+                target.current += [UInt8](repeating: 0, count: end - target.current.count)
+            }
+            target.current.replaceSubrange(offset..<end, with: bytes[..<count])
+            target.pending.append(offset..<end)
+            if case .partial(let code) = fault { throw DeviceError(operation: "pwrite", path: path, code: code) }
+            return count
+        }
+    }
+
+    func truncate(_ file: Int32, _ path: String, to size: Int) throws(DeviceError) {
+        try call("ftruncate", path) { state, _ in
+            let target = state.open[file]!.file
+            if target.current.count > size { target.current.removeLast(target.current.count - size) }
+        }
+    }
+
+    func fdatasync(_ file: Int32, _ path: String) throws(DeviceError) {
+        guarded.lock.lock()
+        defer { guarded.lock.unlock() }
+        let target = guarded.state.open[file]!.file
+        let number = guarded.state.calls
+        guarded.state.calls += 1
+        let fault = guarded.fault(number, "fdatasync")
+        target.pending.removeAll()
+        if case .error(let code) = fault {
+            target.lost = true
+            throw DeviceError(operation: "fdatasync", path: path, code: code)
+        }
+        if !target.lost { target.durable = target.current }
+    }
+
+    func syncDirectory(_ path: String) throws(DeviceError) {
+        try call("fsync", path) { state, _ in state.durableNames = state.files }
+    }
+
+    func rename(_ path: String, to other: String) throws(DeviceError) {
+        try call("rename", path) { state, _ in
+            state.files[other] = state.files.removeValue(forKey: path)
+        }
+    }
+
+    func unlink(_ path: String) throws(DeviceError) {
+        try call("unlink", path) { state, _ in _ = state.files.removeValue(forKey: path) }
+    }
+}
