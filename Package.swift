@@ -59,7 +59,7 @@ let package = Package(
             swiftSettings: swiftFlags),
 
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
-        tests("KVTCCodecTests", ["KVTCCodec", "CKernels"]),
+        tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
         tests("KVTCStoreTests", ["KVTCStore"]),

@@ -16,6 +16,11 @@ struct Budget {
         }
     }
 
+    /// Whether a result keeps the promise of a distortion bound; a basis cut short can't keep every one.
+    func allows(distortion: Double) -> Bool {
+        if case .distortion(let bound) = quality { distortion <= Double(bound) } else { true }
+    }
+
     /// Of two neighbours on either side of the boundary, the one that keeps the promise: the coarse one for a ratio.
     func choose<T>(fine: T, coarse: T) -> T { if case .ratio = quality { coarse } else { fine } }
 }

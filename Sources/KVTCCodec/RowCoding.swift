@@ -24,8 +24,8 @@ package struct KernelTable: @unchecked Sendable {
 }
 
 extension PageCodec {
-    /// The coded section for the rows not in `protected`; nil where there are none. May protect further rows whose values
-    /// the mode can't represent.
+    /// The coded section for the rows not in `protected`; nil where there are none or where the mode can't keep the
+    /// distortion asked for. May protect further rows whose values the mode can't represent.
     func codeRows(
         _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality
     ) throws(CodecError) -> [UInt8]? {
@@ -74,12 +74,14 @@ extension PageCodec {
             header.profile = profile.id
             if header.mode == .kvtc {
                 let result = KVTCCoder(profile: profile, kernels: kernels).encode(coefficients, budget: budget)
+                guard budget.allows(distortion: result.distortion) else { return nil }
                 header.step = result.step
                 header.distortion = Float(result.distortion)
                 return result.section
             }
             let coder = TransformCoder(profile: profile, kernels: kernels)
             let plan = RateControl(profile: profile, budget: budget).search(coefficients)
+            guard budget.allows(distortion: plan.distortion) else { return nil }
             let wild = coder.wildRows(plan.codes, rows: rows.count)
             guard wild.isEmpty else {
                 for index in wild { protected.insert(rows[index]) }
