@@ -153,10 +153,19 @@ static void termination_signals(sigset_t *set) {
     sigaddset(set, SIGINT);
 }
 
+// Libraries may start threads before main (OpenBLAS does), and those do not block: without a handler, a signal that
+// arrives while nobody waits would be delivered to one of them and end the process.
+static pthread_t waiting_thread;
+static void forward_termination(int number) { pthread_kill(waiting_thread, number); }
+
 void clinux_block_termination(void) {
     sigset_t set;
     termination_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+    waiting_thread = pthread_self();
+    struct sigaction action = {.sa_handler = forward_termination, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
 }
 
 int clinux_wait_termination(int64_t milliseconds) {
