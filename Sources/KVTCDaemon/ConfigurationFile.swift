@@ -5,6 +5,9 @@ public enum ConfigurationFile {
     /// The names of log levels, from chatty to quiet.
     public static let levels = ConfigurationSetting.levels
 
+    /// All keys, dotted.
+    public static let keys: [String] = ConfigurationSetting.all.keys.sorted()
+
     /// Applies the text to a configuration. `file` is only for error messages.
     public static func apply(
         _ text: String, file: String, to configuration: inout DaemonConfiguration

@@ -101,7 +101,7 @@ extension Engine {
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
         let dropped = ledger.wait { ledger -> Int? in
             guard !keys.contains(where: ledger.isReplacing) else { return nil }
-            ledger.drop(keys)
+            ledger.drop(keys, isTruncation: true)
             return store.remove(keys)
         }
         return DropReply(dropped: UInt32(clamping: dropped ?? 0))

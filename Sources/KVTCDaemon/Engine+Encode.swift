@@ -31,10 +31,10 @@ extension Engine {
             }
         }
         switch outcome {
-        case .miss: ledger.update { $0.drop([key]) }
+        case .miss: ledger.update { $0.drop([key], isTruncation: false) }
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
-            ledger.update { $0.drop([key]) }
+            ledger.update { $0.drop([key], isTruncation: false) }
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
             metrics.count { $0.errors += 1 }

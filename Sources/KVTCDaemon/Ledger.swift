@@ -271,16 +271,20 @@ struct Ledger {
         }
     }
 
-    /// Forgets pages that are dropped from the store.
-    mutating func drop(_ keys: some Collection<StoreKey>) {
+    /// Forgets pages that are gone from the store. When the client dropped them (`isTruncation`), sessions go on from
+    /// the end of what is left; a page that was lost otherwise leaves a gap.
+    mutating func drop(_ keys: some Collection<StoreKey>, isTruncation: Bool) {
         let gone = Set(keys)
         var users: Set<UInt32> = []
         for key in gone {
             if let page = pages.removeValue(forKey: key) { users.formUnion(page.users.keys) }
         }
         for id in users {
-            sessions[id]?.pages.removeAll { gone.contains($0.key) }
-            sessions[id]?.released = 0
+            guard var session = sessions[id] else { continue }
+            session.pages.removeAll { gone.contains($0.key) }
+            session.released = 0
+            if isTruncation { session.tokens = session.pages.last?.end ?? 0 }
+            sessions[id] = session
         }
     }
 
