@@ -20,10 +20,11 @@ def pages(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
     """Keys and contents; smooth along the tokens, as K and V are, so that the lossless coder has something to do."""
     layout = kvtc.Layout(kvtc.Element.F16)
     elements = layout.page_bytes(GEOMETRY, PAGE_TOKENS) // 2
-    rng = np.random.default_rng(seed)
-    keys = kvtc.page_keys(rng.integers(0, 50000, count * PAGE_TOKENS), PAGE_TOKENS)
-    contents = [np.cumsum(rng.normal(0, 0.01, elements)).astype(np.float16).tobytes() for _ in keys]
-    return keys, contents
+    # A generator of its own for every page: fewer or more pages of a seed share their beginning.
+    generators = [np.random.default_rng([seed, index]) for index in range(count)]
+    tokens = np.concatenate([rng.integers(0, 50000, PAGE_TOKENS) for rng in generators])
+    contents = [np.cumsum(rng.normal(0, 0.01, elements)).astype(np.float16).tobytes() for rng in generators]
+    return kvtc.page_keys(tokens, PAGE_TOKENS), contents
 
 
 def main() -> int:
