@@ -124,7 +124,7 @@ extension RecoveredLog {
         }
         skipped += scanner.skipped + (scanner.isTorn ? 1 : 0)
         var state = SegmentState(segment: segment, tail: scanner.tail, end: size, synced: scanner.tail)
-        if !scanner.sealed, !unreadable { log.finish(&state) }
+        if !scanner.sealed, !unreadable { log.finish(&state, intact: scanner.skipped == 0) }
         records += scanner.records.map { (segment, $0) }
         log.segments.append(state)
     }
@@ -161,8 +161,9 @@ extension RecoveredLog {
 }
 
 extension DiskLog {
-    /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it.
-    fileprivate mutating func finish(_ state: inout SegmentState) {
+    /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it if all of it is intact:
+    /// behind a seal a record with a good header and bad payload would override an older, good one.
+    fileprivate mutating func finish(_ state: inout SegmentState, intact: Bool) {
         let segment = state.segment
         do throws(DeviceError) {
             if state.tail < state.end {
@@ -177,7 +178,7 @@ extension DiskLog {
             newlyFailed.append(state)
             return
         }
-        guard used + state.end + RecordHeader.bytes <= budget else { return }
+        guard intact, used + state.end + RecordHeader.bytes <= budget else { return }
         let buffer = RecordBuffer(bytes: RecordHeader.bytes)
         RecordHeader.seal.write(to: buffer.memory, segment: segment.id, offset: state.tail, salt: segment.salt)
         let bytes = UnsafeRawBufferPointer(buffer.memory)

@@ -1,0 +1,124 @@
+import Foundation
+import KVTCStore
+import Synchronization
+import TestSupport
+import Testing
+
+/// A disk that fails, one call at a time.
+@Suite struct FaultTests {
+    private func put(_ store: Store, _ n: Int) -> PutOutcome {
+        store.put(key(n), bytes: page(n, bytes: 4000), attributes: PageAttributes())
+    }
+
+    @Test(arguments: [ENOSPC, EIO, EDQUOT]) func failingWritesLoseNothingAndRecover(code: Int32) throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device))
+        for n in 0..<6 { #expect(put(store, n) == .stored) }
+        device.setFault { _, operation in operation == "pwrite" ? .partial(code) : nil }
+        for n in 6..<10 { #expect(put(store, n) == .full) }
+        #expect(throws: StoreError.self) { try store.flush() }
+        let statistics = store.statistics
+        #expect(statistics.state != .ready && statistics.ioErrors > 0 && statistics.dropped == 0)
+        #expect(statistics.diskUsed <= 64 << 10 && statistics.pages == 6)
+        for n in 0..<6 { #expect(store.bytes(key(n)) == page(n, bytes: 4000)) }
+        // Removal works, and reaches the disk when it can.
+        #expect(store.remove(key(0)))
+        device.setFault { _, _ in nil }
+        for n in 6..<9 { #expect(put(store, n) == .stored) }
+        #expect(store.statistics.state == .ready)
+        try store.flush()
+        let again = try Store.open(.memory(device.afterKill()))
+        for n in 1..<9 { #expect(again.bytes(key(n)) == page(n, bytes: 4000)) }
+        #expect(again.residence(key(0)) == .absent)
+    }
+
+    @Test func shortTransfersAreCompleted() throws {
+        let device = MemoryDevice()
+        device.setFault { _, operation in operation == "pwrite" || operation == "pread" ? .short : nil }
+        let store = try Store.open(.memory(device))
+        for n in 0..<8 { #expect(put(store, n) == .stored) }
+        try store.flush()
+        for n in 0..<8 { #expect(store.bytes(key(n)) == page(n, bytes: 4000)) }
+        #expect(store.statistics.ioErrors == 0)
+        try store.close()
+        let again = try Store.open(.memory(device))
+        for n in 0..<8 { #expect(again.bytes(key(n)) == page(n, bytes: 4000)) }
+    }
+
+    @Test func failedReadIsAMissAndThePageStays() throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device))
+        for n in 0..<6 { #expect(put(store, n) == .stored) }
+        device.setFault { _, operation in operation == "pread" ? .error(EIO) : nil }
+        #expect(store.outcome(key(0)) == .miss && !store.prefetch(key(1)))
+        #expect(store.residence(key(0)) == .disk && store.statistics.ioErrors == 2 && store.statistics.corrupt == 0)
+        device.setFault { _, _ in nil }
+        #expect(store.bytes(key(0)) == page(0, bytes: 4000))
+    }
+
+    /// After a failed sync the next one "succeeds" on this device without saving anything, as on Linux.
+    @Test func failedSyncIsNotRepeated() throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device))
+        for n in 0..<3 { #expect(put(store, n) == .stored) }
+        device.setFault { _, operation in operation == "fdatasync" ? .error(EIO) : nil }
+        #expect(throws: StoreError.self) { try store.flush() }
+        #expect(store.statistics.state != .ready && store.statistics.dirtyPages == 3)
+        device.setFault { _, _ in nil }
+        #expect(try store.flush().pages == 3)
+        #expect(store.statistics.state == .ready)
+        for seed in 1...10 as ClosedRange<UInt64> {
+            let again = try Store.open(.memory(device.afterPowerCut(seed: seed)))
+            for n in 0..<3 { #expect(again.bytes(key(n)) == page(n, bytes: 4000), "seed \(seed)") }
+        }
+    }
+
+    /// Pages whose only copy is in a segment that could not be synced are written again by the next flush.
+    @Test func pagesOfAnAbandonedSegmentAreRescued() throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device, segment: 16 << 10))
+        for n in 0..<2 { #expect(put(store, n) == .stored) }
+        #expect(try store.evictToDisk([key(0), key(1)]) == 2)
+        device.setFault { _, operation in operation == "fdatasync" ? .error(EIO) : nil }
+        #expect(store.remove(key(1)))
+        #expect(throws: StoreError.self) { try store.flush() }
+        #expect(store.bytes(key(0)) == page(0, bytes: 4000))
+        device.setFault { _, _ in nil }
+        #expect(try store.evictToDisk([key(0)]) == 1)
+        try store.flush()
+        for seed in 1...10 as ClosedRange<UInt64> {
+            let again = try Store.open(.memory(device.afterPowerCut(seed: seed)))
+            #expect(again.bytes(key(0)) == page(0, bytes: 4000), "seed \(seed)")
+            #expect(again.residence(key(1)) == .absent, "seed \(seed)")
+        }
+    }
+
+    @Test func failingOpenIsAnErrorOrAWorkingStore() throws {
+        let origin = MemoryDevice()
+        do {
+            let store = try Store.open(.memory(origin))
+            for n in 0..<8 { #expect(put(store, n) == .stored) }
+            try store.flush()
+        }
+        for fault in [Fault.error(EIO), .error(EMFILE), .error(ENOSPC)] {
+            for failing in 0..<1000 {
+                let device = origin.afterKill()
+                device.setFault { number, _ in number == failing ? fault : nil }
+                do {
+                    let store = try Store.open(.memory(device))
+                    for n in 0..<8 {
+                        if let bytes = store.bytes(key(n)) { #expect(bytes == page(n, bytes: 4000)) }
+                    }
+                    #expect(put(store, 20) == .stored)
+                    if device.calls <= failing { break }
+                } catch {
+                    guard case .io = error else {
+                        Issue.record("\(error)")
+                        continue
+                    }
+                }
+                #expect(failing < 999)
+            }
+        }
+    }
+}
