@@ -33,7 +33,7 @@ struct RateControl {
     /// A step with what it costs.
     struct Plan {
         var stepIndex: Int
-        var allocation: TransformCoder.Allocation
+        var allocation: TransformCoder.Kept
         var codes: [[Int16]]
         /// Coded section, bytes.
         var bytes: Int
@@ -62,7 +62,8 @@ struct RateControl {
             let middle = plan((coarse.stepIndex + fine.stepIndex) / 2, coefficients)
             if isCoarse(middle) { coarse = middle } else { fine = middle }
         }
-        return budget.choose(fine: fine, coarse: coarse)
+        return Allocation(profile: profile, budget: budget).refine(
+            budget.choose(fine: fine, coarse: coarse), coefficients)
     }
 
     private func isCoarse(_ plan: Plan) -> Bool { budget.isCoarse(bytes: plan.bytes, distortion: plan.distortion) }
@@ -78,42 +79,67 @@ struct RateControl {
     }
 
     /// Quantises at one step and counts exactly what it costs.
-    func plan(_ stepIndex: Int, _ coefficients: Coefficients) -> Plan {
+    /// - Parameter options: of each group of each basis; by default all groups keep the common step.
+    func plan(_ stepIndex: Int, options: [[UInt8]]? = nil, _ coefficients: Coefficients) -> Plan {
         let rows = coefficients.rows
-        let step = TransformCoder.step(stepIndex)
+        let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
+        let options =
+            options
+            ?? ranks.map { [UInt8](repeating: 0, count: ($0 + TransformCoder.group - 1) / TransformCoder.group) }
         var plan = Plan(
-            stepIndex: stepIndex, allocation: .init(ranks: [], options: []), codes: [], bytes: 0, distortion: 0)
+            stepIndex: stepIndex, allocation: .init(ranks: ranks, options: options), codes: [], bytes: 0, distortion: 0)
         var cost: UInt64 = 0
         var error = coefficients.energy
-        for (index, basis) in profile.bases.enumerated() {
-            let rank = basis.rank(stepIndex: stepIndex)
-            let values = coefficients.leading(rank, basis: index)
+        for (index, rank) in ranks.enumerated() {
             var codes = [Int16](repeating: 0, count: rank * rows)
-            kv_quantise(values, codes.count, 1 / step, Int32(TransformCoder.codeLimit), &codes)
-            for component in 0..<rank {
-                let at = component * rows
-                let entropyClass = EntropyTables.classOf(level: basis.levels[component], stepIndex: stepIndex)
-                codes.withUnsafeBufferPointer {
-                    cost += kv_cost(
-                        profile.tables.table(entropyClass), $0.baseAddress! + at, rows,
-                        UInt32(EntropyTables.shift(class: entropyClass)))
-                }
-                var (kept, residual): (Float, Float) = (0, 0)
-                for cell in at..<at + rows {
-                    let difference = values[cell] - Float(codes[cell]) * step
-                    residual += difference * difference
-                    kept += values[cell] * values[cell]
-                }
-                error += Double(residual) - Double(kept)
+            for (group, option) in options[index].enumerated() {
+                let first = group * TransformCoder.group
+                let part = RateControl.groupCost(
+                    option, basis: index, first: first, rank: rank, stepIndex: stepIndex, profile: profile,
+                    coefficients,
+                    codes: &codes)
+                cost += part.bits
+                error += part.error - part.energy
             }
-            plan.allocation.ranks.append(rank)
-            plan.allocation.options.append(
-                [UInt8](repeating: 0, count: (rank + TransformCoder.group - 1) / TransformCoder.group))
             plan.codes.append(codes)
         }
-        plan.bytes = 12 + plan.allocation.bytes + 64 + Int((cost + 511) / 512) + 2
+        plan.bytes = TransformCoder.fixedBytes(ranks: ranks) + Int((cost + 511) / 512)
         plan.distortion = max(0, error) / (profile.metadata.energy * Double(max(rows, 1)))
         return plan
+    }
+
+    /// Bits (in 1/64), squared error and energy of one group coded one way; its codes go to `codes`, [component][row].
+    static func groupCost(
+        _ option: UInt8, basis index: Int, first: Int, rank: Int, stepIndex: Int, profile: Profile,
+        _ coefficients: Coefficients, codes: inout [Int16]
+    ) -> (bits: UInt64, error: Double, energy: Double) {
+        let rows = coefficients.rows
+        let components = first..<min(first + TransformCoder.group, rank)
+        let cells = components.lowerBound * rows..<components.upperBound * rows
+        let isCut = option == TransformCoder.cutGroup
+        let step = isCut ? 0 : TransformCoder.step(stepIndex + 64 * Int(option))
+        return coefficients.leading(rank, basis: index).withUnsafeBufferPointer { values in
+            codes.withUnsafeMutableBufferPointer { codes in
+                var bits: UInt64 = 0
+                if !isCut {
+                    kv_quantise(
+                        values.baseAddress! + cells.lowerBound, cells.count, 1 / step, Int32(TransformCoder.codeLimit),
+                        codes.baseAddress! + cells.lowerBound)
+                    for component in components {
+                        let entropyClass = EntropyTables.classOf(
+                            level: profile.bases[index].levels[component], stepIndex: stepIndex + 64 * Int(option))
+                        bits += kv_cost(
+                            profile.tables.table(entropyClass), codes.baseAddress! + component * rows, rows,
+                            UInt32(EntropyTables.shift(class: entropyClass)))
+                    }
+                }
+                let sums = kv_error(
+                    values.baseAddress! + cells.lowerBound, isCut ? nil : codes.baseAddress! + cells.lowerBound,
+                    cells.count,
+                    step)
+                return (bits, sums.error, sums.energy)
+            }
+        }
     }
 }
 

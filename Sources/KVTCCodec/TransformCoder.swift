@@ -20,14 +20,17 @@ struct TransformCoder {
     /// Step of an index: 2^(index / 64).
     static func step(_ index: Int) -> Float { Float(exp2(Double(index) / 64)) }
 
+    /// Bytes of a section beside the entropy-coded bits: header, allocation, rANS states, rounding.
+    static func fixedBytes(ranks: [Int]) -> Int {
+        12 + ranks.reduce(0) { $0 + 4 + ($1 + group - 1) / group } + 4 * KV_LANES + 2
+    }
+
     /// What the decoder needs to know of each basis.
-    struct Allocation {
+    struct Kept {
         /// Components kept of each basis.
         var ranks: [Int]
         /// Option of each group of 64 components, basis by basis.
         var options: [[UInt8]]
-
-        var bytes: Int { zip(ranks, options).reduce(0) { $0 + 4 + $1.1.count } }
     }
 
     /// Rows, by index, with a code at the limit or with codes whose sum the decoder's integers can't take.
@@ -44,7 +47,7 @@ struct TransformCoder {
 
     // MARK: - Section
 
-    func assemble(stepIndex: Int, allocation: Allocation, codes: [[Int16]], rows: Int) -> [UInt8] {
+    func assemble(stepIndex: Int, allocation: Kept, codes: [[Int16]], rows: Int) -> [UInt8] {
         let (flat, tables, shifts) = components(stepIndex: stepIndex, allocation: allocation, codes: codes, rows: rows)
         var words = [UInt16](repeating: 0, count: flat.count + 64)
         var bits = [UInt8](repeating: 0, count: 2 * flat.count + 8)
@@ -71,7 +74,7 @@ struct TransformCoder {
 
     /// The kept components of all bases one after another, with the table and raw bits of each.
     private func components(
-        stepIndex: Int, allocation: Allocation, codes: [[Int16]], rows: Int
+        stepIndex: Int, allocation: Kept, codes: [[Int16]], rows: Int
     ) -> (codes: [Int16], tables: [UnsafePointer<kv_table>?], shifts: [UInt8]) {
         var flat: [Int16] = []
         var tables: [UnsafePointer<kv_table>?] = []
@@ -99,7 +102,7 @@ struct TransformCoder {
         let wordCount = Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
         let bitBytes = Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: 8, as: UInt32.self)))
         var offset = 12
-        var allocation = Allocation(ranks: [], options: [])
+        var allocation = Kept(ranks: [], options: [])
         for basis in profile.bases {
             guard section.count - offset >= 4 else { throw .corrupt("allocation passes the end") }
             let rank = Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
@@ -128,7 +131,7 @@ struct TransformCoder {
     }
 
     private func synthesise(
-        _ codes: [Int16], allocation: Allocation, rows: Int, step: Float, spans: [Range<Int>]
+        _ codes: [Int16], allocation: Kept, rows: Int, step: Float, spans: [Range<Int>]
     ) throws(CodecError) -> [Float] {
         let width = profile.geometry.rowElements
         var values = [Float](repeating: 0, count: rows * width)

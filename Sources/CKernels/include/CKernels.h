@@ -63,6 +63,12 @@ void kv_expand_basis(const int8_t *rows, const float *scales, uint32_t count, ui
 // codes[i] = round-to-nearest(values[i] · inverse_step), clamped to ±limit.
 void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes);
 
+// Squared error of codes · step against the values (codes NULL: all zero), and the values' own energy.
+typedef struct {
+    double error, energy;
+} kv_sums;
+kv_sums kv_error(const float *values, const int16_t *codes, size_t count, float step);
+
 // Entropy coding. A symbol table: 32 frequencies that sum to 4096. Symbols 0…30 are code >> shift plus 15; 31 escapes.
 enum { KV_SYMBOLS = 32, KV_SCALE_BITS = 12, KV_LANES = 16, KV_ESCAPE = 31, KV_CENTRE = 15 };
 typedef struct {

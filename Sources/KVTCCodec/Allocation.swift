@@ -1,0 +1,107 @@
+import CKernels
+
+/// Dynamic programming over groups of 64 components: which keep the common step, which take twice the step, which are cut.
+///
+/// A common step spends bits as reverse water-filling would if coding were ideal; what entropy coding at low rates and the
+/// page's own statistics leave on the table, this picks up: for every size of the section, the least error (or for a
+/// bound on the error, the least size), counting bits as the entropy coder will.
+struct Allocation {
+    /// What coding a group one way costs.
+    private struct Choice {
+        var option: UInt8
+        var cells: Int
+        var error: Float
+    }
+
+    private static let options: [UInt8] = [0, 1, TransformCoder.cutGroup]
+    /// Resolution of the size axis.
+    private static let cells = 12_288
+
+    let profile: Profile
+    let budget: Budget
+
+    /// Improves on a plan with one step for all by trying finer steps with coarser or cut groups; the plan itself where
+    /// nothing is better.
+    func refine(_ plan: RateControl.Plan, _ coefficients: Coefficients) -> RateControl.Plan {
+        guard plan.allocation.ranks.contains(where: { $0 > 0 }) else { return plan }
+        var best = plan
+        for finer in [0, 12, 24] {
+            if let next = allocate(plan.stepIndex - finer, limit: plan.bytes, coefficients), better(next, than: best) {
+                best = next
+            }
+        }
+        return best
+    }
+
+    private func better(_ a: RateControl.Plan, than b: RateControl.Plan) -> Bool {
+        if case .ratio = budget.quality { return a.bytes <= b.bytes && a.distortion < b.distortion }
+        return budget.allows(distortion: a.distortion) && a.bytes < b.bytes
+    }
+
+    private func allocate(_ stepIndex: Int, limit: Int, _ coefficients: Coefficients) -> RateControl.Plan? {
+        let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
+        let groups = zip(ranks.indices, ranks).flatMap { basis, rank in
+            stride(from: 0, to: rank, by: TransformCoder.group).map { (basis: basis, first: $0) }
+        }
+        let fixed = TransformCoder.fixedBytes(ranks: ranks)
+        guard limit > fixed else { return nil }
+        // 1/64 bit a cell.
+        let unit = max(1, (limit - fixed) * 512 / Allocation.cells)
+        let size = (limit - fixed) * 512 / unit
+        var least = [Float](repeating: 0, count: size + 1)
+        var picks: [[UInt8]] = []
+        var costs: [[Int]] = []
+        var scratch = [Int16](repeating: 0, count: (ranks.max() ?? 0) * coefficients.rows)
+        for group in groups {
+            let choices = Allocation.options.map {
+                choice($0, group.basis, group.first, ranks[group.basis], stepIndex, unit, coefficients, &scratch)
+            }
+            costs.append(choices.map(\.cells))
+            var next = [Float](repeating: .infinity, count: size + 1)
+            var pick = [UInt8](repeating: 0, count: size + 1)
+            for (index, choice) in choices.enumerated() where choice.cells <= size {
+                for cell in choice.cells...size where least[cell - choice.cells] + choice.error < next[cell] {
+                    next[cell] = least[cell - choice.cells] + choice.error
+                    pick[cell] = UInt8(index)
+                }
+            }
+            least = next
+            picks.append(pick)
+        }
+        let total = coefficients.energy - energy(ranks, coefficients)
+        let scale = profile.metadata.energy * Double(max(coefficients.rows, 1))
+        var cell = size
+        if case .distortion(let bound) = budget.quality {
+            guard let smallest = least.firstIndex(where: { (total + Double($0)) / scale <= Double(bound) }) else {
+                return nil
+            }
+            cell = smallest
+        }
+        guard least[cell].isFinite else { return nil }
+        var options = ranks.map { [UInt8](repeating: 0, count: ($0 + TransformCoder.group - 1) / TransformCoder.group) }
+        for (index, group) in groups.enumerated().reversed() {
+            let pick = Int(picks[index][cell])
+            options[group.basis][group.first / TransformCoder.group] = Allocation.options[pick]
+            cell -= costs[index][pick]
+        }
+        return RateControl(profile: profile, budget: budget).plan(stepIndex, options: options, coefficients)
+    }
+
+    /// `scratch` takes the codes, which the final plan makes again.
+    private func choice(
+        _ option: UInt8, _ index: Int, _ first: Int, _ rank: Int, _ stepIndex: Int, _ unit: Int,
+        _ coefficients: Coefficients, _ scratch: inout [Int16]
+    ) -> Choice {
+        let cost = RateControl.groupCost(
+            option, basis: index, first: first, rank: rank, stepIndex: stepIndex, profile: profile, coefficients,
+            codes: &scratch)
+        return Choice(option: option, cells: (Int(cost.bits) + unit - 1) / unit, error: Float(cost.error))
+    }
+
+    private func energy(_ ranks: [Int], _ coefficients: Coefficients) -> Double {
+        zip(ranks.indices, ranks).reduce(0) { sum, entry in
+            let values = coefficients.leading(entry.1, basis: entry.0)
+            return sum + values[..<(entry.1 * coefficients.rows)].reduce(0) { $0 + Double($1 * $1) }
+        }
+    }
+}
