@@ -62,9 +62,7 @@ def run(options: argparse.Namespace) -> Report:
             with daemon.connect(name="kvtc-demo") as client:
                 first_instance = client.instance
                 identifier = client.load_profile(profile.name)["id"]
-                pushed = _first_worker(client, worker, identifier, options)
-            say("kvtcctl status")
-            print(daemon.control("status"), file=sys.stderr)
+                pushed = _first_worker(daemon, client, worker, identifier, options)
             say("kvtcctl flush")
             print(daemon.control("flush"), file=sys.stderr)
             say("restarting kvtcd")
@@ -78,7 +76,9 @@ def run(options: argparse.Namespace) -> Report:
     return _report(pushed, answers, restarted, options.documents)
 
 
-def _first_worker(client: Client, worker: LlamaWorker, profile: str, options: argparse.Namespace) -> Pushed:
+def _first_worker(
+    daemon: Daemon, client: Client, worker: LlamaWorker, profile: str, options: argparse.Namespace
+) -> Pushed:
     """Reads the documents and pushes them: lossy ones first, then lossless ones until the first has left RAM."""
     documents = held_out_documents(options.documents)
     policy = Policy(mode="transform", quality=options.ratio)
@@ -111,6 +111,8 @@ def _first_worker(client: Client, worker: LlamaWorker, profile: str, options: ar
                 llama_cpp.offload(lossless, worker, tokens)
             _until(client, "coding pages", _all_coded)
         pushed.evicted = set(session.lookup(keys[0]).residence) == {Residence.DISK}
+        say("kvtcctl status")
+        print(daemon.control("status"), file=sys.stderr)
     return pushed
 
 
