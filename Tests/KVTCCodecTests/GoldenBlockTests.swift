@@ -1,0 +1,69 @@
+import Foundation
+import KVTCCalibration
+import KVTCCodec
+import TestSupport
+import Testing
+
+/// Blocks that must decode to the same bytes for ever, with the profile they need. KVTC_WRITE_GOLDEN=1 writes new ones, which
+/// is right only together with a new version in `BlockFormat.md`.
+@Suite struct GoldenBlockTests {
+    struct Golden: Codable {
+        struct Case: Codable {
+            var name: String
+            var block: Data
+            var page: Data
+        }
+        var profile: Data
+        var cases: [Case]
+    }
+
+    static let path = testFile("Golden/blocks.json")
+    static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
+    static let tokens = 8
+
+    static func make() throws -> Golden {
+        let samples = try SampleSet(paths: [testFile("Fixtures/smollm2-layers-11-12.safetensors")])
+        let file = try Calibrator(samples: samples, weighting: .variance, rank: 40) { _ in }.run()
+        let codec = try PageCodec(geometry: samples.geometry, profile: try Profile(bytes: [UInt8](file)))
+        let start = samples.contexts[5].lowerBound
+        let page = samples.cached(start..<start + tokens)
+        let raw = try page.withUnsafeBytes {
+            try codec.wrap(page: $0, layout: layout, tokens: tokens, firstPosition: samples.position(of: start))
+        }
+        var golden = Golden(profile: file, cases: [])
+        for (mode, protected) in [
+            (CodecMode.raw, []), (.lossless, []), (.quant8, []), (.quant4, [0]), (.transform, []),
+            (.transform, [0, 7]),
+            (.kvtc, [3]),
+        ] {
+            let block = try encoded(codec, raw, mode, .ratio(16), protected: protected, tokens: tokens)
+            let output = try decoded(codec, block, layout, tokens: tokens)
+            golden.cases.append(
+                .init(name: "\(mode), rows \(protected) protected", block: Data(block), page: Data(output)))
+        }
+        return golden
+    }
+
+    @Test func oldBlocksDecodeToTheSameBytesOnEveryTier() throws {
+        if ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] == "1" {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            try encoder.encode(GoldenBlockTests.make()).write(to: URL(fileURLWithPath: GoldenBlockTests.path))
+        }
+        let golden = try JSONDecoder().decode(
+            Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: GoldenBlockTests.path)))
+        let profile = try Profile(bytes: [UInt8](golden.profile))
+        #expect(golden.cases.count == 7)
+        for kernels in [KernelTable.best, .scalar] {
+            let codec = try PageCodec(geometry: profile.geometry, profile: profile, kernels: kernels)
+            for entry in golden.cases {
+                let output = try decoded(
+                    codec, [UInt8](entry.block), GoldenBlockTests.layout, tokens: GoldenBlockTests.tokens)
+                #expect(Data(output) == entry.page, "\(entry.name)")
+            }
+        }
+        // The modes are those their names promise.
+        let modes = try golden.cases.map { try header([UInt8]($0.block)).mode }
+        #expect(modes == [.raw, .lossless, .quant8, .quant4, .transform, .transform, .kvtc])
+    }
+}
