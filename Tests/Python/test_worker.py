@@ -8,19 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_worker import GEOMETRY, FakeWorker, filled_worker
 
 from kvtc import llama_cpp, safetensors, texts
 from kvtc.demo_report import Report
 from kvtc.demo_score import Score, mean
 from kvtc.llama_model import ModelGeometry
-from kvtc.llama_state import SequenceState, blank_state
 from kvtc.messages import PullOutcome, PushOutcome, Residence
 from kvtc.sensitivity import coded, divergence, log_probabilities, rotate
 from kvtc.session import Lookup, Page, Part
-
-GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, rope_style="interleaved", rope_base=10000.0, rope_dims=8)
-HEADER = bytes(8)
-
 
 # Files
 
@@ -133,38 +129,6 @@ def test_the_report_writes_the_fields_of_the_issue(tmp_path: Path) -> None:
 
 
 @dataclass
-class FakeWorker:
-    """Keeps a state as llama.cpp would."""
-
-    geometry: ModelGeometry = GEOMETRY
-    state: SequenceState | None = None
-    state_form: tuple[bytes, int] = (HEADER, 8)
-    position: int = 0
-    prefilled: list[int] = field(default_factory=list)
-
-    @property
-    def row_elements(self) -> list[int]:
-        return [24] * 4
-
-    def get_state(self) -> SequenceState:
-        assert self.state
-        return self.state
-
-    def set_state(self, state: SequenceState) -> None:
-        self.state, self.position = state, state.cells
-
-    def clear(self) -> None:
-        self.state, self.position = None, 0
-
-    def truncate(self, position: int) -> None:
-        self.position = position
-
-    def prefill(self, tokens: list[int]) -> str:
-        self.prefilled = list(tokens)
-        return "logits"
-
-
-@dataclass
 class FakeSession:
     """Keeps pages; those in `damaged` are found and then do not come."""
 
@@ -197,11 +161,7 @@ class FakeSession:
 
 @pytest.fixture
 def worker() -> FakeWorker:
-    state = blank_state(range(100), [24] * 4, header=HEADER, gap=8)
-    generator = np.random.default_rng(5)
-    for tensor in state.tensors():
-        tensor[:] = generator.normal(size=tensor.shape)
-    return FakeWorker(state=state, position=100)
+    return filled_worker(100)
 
 
 TOKENS = list(range(1000, 1100))
