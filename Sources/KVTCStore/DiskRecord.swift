@@ -23,7 +23,7 @@ enum RecordKind: UInt8, Sendable {
     case seal = 4
 }
 
-/// The 128 byte header in front of every record; ``DiskFormat`` documents it byte by byte.
+/// The 128 byte header in front of every record; the article DiskFormat documents it byte by byte.
 struct RecordHeader: Hashable, Sendable {
     static let bytes = 128
     static let alignment = 64
