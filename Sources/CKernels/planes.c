@@ -20,3 +20,11 @@ void kv_gather(const uint8_t *source, size_t source_stride, uint8_t *target, siz
     }
     for (size_t i = 0; i < length; i++) memcpy(target + i * target_stride * bytes, source + i * source_stride * bytes, bytes);
 }
+
+void kv_transpose(const uint8_t *source, size_t rows, size_t columns, uint8_t *target) {
+    // Squares of 64 keep both sides in cache.
+    for (size_t r0 = 0; r0 < rows; r0 += 64)
+        for (size_t c0 = 0; c0 < columns; c0 += 64)
+            for (size_t c = c0; c < c0 + 64 && c < columns; c++)
+                for (size_t r = r0; r < r0 + 64 && r < rows; r++) target[c * rows + r] = source[r * columns + c];
+}

@@ -1,4 +1,3 @@
-import CDeflate
 import CKernels
 import CLZ4
 import Glibc
@@ -158,12 +157,7 @@ struct KVTCCoder {
 
     /// DEFLATE, or LZ4 where it comes within 3 %: it unpacks several times faster.
     private static func compress(_ payload: [UInt8]) -> (method: UInt8, bytes: [UInt8]) {
-        guard let compressor = libdeflate_alloc_compressor(6) else { preconditionFailure("out of memory") }
-        defer { libdeflate_free_compressor(compressor) }
-        let bound = libdeflate_deflate_compress_bound(compressor, payload.count)
-        let deflated = [UInt8](unsafeUninitializedCapacity: bound) { buffer, count in
-            count = libdeflate_deflate_compress(compressor, payload, payload.count, buffer.baseAddress, bound)
-        }
+        let deflated = Deflate.compress(payload, level: 6)
         let lz4 = [UInt8](unsafeUninitializedCapacity: Int(LZ4_compressBound(Int32(payload.count)))) { buffer, count in
             count = payload.withUnsafeBytes {
                 Int(
@@ -179,27 +173,22 @@ struct KVTCCoder {
     private static func decompress(
         _ packed: UnsafeRawBufferPointer, method: UInt8, bytes: Int
     ) throws(CodecError) -> [UInt8] {
-        var done = false
-        let payload = [UInt8](unsafeUninitializedCapacity: bytes) { buffer, count in
-            switch method {
-            case 1 where packed.count <= Int(Int32.max) && bytes <= Int(Int32.max):
-                let written = LZ4_decompress_safe(
+        switch method {
+        case 1 where packed.count <= Int(Int32.max) && bytes <= Int(Int32.max):
+            var written: Int32 = -1
+            let payload = [UInt8](unsafeUninitializedCapacity: bytes) { buffer, count in
+                written = LZ4_decompress_safe(
                     packed.bindMemory(to: CChar.self).baseAddress,
                     UnsafeMutableRawBufferPointer(buffer).bindMemory(to: CChar.self).baseAddress, Int32(packed.count),
                     Int32(bytes))
-                done = Int(written) == bytes
-            case 2:
-                guard let decompressor = libdeflate_alloc_decompressor() else { preconditionFailure("out of memory") }
-                defer { libdeflate_free_decompressor(decompressor) }
-                done =
-                    libdeflate_deflate_decompress(
-                        decompressor, packed.baseAddress, packed.count, buffer.baseAddress, bytes, nil)
-                    == LIBDEFLATE_SUCCESS
-            default: break
+                count = max(0, Int(written))
             }
-            count = done ? bytes : 0
+            guard payload.count == bytes else { throw .corrupt("compressed payload") }
+            return payload
+        case 2:
+            guard let payload = Deflate.decompress(packed, bytes: bytes) else { throw .corrupt("compressed payload") }
+            return payload
+        default: throw .corrupt("compression method \(method)")
         }
-        guard done else { throw .corrupt("compressed payload") }
-        return payload
     }
 }

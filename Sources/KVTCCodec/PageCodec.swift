@@ -74,7 +74,9 @@ public struct PageCodec: Sendable {
             return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: page)
         }
         let lossless = { () -> [UInt8] in
-            let section = page.withUnsafeBytes { Lossless.encode($0, bytesPerElement: source.element.bytes) }
+            let section = page.withUnsafeBytes {
+                Lossless.encode($0, rows: source.tokens, bytesPerElement: source.element.bytes)
+            }
             return makeHeader(like: source, mode: .lossless).assemble(protectedSection: [], codedSection: section)
         }
         guard mode != .lossless else { return lossless() }
@@ -96,7 +98,9 @@ public struct PageCodec: Sendable {
         header.protected = kept
         var keptRows: [UInt8] = []
         for row in kept.rows { keptRows += page[row * rowBytes..<(row + 1) * rowBytes] }
-        let section = keptRows.withUnsafeBytes { Lossless.encode($0, bytesPerElement: source.element.bytes) }
+        let section = keptRows.withUnsafeBytes {
+            Lossless.encode($0, rows: kept.count, bytesPerElement: source.element.bytes)
+        }
         let result = header.assemble(protectedSection: section, codedSection: coded)
         if result.count * 2 > header.rawBytes {
             let exact = lossless()
@@ -171,16 +175,16 @@ public struct PageCodec: Sendable {
             guard section.count == header.rawBytes else { throw .corrupt("raw section of \(section.count) bytes") }
             return [UInt8](section)
         }
-        return try unpack(section, bytes: header.rawBytes, element: header.element)
+        return try unpack(section, rows: header.tokens, element: header.element)
     }
 
     private func unpack(
-        _ section: UnsafeRawBufferPointer, bytes: Int, element: ElementType
+        _ section: UnsafeRawBufferPointer, rows count: Int, element: ElementType
     ) throws(CodecError) -> [UInt8] {
-        var rows = [UInt8](repeating: 0, count: bytes)
+        var rows = [UInt8](repeating: 0, count: count * geometry.rowElements * element.bytes)
         let failure = rows.withUnsafeMutableBytes { buffer -> CodecError? in
             do throws(CodecError) {
-                try Lossless.decode(section, bytesPerElement: element.bytes, into: buffer)
+                try Lossless.decode(section, rows: count, bytesPerElement: element.bytes, into: buffer)
                 return nil
             } catch { return error }
         }
@@ -197,7 +201,7 @@ public struct PageCodec: Sendable {
         let rowBytes = geometry.rowElements * header.element.bytes
         let exact = try unpack(
             UnsafeRawBufferPointer(rebasing: block[protectedStart..<codedStart]),
-            bytes: header.protected.count * rowBytes, element: header.element)
+            rows: header.protected.count, element: header.element)
         var page = try decodeRows(
             UnsafeRawBufferPointer(rebasing: block[codedStart...]), header: header, layers: layers)
         for (index, row) in header.protected.rows.enumerated() {

@@ -43,6 +43,9 @@ int kv_all_finite(kv_element, const void *row, size_t count);
 void kv_split_planes(const uint8_t *elements, size_t count, size_t bytes, uint8_t *planes);
 void kv_join_planes(const uint8_t *planes, size_t count, size_t bytes, uint8_t *elements);
 
+// target[c][r] = source[r][c] of bytes.
+void kv_transpose(const uint8_t *source, size_t rows, size_t columns, uint8_t *target);
+
 // Strided copy of `length` elements of `bytes` each.
 void kv_gather(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride, size_t length,
                size_t bytes);
