@@ -13,15 +13,13 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import llama_cpp
 from .client import Client
-from .demo_daemon import Daemon, DaemonFailed
+from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
 from .demo_profile import profile_for
 from .demo_report import Report
 from .demo_score import PREFIX_TOKENS, Score, mean
@@ -95,8 +93,8 @@ def _first_worker(
                     raise DaemonFailed(f"{done.stored} of {done.pages} pages of {document.name} were stored")
                 keys.append(page_keys(tokens, session.page_tokens, session.profile))
                 raw_bytes += done.raw_bytes
-                _until(client, "coding pages", _all_coded)
-    stored_bytes = _kept_bytes(client)
+                until(client, "coding pages", all_coded)
+    stored_bytes = kept_bytes(client)
     with llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session:
         ratio = _coded_ratio(client, session, keys[-1])
         worker.set_state(states[-1][1])
@@ -109,7 +107,7 @@ def _first_worker(
                 pushed.digest = hashlib.sha256(state.blob).hexdigest()
             with llama_cpp.open_session(client, worker, "demo-lossless") as lossless:
                 llama_cpp.offload(lossless, worker, tokens)
-            _until(client, "coding pages", _all_coded)
+            until(client, "coding pages", all_coded)
         pushed.evicted = set(session.lookup(keys[0]).residence) == {Residence.DISK}
         say("kvtcctl status")
         print(daemon.control("status"), file=sys.stderr)
@@ -124,9 +122,9 @@ def _coded_ratio(client: Client, session: Session, keys: list[bytes]) -> float:
     window = -(-128 // session.page_tokens)
     whole = keys[1:-window]
     session.drop([keys[0], *keys[-window:]])
-    with_them = _kept_bytes(client)
+    with_them = kept_bytes(client)
     session.drop(whole)
-    stored = with_them - _kept_bytes(client)
+    stored = with_them - kept_bytes(client)
     return len(whole) * session.page_bytes / stored
 
 
@@ -179,22 +177,6 @@ def _report(pushed: Pushed, answers: list[dict[str, Any]], restarted: bool, docu
         daemon_restarted=restarted,
         evicted_to_disk=pushed.evicted,
     )
-
-
-def _until(client: Client, what: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition(client.status()):
-        if time.monotonic() > deadline:
-            raise DaemonFailed(f"still {what} after {timeout:.0f} s")
-        time.sleep(0.05)
-
-
-def _all_coded(status: dict[str, Any]) -> bool:
-    return status["queues"]["encode"] == 0
-
-
-def _kept_bytes(client: Client) -> int:
-    return int(client.status()["bytes"]["stored"])
 
 
 def say(text: str) -> None:

@@ -10,7 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .client import Client
 
@@ -122,3 +124,22 @@ budget = "{ram_mib}MiB"
 directory = "{directory / 'pages'}"
 budget = "{disk_mib}MiB"
 """
+
+
+def until(client: Client, what: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 120) -> None:
+    """Waits for a condition of the daemon's status."""
+    deadline = time.monotonic() + timeout
+    while not condition(client.status()):
+        if time.monotonic() > deadline:
+            raise DaemonFailed(f"still {what} after {timeout:.0f} s")
+        time.sleep(0.05)
+
+
+def all_coded(status: dict[str, Any]) -> bool:
+    """Whether no page waits for its coder."""
+    return status["queues"]["encode"] == 0
+
+
+def kept_bytes(client: Client) -> int:
+    """Bytes of all pages as they are kept."""
+    return int(client.status()["bytes"]["stored"])

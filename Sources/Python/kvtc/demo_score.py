@@ -30,11 +30,15 @@ SINKS = 4
 
 @dataclass(frozen=True)
 class Score:
-    """Mean KL divergence in nats and the share of equal most likely tokens, over `tokens` predictions."""
+    """Mean KL divergence in nats and the share of equal most likely tokens, over `tokens` predictions.
+
+    `surprise` is the mean negative log-likelihood of the text itself: the logarithm of the perplexity.
+    """
 
     kl: float
     top1: float
     tokens: int
+    surprise: float = 0.0
 
 
 class Reference:
@@ -45,6 +49,7 @@ class Reference:
         worker.set_state(state)
         logits = worker.score(self._following)
         self._log_probabilities, self._top = log_probabilities(logits), logits.argmax(axis=-1)
+        self.surprise = self._surprise(self._log_probabilities)
 
     @classmethod
     def prefilled(cls, worker: LlamaWorker, tokens: Sequence[int], prefix: int = PREFIX_TOKENS) -> "Reference":
@@ -68,8 +73,14 @@ class Reference:
         """Restores another cache of the same prefix and compares its predictions."""
         self._worker.set_state(state)
         logits = self._worker.score(self._following)
-        kl = divergence(self._log_probabilities, log_probabilities(logits))
-        return Score(kl, float((logits.argmax(axis=-1) == self._top).mean()), len(logits))
+        other = log_probabilities(logits)
+        top1 = float((logits.argmax(axis=-1) == self._top).mean())
+        return Score(divergence(self._log_probabilities, other), top1, len(logits), self._surprise(other))
+
+    def _surprise(self, predictions: np.ndarray) -> float:
+        """What was predicted after each scored token but the last, against the token that came."""
+        following = np.asarray(self._following)[1:]
+        return float(-predictions[np.arange(len(following)), following].mean(dtype=np.float64))
 
     def score_rows(self, keys: Sequence[np.ndarray], values: Sequence[np.ndarray], first: int = SINKS) -> Score:
         """Scores the exact cache with its rows from `first` on replaced: per layer [tokens, …], K after RoPE."""
@@ -93,6 +104,7 @@ def mean(scores: Sequence[Score]) -> Score:
         sum(score.kl * score.tokens for score in scores) / tokens,
         sum(score.top1 * score.tokens for score in scores) / tokens,
         tokens,
+        sum(score.surprise * score.tokens for score in scores) / tokens,
     )
 
 
