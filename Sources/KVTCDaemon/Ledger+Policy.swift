@@ -4,25 +4,25 @@ import KVTCStore
 
 extension Ledger {
     /// Coded pages of the session of which nobody has looked yet which rows are exact.
-    func unresolved(_ id: UInt32) -> [StoreKey] {
+    package func unresolved(_ id: UInt32) -> [StoreKey] {
         sessions[id]?.pages.map(\.key).filter { pages[$0]?.phase == .coded(exact: nil) } ?? []
     }
 
     /// Notes which rows of a coded page are exact, as its header says.
-    mutating func resolve(_ key: StoreKey, exact: RowSet) {
+    package mutating func resolve(_ key: StoreKey, exact: RowSet) {
         guard pages[key]?.phase == .coded(exact: nil), pages[key]?.tokens == exact.capacity else { return }
         setPhase(key, .coded(exact: exact))
     }
 
     /// What a new policy could not do any more, and what it sets free.
-    struct PolicyChange: Equatable {
+    package struct PolicyChange: Equatable {
         var rawTokens: Int
         var alreadyCoded: [Range<Int>]
         var ready: [StoreKey]
     }
 
     /// Replaces a session's policy: a grown window takes raw pages back from the coder, a shrunk one releases them.
-    mutating func setPolicy(_ id: UInt32, _ policy: WirePolicy) -> PolicyChange? {
+    package mutating func setPolicy(_ id: UInt32, _ policy: WirePolicy) -> PolicyChange? {
         guard let session = sessions[id] else { return nil }
         let old = session.protection
         setPolicyField(id, policy)
@@ -45,10 +45,12 @@ extension Ledger {
     }
 
     /// Tokens of the session in pages that are not coded.
-    func rawTokens(_ id: UInt32) -> Int { sessions[id]?.pages.reduce(0) { $0 + (isRaw($1.key) ? $1.tokens : 0) } ?? 0 }
+    package func rawTokens(_ id: UInt32) -> Int {
+        sessions[id]?.pages.reduce(0) { $0 + (isRaw($1.key) ? $1.tokens : 0) } ?? 0
+    }
 
     /// Pages of the session that are not coded.
-    func rawPages(_ id: UInt32) -> Int { sessions[id]?.pages.count { isRaw($0.key) } ?? 0 }
+    package func rawPages(_ id: UInt32) -> Int { sessions[id]?.pages.count { isRaw($0.key) } ?? 0 }
 
     private func isRaw(_ key: StoreKey) -> Bool { pages[key].map { !$0.isCoded } ?? false }
 }

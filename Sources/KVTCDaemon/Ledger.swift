@@ -17,11 +17,11 @@ package final class CodingContext: Sendable {
 }
 
 /// How pages are to be coded, as far as the policy says.
-struct CodingChoice: Hashable {
-    var mode: CodecMode
-    var quality: Quality
+package struct CodingChoice: Hashable {
+    package var mode: CodecMode
+    package var quality: Quality
 
-    init(_ policy: WirePolicy) {
+    package init(_ policy: WirePolicy) {
         mode = CodecMode(rawValue: policy.mode.rawValue) ?? .lossless
         quality = policy.qualityKind == .ratio ? .ratio(policy.quality) : .distortion(policy.quality)
         // The codec checks the figure in every mode; modes that do not use one must not trip over it.
@@ -30,46 +30,61 @@ struct CodingChoice: Hashable {
 }
 
 /// One page as a session sees it.
-struct SessionPage: Hashable {
-    var key: StoreKey
-    var first: Int
-    var tokens: Int
-    var end: Int { first + tokens }
+package struct SessionPage: Hashable {
+    package var key: StoreKey
+    package var first: Int
+    package var tokens: Int
+    package var end: Int { first + tokens }
 }
 
 /// One token stream.
-struct Session {
-    let id: UInt32
-    let tenant: UInt32
-    let connection: UInt64
-    let name: String
-    let context: CodingContext
-    let pageTokens: Int
-    let tokenBytes: Int
-    var policy: WirePolicy
+package struct Session {
+    package let id: UInt32
+    package let tenant: UInt32
+    package let connection: UInt64
+    package let name: String
+    package let context: CodingContext
+    package let pageTokens: Int
+    package let tokenBytes: Int
+    package var policy: WirePolicy
     /// By position.
-    var pages: [SessionPage] = []
+    package var pages: [SessionPage] = []
     /// The position after the last token pushed.
-    var tokens = 0
+    package var tokens = 0
     /// Pages before this index have left the window.
-    var released = 0
+    package var released = 0
     /// Nanoseconds on the monotonic clock.
-    var lastUse: UInt64 = 0
+    package var lastUse: UInt64 = 0
 
-    var protection: Protection { Protection(policy: policy, tokens: tokens) }
+    package init(
+        id: UInt32, tenant: UInt32, connection: UInt64, name: String, context: CodingContext, pageTokens: Int,
+        tokenBytes: Int, policy: WirePolicy, lastUse: UInt64 = 0
+    ) {
+        self.id = id
+        self.tenant = tenant
+        self.connection = connection
+        self.name = name
+        self.context = context
+        self.pageTokens = pageTokens
+        self.tokenBytes = tokenBytes
+        self.policy = policy
+        self.lastUse = lastUse
+    }
+
+    package var protection: Protection { Protection(policy: policy, tokens: tokens) }
 }
 
 /// What an encode job has to do.
-struct EncodePlan {
-    var generation: UInt64
-    var context: CodingContext
-    var choice: CodingChoice
-    var protected: RowSet
+package struct EncodePlan {
+    package var generation: UInt64
+    package var context: CodingContext
+    package var choice: CodingChoice
+    package var protected: RowSet
 }
 
 /// A page that a session uses or that waits for its coder.
-struct LedgerPage {
-    enum Phase: Equatable {
+package struct LedgerPage {
+    package enum Phase: Equatable {
         /// Not coded and not asked for.
         case raw
         /// An encode job was asked for.
@@ -82,49 +97,51 @@ struct LedgerPage {
         case coded(exact: RowSet?)
     }
 
-    let generation: UInt64
-    let tokens: Int
-    let context: CodingContext
-    var phase: Phase
+    package let generation: UInt64
+    package let tokens: Int
+    package let context: CodingContext
+    package var phase: Phase
     /// The sessions that use it, with the position of its first token in each.
-    var users: [UInt32: Int] = [:]
+    package var users: [UInt32: Int] = [:]
     /// Rows that sessions which are over by now protected until their end.
-    var retained: RowSet
+    package var retained: RowSet
     /// The strictest choice of the sessions that are over, the pusher's when they agree.
-    var promised: CodingChoice?
+    package var promised: CodingChoice?
     /// The session that pushed it.
-    var owner: UInt32
+    package var owner: UInt32
 
-    var isCoded: Bool { if case .coded = phase { true } else { false } }
+    package var isCoded: Bool { if case .coded = phase { true } else { false } }
 }
 
 /// Which pages sessions use, which of their rows are protected, and which pages may be coded now. Pure bookkeeping: it
 /// touches neither store nor codec, and the engine keeps it behind a lock.
-struct Ledger {
-    private(set) var sessions: [UInt32: Session] = [:]
-    private(set) var pages: [StoreKey: LedgerPage] = [:]
+package struct Ledger {
+    package private(set) var sessions: [UInt32: Session] = [:]
+    package private(set) var pages: [StoreKey: LedgerPage] = [:]
     private var generations: UInt64 = 0
     private var lastSession: UInt32 = 0
 
+    package init() {}
+
     /// Opens a session under a new number.
-    mutating func open(_ make: (UInt32) -> Session) -> UInt32 {
+    package mutating func open(_ make: (UInt32) -> Session) -> UInt32 {
         repeat { lastSession = lastSession == Wire.none - 1 ? 1 : lastSession + 1 } while sessions[lastSession] != nil
         sessions[lastSession] = make(lastSession)
         return lastSession
     }
 
-    mutating func touch(_ id: UInt32, now: UInt64) { sessions[id]?.lastUse = now }
+    package mutating func touch(_ id: UInt32, now: UInt64) { sessions[id]?.lastUse = now }
 
-    mutating func setPhase(_ key: StoreKey, _ phase: LedgerPage.Phase) { pages[key]?.phase = phase }
+    package mutating func setPhase(_ key: StoreKey, _ phase: LedgerPage.Phase) { pages[key]?.phase = phase }
 
-    mutating func setPolicyField(_ id: UInt32, _ policy: WirePolicy) {
+    package mutating func setPolicyField(_ id: UInt32, _ policy: WirePolicy) {
         sessions[id]?.policy = policy
         sessions[id]?.released = 0
     }
 
     /// The index of the first pushed entry that goes backwards or overlaps, given which are there already. Entries that
     /// are there may lie anywhere.
-    func conflict(_ id: UInt32, _ entries: [(first: Int, tokens: Int, present: Bool)]) -> Int? {
+    package func conflict(_ id: UInt32, _ entries: [(first: Int, tokens: Int, present: Bool)]) -> Int? {
         var end = sessions[id]?.tokens ?? 0
         for (index, entry) in entries.enumerated() {
             if !entry.present, entry.first < end { return index }
@@ -135,7 +152,7 @@ struct Ledger {
 
     /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that
     /// was there before is coded.
-    mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
+    package mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
         guard var session = sessions[id] else { return }
         let isNew = pages[key] == nil
         if coded == nil || isNew {
@@ -163,7 +180,7 @@ struct Ledger {
     }
 
     /// The pages that left the session's window and that no other session's window holds; they count as queued.
-    mutating func release(_ id: UInt32) -> [StoreKey] {
+    package mutating func release(_ id: UInt32) -> [StoreKey] {
         guard var session = sessions[id] else { return [] }
         var ready: [StoreKey] = []
         let begin = session.protection.windowBegin
@@ -208,7 +225,7 @@ struct Ledger {
     }
 
     /// Starts a queued job. Nil when the page is gone, or a window has taken it back meanwhile.
-    mutating func beginEncode(_ key: StoreKey) -> EncodePlan? {
+    package mutating func beginEncode(_ key: StoreKey) -> EncodePlan? {
         guard let page = pages[key], page.phase == .queued else { return nil }
         guard !isInAnyWindow(page) else {
             pages[key]?.phase = .raw
@@ -220,7 +237,7 @@ struct Ledger {
     }
 
     /// What to do with a finished encode job.
-    enum EncodeVerdict: Equatable {
+    package enum EncodeVerdict: Equatable {
         /// Put the block in the raw one's place, then call ``endReplace(_:generation:exact:)``.
         case replace
         /// Protection grew meanwhile; the page was queued again.
@@ -230,7 +247,7 @@ struct Ledger {
     }
 
     /// Decides about a finished job by what is protected now, not by what was when it began.
-    mutating func endEncode(_ key: StoreKey, _ plan: EncodePlan) -> EncodeVerdict {
+    package mutating func endEncode(_ key: StoreKey, _ plan: EncodePlan) -> EncodeVerdict {
         guard let page = pages[key], page.generation == plan.generation, page.phase == .encoding else { return .forget }
         if isInAnyWindow(page) {
             pages[key]?.phase = .raw
@@ -248,7 +265,7 @@ struct Ledger {
     }
 
     /// Ends what ``endEncode(_:_:)`` allowed. `exact` nil: it could not be coded and stays as it is, bit-identical.
-    mutating func endReplace(_ key: StoreKey, generation: UInt64, exact: RowSet?) {
+    package mutating func endReplace(_ key: StoreKey, generation: UInt64, exact: RowSet?) {
         guard let page = pages[key], page.generation == generation else { return }
         let all = RowSet.full(page.tokens)
         pages[key]?.phase = .coded(exact: exact ?? all)
@@ -256,15 +273,15 @@ struct Ledger {
     }
 
     /// A job that failed: the page stays raw for good.
-    mutating func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
+    package mutating func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
         endReplace(key, generation: plan.generation, exact: nil)
     }
 
     /// Whether a coded block is being put in place; dropping has to wait for that.
-    func isReplacing(_ key: StoreKey) -> Bool { pages[key]?.phase == .replacing }
+    package func isReplacing(_ key: StoreKey) -> Bool { pages[key]?.phase == .replacing }
 
     /// Whether a page waits for its coder or is with it.
-    func isPending(_ key: StoreKey) -> Bool {
+    package func isPending(_ key: StoreKey) -> Bool {
         switch pages[key]?.phase {
         case .queued, .encoding, .replacing: true
         default: false
@@ -273,7 +290,7 @@ struct Ledger {
 
     /// Forgets pages that are gone from the store. When the client dropped them (`isTruncation`), sessions go on from
     /// the end of what is left; a page that was lost otherwise leaves a gap.
-    mutating func drop(_ keys: some Collection<StoreKey>, isTruncation: Bool) {
+    package mutating func drop(_ keys: some Collection<StoreKey>, isTruncation: Bool) {
         let gone = Set(keys)
         var users: Set<UInt32> = []
         for key in gone {
@@ -289,7 +306,7 @@ struct Ledger {
     }
 
     /// Ends a session. What it protected stays exact. Gives the pages that may be coded now; they count as queued.
-    mutating func close(_ id: UInt32) -> [StoreKey] {
+    package mutating func close(_ id: UInt32) -> [StoreKey] {
         guard let session = sessions.removeValue(forKey: id) else { return [] }
         let protection = session.protection
         var ready: [StoreKey] = []
@@ -309,7 +326,7 @@ struct Ledger {
 }
 
 extension RowSet {
-    static func full(_ count: Int) -> RowSet {
+    package static func full(_ count: Int) -> RowSet {
         var rows = RowSet(count: count)
         rows.insert(0..<count)
         return rows

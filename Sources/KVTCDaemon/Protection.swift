@@ -2,26 +2,26 @@ import KVTCCodec
 import KVTCProtocol
 
 /// Which positions a session's policy keeps lossless, given how many tokens the session has.
-struct Protection {
+package struct Protection {
     /// Sink tokens.
-    var sink: Int
+    package var sink: Int
     /// The first position inside the window.
-    var windowBegin: Int
+    package var windowBegin: Int
     /// Protected ranges, ascending and apart.
-    var ranges: [Range<Int>]
+    package var ranges: [Range<Int>]
 
-    init(policy: WirePolicy, tokens: Int) {
+    package init(policy: WirePolicy, tokens: Int) {
         sink = Int(policy.sink)
         windowBegin = max(0, tokens - Int(policy.window))
         ranges = Protection.normalised(policy.protected.map { Int($0.begin)..<Int($0.end) })
     }
 
-    func contains(_ position: Int) -> Bool {
+    package func contains(_ position: Int) -> Bool {
         position < sink || position >= windowBegin || ranges.contains { $0.contains(position) }
     }
 
     /// The protected rows of a page; `window` false leaves out what only the window protects.
-    func rows(first: Int, tokens: Int, window: Bool) -> RowSet {
+    package func rows(first: Int, tokens: Int, window: Bool) -> RowSet {
         var rows = RowSet(count: tokens)
         func add(_ range: Range<Int>) {
             rows.insert(range.clamped(to: first..<first + tokens).shifted(by: -first))
@@ -32,7 +32,7 @@ struct Protection {
         return rows
     }
 
-    static func normalised(_ ranges: [Range<Int>]) -> [Range<Int>] {
+    package static func normalised(_ ranges: [Range<Int>]) -> [Range<Int>] {
         var result: [Range<Int>] = []
         for range in ranges.sorted(by: { $0.lowerBound < $1.lowerBound }) where !range.isEmpty {
             if let last = result.last, range.lowerBound <= last.upperBound {
@@ -46,5 +46,5 @@ struct Protection {
 }
 
 extension Range<Int> {
-    func shifted(by distance: Int) -> Range<Int> { lowerBound + distance..<upperBound + distance }
+    package func shifted(by distance: Int) -> Range<Int> { lowerBound + distance..<upperBound + distance }
 }

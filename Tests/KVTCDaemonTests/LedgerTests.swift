@@ -1,0 +1,257 @@
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+import TestSupport
+import Testing
+
+import KVTCDaemon
+
+@Suite struct LedgerTests {
+    static let context: CodingContext = {
+        let tensors = [
+            TensorGeometry(layer: 0, role: .key, heads: 1, headDim: 4),
+            TensorGeometry(layer: 0, role: .value, heads: 1, headDim: 4),
+        ]
+        // A geometry this plain is valid.
+        return CodingContext(codec: try! PageCodec(geometry: Geometry(tensors: tensors)), layout: PageLayout())
+    }()
+
+    static func key(_ n: UInt64) -> StoreKey { StoreKey(tenant: 7, words: SIMD4(n, 0, 0, 0)) }
+
+    static func session(_ ledger: inout Ledger, _ policy: WirePolicy) -> UInt32 {
+        ledger.open { id in
+            Session(
+                id: id, tenant: 7, connection: 1, name: "", context: context, pageTokens: 16, tokenBytes: 16,
+                policy: policy)
+        }
+    }
+
+    static func policy(_ sink: UInt32, _ window: UInt32, _ ranges: [Range<UInt32>] = [], mode: WireMode = .quant8)
+        -> WirePolicy
+    {
+        WirePolicy(
+            sink: sink, window: window, mode: mode,
+            protected: ranges.map { PositionRange(begin: $0.lowerBound, end: $0.upperBound) })
+    }
+
+    /// Pushes pages of 16 tokens and gives those that become ready.
+    static func push(_ ledger: inout Ledger, _ id: UInt32, _ pages: Range<Int>, coded: Bool? = nil) -> [StoreKey] {
+        pages.flatMap { page in
+            ledger.pushed(id, key: key(UInt64(page)), first: page * 16, tokens: 16, coded: coded)
+            return ledger.release(id)
+        }
+    }
+
+    static func encode(_ ledger: inout Ledger, _ key: StoreKey) -> RowSet? {
+        guard let plan = ledger.beginEncode(key), ledger.endEncode(key, plan) == .replace else { return nil }
+        ledger.endReplace(key, generation: plan.generation, exact: plan.protected)
+        return plan.protected
+    }
+
+    @Test func pagesAreReleasedAsTheWindowSlides() {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(4, 20))
+        #expect(Self.push(&ledger, id, 0..<2) == [])
+        // 48 tokens: the window begins at 28, so only page 0 (0..<16) has left it.
+        #expect(Self.push(&ledger, id, 2..<3) == [Self.key(0)])
+        #expect(Self.push(&ledger, id, 3..<4) == [Self.key(1)])
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1, 2, 3])
+        #expect(Self.encode(&ledger, Self.key(1))?.rows == [])
+        #expect(ledger.rawTokens(id) == 32)
+    }
+
+    @Test func protectedRangesAreTokenExact() {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 0, [14..<18, 20..<21, 17..<19]))
+        #expect(Self.push(&ledger, id, 0..<2) == [Self.key(0), Self.key(1)])
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [14, 15])
+        #expect(Self.encode(&ledger, Self.key(1))?.rows == [0, 1, 2, 4])
+    }
+
+    @Test func aSharedPageStaysRawWhileAnyWindowHoldsIt() {
+        var ledger = Ledger()
+        let short = Self.session(&ledger, Self.policy(2, 0))
+        let long = Self.session(&ledger, Self.policy(0, 64, [8..<9]))
+        #expect(Self.push(&ledger, long, 0..<1) == [])
+        #expect(Self.push(&ledger, short, 0..<2, coded: false) == [Self.key(1)])
+        #expect(ledger.beginEncode(Self.key(0)) == nil)
+        // The long window moves on over page 0; rows of both policies stay.
+        #expect(Self.push(&ledger, long, 4..<6) == [Self.key(0)])
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1, 8])
+    }
+
+    @Test func theStrictestModeWins() {
+        var ledger = Ledger()
+        let lossy = Self.session(&ledger, Self.policy(0, 16))
+        let exact = Self.session(&ledger, Self.policy(0, 16, mode: .lossless))
+        _ = Self.push(&ledger, lossy, 0..<1)
+        _ = Self.push(&ledger, exact, 0..<2, coded: false)
+        #expect(ledger.close(lossy) == [Self.key(0)])
+        #expect(ledger.beginEncode(Self.key(0))?.choice.mode == .lossless)
+    }
+
+    @Test func whatAClosedSessionProtectedStaysExact() {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(4, 20))
+        _ = Self.push(&ledger, id, 0..<3)
+        // 48 tokens, the window begins at 28.
+        #expect(ledger.close(id) == [Self.key(1), Self.key(2)])
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1, 2, 3])
+        #expect(Self.encode(&ledger, Self.key(1))?.rows == [12, 13, 14, 15])
+        #expect(Self.encode(&ledger, Self.key(2))?.rows == Array(0..<16))
+        #expect(ledger.pages.isEmpty)
+    }
+
+    @Test func aGrowingWindowTakesRawPagesBackAndNamesCodedOnes() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(4, 0))
+        #expect(Self.push(&ledger, id, 0..<3).count == 3)
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1, 2, 3])
+        let running = try #require(ledger.beginEncode(Self.key(1)))
+        let change = try #require(ledger.setPolicy(id, Self.policy(4, 40)))
+        #expect(change.rawTokens == 32)
+        // The window begins at 8: of page 0, rows 8 to 15 are lossy already.
+        #expect(change.alreadyCoded == [8..<16])
+        #expect(ledger.endEncode(Self.key(1), running) == .forget)
+        #expect(ledger.beginEncode(Self.key(2)) == nil)
+        #expect(ledger.rawTokens(id) == 32)
+    }
+
+    @Test func aShrinkingWindowReleasesPages() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 48))
+        #expect(Self.push(&ledger, id, 0..<3) == [])
+        let change = try #require(ledger.setPolicy(id, Self.policy(0, 16)))
+        #expect(change.ready == [Self.key(0), Self.key(1)])
+        #expect(change.alreadyCoded == [])
+        #expect(change.rawTokens == 48)
+    }
+
+    @Test func protectionThatGrowsDuringAJobStartsItAgain() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 0))
+        _ = Self.push(&ledger, id, 0..<1)
+        let plan = try #require(ledger.beginEncode(Self.key(0)))
+        _ = ledger.setPolicy(id, Self.policy(2, 0))
+        #expect(ledger.endEncode(Self.key(0), plan) == .again)
+        #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1])
+    }
+
+    @Test func alreadyCodedNamesOnlyWhatIsNewAndLossy() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 0, [0..<2]))
+        _ = Self.push(&ledger, id, 0..<2)
+        _ = Self.encode(&ledger, Self.key(0))
+        _ = Self.encode(&ledger, Self.key(1))
+        let change = try #require(ledger.setPolicy(id, Self.policy(0, 0, [0..<4, 15..<18])))
+        #expect(change.alreadyCoded == [2..<4, 15..<18])
+        // Pages of before: unknown until somebody looks, then by what the header says.
+        let other = Self.session(&ledger, Self.policy(0, 0))
+        ledger.pushed(other, key: Self.key(9), first: 0, tokens: 16, coded: true)
+        #expect(ledger.unresolved(other) == [Self.key(9)])
+        var exact = RowSet(count: 16)
+        exact.insert(0)
+        ledger.resolve(Self.key(9), exact: exact)
+        #expect(ledger.unresolved(other) == [])
+        #expect(ledger.setPolicy(other, Self.policy(3, 0))?.alreadyCoded == [1..<3])
+    }
+
+    @Test func conflictsAreFoundUnlessThePageIsThere() {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 0))
+        _ = Self.push(&ledger, id, 0..<2)
+        #expect(ledger.conflict(id, [(32, 16, false), (48, 16, false)]) == nil)
+        #expect(ledger.conflict(id, [(64, 16, false)]) == nil)
+        #expect(ledger.conflict(id, [(31, 16, false)]) == 0)
+        #expect(ledger.conflict(id, [(0, 16, true), (16, 16, true), (32, 16, false)]) == nil)
+        #expect(ledger.conflict(id, [(48, 16, false), (32, 16, false)]) == 1)
+        #expect(ledger.conflict(id, [(40, 16, true), (48, 16, false)]) == 1)
+    }
+
+    @Test func aDroppedTailCanBePushedAgain() {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 16))
+        _ = Self.push(&ledger, id, 0..<4)
+        ledger.drop([Self.key(2), Self.key(3)], isTruncation: true)
+        #expect(ledger.sessions[id]?.tokens == 32)
+        #expect(ledger.conflict(id, [(32, 16, false)]) == nil)
+        #expect(Self.push(&ledger, id, 2..<3) == [Self.key(1)])
+    }
+
+    @Test func aPagePushedAfterItsDropIsNotTouchedByTheOldJob() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(0, 0))
+        _ = Self.push(&ledger, id, 0..<1)
+        let plan = try #require(ledger.beginEncode(Self.key(0)))
+        ledger.drop([Self.key(0)], isTruncation: true)
+        _ = Self.push(&ledger, id, 0..<1)
+        #expect(ledger.endEncode(Self.key(0), plan) == .forget)
+        #expect(ledger.pages[Self.key(0)]?.phase == .queued)
+    }
+
+    // Against a model that asks every session about every row: after any history, no row that an open session protects
+    // is lossy, unless it was so before the session or its policy came.
+    @Test(arguments: [1, 2, 3, 4, 5] as [UInt64]) func randomHistoriesKeepEveryPromise(seed: UInt64) {
+        var generator = SeededGenerator(seed: seed)
+        var ledger = Ledger()
+        var open: [UInt32] = []
+        var queued: [StoreKey] = []
+        var running: [(StoreKey, EncodePlan)] = []
+        func randomPolicy() -> WirePolicy {
+            let begin = UInt32.random(in: 0..<150, using: &generator)
+            return Self.policy(
+                .random(in: 0..<20, using: &generator), .random(in: 0..<80, using: &generator),
+                Bool.random(using: &generator) ? [begin..<begin + 9] : [])
+        }
+        for _ in 0..<3000 {
+            switch Int.random(in: 0..<8, using: &generator) {
+            case 0 where open.count < 4: open.append(Self.session(&ledger, randomPolicy()))
+            case 1 where !open.isEmpty:
+                queued += ledger.close(open.remove(at: .random(in: 0..<open.count, using: &generator)))
+            case 2:
+                if let id = open.randomElement(using: &generator) {
+                    queued += ledger.setPolicy(id, randomPolicy())?.ready ?? []
+                }
+            case 3, 4:
+                guard let id = open.randomElement(using: &generator), let session = ledger.sessions[id] else {
+                    continue
+                }
+                let page = session.tokens / 16
+                // A page nobody uses any more is coded in the store; one in the ledger is what the ledger says.
+                let known = ledger.pages[Self.key(UInt64(page))]
+                queued += Self.push(&ledger, id, page..<page + 1, coded: known.map(\.isCoded))
+            case 5:
+                guard !queued.isEmpty else { continue }
+                let key = queued.removeFirst()
+                if let plan = ledger.beginEncode(key) { running.append((key, plan)) }
+            default:
+                guard !running.isEmpty else { continue }
+                let (key, plan) = running.removeFirst()
+                switch ledger.endEncode(key, plan) {
+                case .forget: break
+                case .again: queued.append(key)
+                case .replace:
+                    for (id, first) in ledger.pages[key]?.users ?? [:] {
+                        guard let session = ledger.sessions[id] else { continue }
+                        for row in 0..<16 where session.protection.contains(first + row) {
+                            #expect(plan.protected.contains(row), "seed \(seed)")
+                        }
+                    }
+                    ledger.endReplace(key, generation: plan.generation, exact: plan.protected)
+                }
+            }
+        }
+        // Nothing is forgotten: when all is over, everything has been coded.
+        for id in open { queued += ledger.close(id) }
+        for (key, plan) in running where ledger.endEncode(key, plan) == .replace {
+            ledger.endReplace(key, generation: plan.generation, exact: plan.protected)
+        }
+        while !queued.isEmpty {
+            let key = queued.removeFirst()
+            _ = Self.encode(&ledger, key)
+        }
+        for (key, page) in ledger.pages where !page.isCoded {
+            Issue.record("seed \(seed): \(key) is left \(page.phase)")
+        }
+    }
+}

@@ -1,0 +1,161 @@
+import KVTCClient
+import KVTCDaemon
+import KVTCProtocol
+import KVTCSystem
+import Logging
+import TestSupport
+import Testing
+
+/// A daemon of one test, in this process, behind a real socket.
+final class TestDaemon: Sendable {
+    let directory: TemporaryDirectory
+    let configuration: DaemonConfiguration
+    private let server: DaemonServer
+
+    init(
+        directory: TemporaryDirectory? = nil, _ change: (inout DaemonConfiguration) -> Void = { _ in }
+    ) throws {
+        let directory = try directory ?? TemporaryDirectory()
+        self.directory = directory
+        var configuration = DaemonConfiguration(environment: [:], isRoot: true)
+        configuration.socketPath = directory.file("s")
+        configuration.directory = directory.file("state")
+        configuration.ramBudget = 64 << 20
+        configuration.diskBudget = 256 << 20
+        configuration.segmentBytes = 4 << 20
+        configuration.workers = 2
+        change(&configuration)
+        self.configuration = configuration
+        var log = Logger(label: "test") { _ in KeyValueLog(level: .critical, isJournal: false) }
+        log.logLevel = .critical
+        server = try DaemonServer(configuration: configuration, log: log)
+        try server.start()
+    }
+
+    func stop() { #expect(server.stop()) }
+
+    func client() throws -> Client { try Client(socketPath: configuration.socketPath, name: "test") }
+
+    /// A connection that says what it wants.
+    func raw() throws -> RawClient { RawClient(try UnixConnection.connect(to: configuration.socketPath)) }
+
+    /// The proof that the daemon still serves: a new client pushes a page and gets it back.
+    func expectServing(_ comment: Comment? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws {
+        let client = try client()
+        defer { client.close() }
+        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let page = Pages.random(tokens: 16, seed: .random(in: 0 ... .max))
+        let key = Pages.key(.random(in: 0 ... .max))
+        let outcomes = try session.push([ClientPage(key: key, firstPosition: 0, bytes: page)])
+        #expect(outcomes == [.stored], comment, sourceLocation: sourceLocation)
+        #expect(
+            try Pages.pull(client, session.number, [key], capacity: page.count) == [page], comment,
+            sourceLocation: sourceLocation)
+    }
+}
+
+/// Speaks frames, right or wrong ones.
+final class RawClient: Sendable {
+    let socket: UnixConnection
+    init(_ socket: UnixConnection) { self.socket = socket }
+
+    func send(_ opcode: UInt16, id: UInt64 = 1, flags: UInt32 = 0, length: UInt32? = nil, _ body: [UInt8] = []) throws {
+        let header = FrameHeader(opcode: opcode, id: id, status: flags, bodyLength: length ?? UInt32(body.count))
+        try socket.write([header.encoded[...], body[...]])
+    }
+
+    func send(_ request: some WireRequest, id: UInt64 = 1) throws {
+        try send(type(of: request).opcode.rawValue, id: id, request.encodedBody)
+    }
+
+    func reply() throws -> (header: FrameHeader, body: [UInt8]) {
+        let deadline = MonotonicClock.nanoseconds + 60_000_000_000
+        let header = try FrameHeader.parse(socket.read(count: FrameHeader.byteCount, deadline: deadline)).header
+        return (header, try socket.read(count: Int(header.bodyLength), deadline: deadline))
+    }
+
+    /// The code of the next reply; nil when it is no error.
+    func error() throws -> ErrorCode? {
+        let (header, body) = try reply()
+        guard header.errorStatus != 0 else { return nil }
+        return try WireError(status: header.errorStatus, body: body).code
+    }
+
+    func hello() throws {
+        try send(HelloRequest(client: "raw"))
+        #expect(try error() == nil)
+    }
+
+    /// Whether the daemon has ended the connection.
+    func isOver() -> Bool {
+        let deadline = MonotonicClock.nanoseconds + 60_000_000_000
+        do { _ = try socket.read(count: 1, deadline: deadline) } catch { return error == .closed(partial: false) }
+        return false
+    }
+}
+
+/// Pages of a small model: two layers, two heads of eight, half precision: 128 bytes a token.
+enum Pages {
+    static let tokenBytes = 128
+    static let geometry = WireGeometry(
+        tensors: (0..<2).flatMap { layer in
+            [
+                WireTensor(layer: layer, role: .key, heads: 2, headDim: 8),
+                WireTensor(layer: layer, role: .value, heads: 2, headDim: 8),
+            ]
+        })
+
+    static func key(_ number: UInt64) -> PageKey {
+        PageKey((0..<32).map { UInt8(truncatingIfNeeded: number >> UInt64($0 % 8 * 8)) })!
+    }
+
+    /// Halves between 1 and 2, so that every one is finite.
+    static func random(tokens: Int, seed: UInt64) -> [UInt8] {
+        var generator = SeededGenerator(seed: seed)
+        return (0..<tokens * tokenBytes).map { index in
+            let byte = UInt8.random(in: 0...255, using: &generator)
+            return index % 2 == 1 ? 0x3C | byte & 3 : byte
+        }
+    }
+
+    static func request(
+        policy: WirePolicy, name: String = "test", geometry: WireGeometry = geometry,
+        layout: WireLayout = WireLayout(element: .float16), pageTokens: UInt32 = 16
+    ) -> OpenSessionRequest {
+        OpenSessionRequest(
+            name: name, geometry: geometry, layout: layout, pageTokens: pageTokens, policy: policy)
+    }
+
+    static func open(_ client: Client, policy: WirePolicy) throws -> ClientSession {
+        try ClientSession(client, request(policy: policy))
+    }
+
+    /// Inline pull of whole pages; nil for those that are not there.
+    static func pull(
+        _ client: Client, _ session: UInt32, _ keys: [PageKey], capacity: Int, layerStep: UInt16 = 0
+    ) throws -> [[UInt8]?] {
+        var pages = [[UInt8]?](repeating: nil, count: keys.count)
+        let request = PullRequest(
+            session: session, arena: Wire.none, layerStep: layerStep,
+            entries: keys.map { PullEntry(key: $0, offset: 0, capacity: UInt64(capacity)) })
+        _ = try client.pull(request) { part in
+            guard part.outcome == .hit else { return }
+            var page = pages[Int(part.entry)] ?? []
+            #expect(part.offset == UInt64(page.count))
+            page += part.inline
+            pages[Int(part.entry)] = page
+        }
+        return pages
+    }
+
+    static func row(_ page: [UInt8], _ row: Int) -> [UInt8] {
+        // Tensor, token, head: four tensors of 32 bytes a token each.
+        let tokens = page.count / tokenBytes
+        return (0..<4).flatMap { tensor in page[(tensor * tokens + row) * 32..<(tensor * tokens + row + 1) * 32] }
+    }
+}
+
+func refusal(_ body: () throws -> Void) -> WireError? {
+    do { try body() } catch ClientError.refused(let error) { return error } catch { Issue.record(error) }
+    return nil
+}
