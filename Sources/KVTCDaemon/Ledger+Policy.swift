@@ -16,9 +16,9 @@ extension Ledger {
 
     /// What a new policy could not do any more, and what it sets free.
     package struct PolicyChange: Equatable {
-        var rawTokens: Int
-        var alreadyCoded: [Range<Int>]
-        var ready: [StoreKey]
+        package var rawTokens: Int
+        package var alreadyCoded: [Range<Int>]
+        package var ready: [StoreKey]
     }
 
     /// Replaces a session's policy: a grown window takes raw pages back from the coder, a shrunk one releases them.

@@ -42,6 +42,16 @@ import KVTCDaemon
         }
     }
 
+    static func begin(_ ledger: inout Ledger, _ key: StoreKey) throws -> EncodePlan {
+        let plan = ledger.beginEncode(key)
+        return try #require(plan)
+    }
+
+    static func change(_ ledger: inout Ledger, _ id: UInt32, _ policy: WirePolicy) throws -> Ledger.PolicyChange {
+        let change = ledger.setPolicy(id, policy)
+        return try #require(change)
+    }
+
     static func encode(_ ledger: inout Ledger, _ key: StoreKey) -> RowSet? {
         guard let plan = ledger.beginEncode(key), ledger.endEncode(key, plan) == .replace else { return nil }
         ledger.endReplace(key, generation: plan.generation, exact: plan.protected)
@@ -107,8 +117,8 @@ import KVTCDaemon
         let id = Self.session(&ledger, Self.policy(4, 0))
         #expect(Self.push(&ledger, id, 0..<3).count == 3)
         #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1, 2, 3])
-        let running = try #require(ledger.beginEncode(Self.key(1)))
-        let change = try #require(ledger.setPolicy(id, Self.policy(4, 40)))
+        let running = try Self.begin(&ledger, Self.key(1))
+        let change = try Self.change(&ledger, id, Self.policy(4, 40))
         #expect(change.rawTokens == 32)
         // The window begins at 8: of page 0, rows 8 to 15 are lossy already.
         #expect(change.alreadyCoded == [8..<16])
@@ -121,7 +131,7 @@ import KVTCDaemon
         var ledger = Ledger()
         let id = Self.session(&ledger, Self.policy(0, 48))
         #expect(Self.push(&ledger, id, 0..<3) == [])
-        let change = try #require(ledger.setPolicy(id, Self.policy(0, 16)))
+        let change = try Self.change(&ledger, id, Self.policy(0, 16))
         #expect(change.ready == [Self.key(0), Self.key(1)])
         #expect(change.alreadyCoded == [])
         #expect(change.rawTokens == 48)
@@ -131,7 +141,7 @@ import KVTCDaemon
         var ledger = Ledger()
         let id = Self.session(&ledger, Self.policy(0, 0))
         _ = Self.push(&ledger, id, 0..<1)
-        let plan = try #require(ledger.beginEncode(Self.key(0)))
+        let plan = try Self.begin(&ledger, Self.key(0))
         _ = ledger.setPolicy(id, Self.policy(2, 0))
         #expect(ledger.endEncode(Self.key(0), plan) == .again)
         #expect(Self.encode(&ledger, Self.key(0))?.rows == [0, 1])
@@ -143,7 +153,7 @@ import KVTCDaemon
         _ = Self.push(&ledger, id, 0..<2)
         _ = Self.encode(&ledger, Self.key(0))
         _ = Self.encode(&ledger, Self.key(1))
-        let change = try #require(ledger.setPolicy(id, Self.policy(0, 0, [0..<4, 15..<18])))
+        let change = try Self.change(&ledger, id, Self.policy(0, 0, [0..<4, 15..<18]))
         #expect(change.alreadyCoded == [2..<4, 15..<18])
         // Pages of before: unknown until somebody looks, then by what the header says.
         let other = Self.session(&ledger, Self.policy(0, 0))
@@ -182,7 +192,7 @@ import KVTCDaemon
         var ledger = Ledger()
         let id = Self.session(&ledger, Self.policy(0, 0))
         _ = Self.push(&ledger, id, 0..<1)
-        let plan = try #require(ledger.beginEncode(Self.key(0)))
+        let plan = try Self.begin(&ledger, Self.key(0))
         ledger.drop([Self.key(0)], isTruncation: true)
         _ = Self.push(&ledger, id, 0..<1)
         #expect(ledger.endEncode(Self.key(0), plan) == .forget)
