@@ -25,10 +25,35 @@ private final class PulledPage: Sendable {
     }
 }
 
-/// Where a pull's parts go: handed from the pool's threads to the one that writes to the client.
-private struct PullQueue {
-    var parts: [PullPart] = []
-    var jobsLeft: Int
+/// What one pull still has to do, and the parts that are ready. The pool's threads fill it, the one that writes to the
+/// client empties it and hands out the next jobs: what is decoded ahead is bounded, however slowly the client reads.
+private final class PullWork: Sendable {
+    struct State: Sendable {
+        var parts: [PullPart] = []
+        /// Jobs given to the pool and not done.
+        var running = 0
+        /// Bytes of blocks kept for later steps.
+        var kept = 0
+    }
+
+    /// Blocks kept between the steps of one pull; beyond that each step reads its block again.
+    static let keptLimit = 256 << 20
+
+    let pages: [PulledPage]
+    let steps: [Range<Int>]
+    let layers: Range<Int>
+    let context: CodingContext
+    let arena: Arena?
+    let state = Monitor(State())
+    var jobs: Int { pages.count * steps.count }
+
+    init(pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, context: CodingContext, arena: Arena?) {
+        self.pages = pages
+        self.steps = steps
+        self.layers = layers
+        self.context = context
+        self.arena = arena
+    }
 }
 
 extension Engine {
@@ -50,22 +75,11 @@ extension Engine {
         let pages = request.entries.enumerated().map { index, entry in
             PulledPage(key: storeKey(session, entry.key), entry: entry, index: UInt32(index))
         }
-        let steps = stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) }
-        let queue = Monitor(PullQueue(jobsLeft: pages.count * steps.count))
-        // Layer by layer over all pages: what the worker computes first is what it gets first.
-        for range in steps {
-            for page in pages {
-                pool.submit(.urgent) { [self] in
-                    let part = decode(page, range, of: begin..<end, session.context, arena)
-                    queue.update {
-                        if let part { $0.parts.append(part) }
-                        $0.jobsLeft -= 1
-                    }
-                }
-            }
-        }
+        let work = PullWork(
+            pages: pages, steps: stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) },
+            layers: begin..<end, context: session.context, arena: arena)
         let reply: PullReply
-        do throws(E) { reply = try forward(queue, entries: pages.count, emit) } catch { throw .notDelivered(error) }
+        do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
         metrics.record(.pull, since: start)
         return reply
     }
@@ -90,22 +104,29 @@ extension Engine {
         }
     }
 
-    private func forward<E: Error>(
-        _ queue: Monitor<PullQueue>, entries: Int, _ emit: (PullPart) throws(E) -> Void
-    ) throws(E) -> PullReply {
-        var worst = [PullOutcome](repeating: .hit, count: entries)
+    private func deliver<E: Error>(_ work: PullWork, _ emit: (PullPart) throws(E) -> Void) throws(E) -> PullReply {
+        var worst = [PullOutcome](repeating: .hit, count: work.pages.count)
+        let ahead = max(8, 4 * configuration.workers)
+        var submitted = 0
         while true {
-            let next = queue.wait { queue -> (parts: [PullPart], isDone: Bool)? in
-                guard !queue.parts.isEmpty || queue.jobsLeft == 0 else { return nil }
-                defer { queue.parts = [] }
-                return (queue.parts, queue.jobsLeft == 0)
+            let room = work.state.withLock { ahead - $0.running - $0.parts.count }
+            for _ in 0..<max(0, min(room, work.jobs - submitted)) {
+                submit(work, submitted)
+                submitted += 1
+            }
+            let isSubmitted = submitted == work.jobs
+            let next = work.state.wait { state -> (parts: [PullPart], isOver: Bool)? in
+                let isOver = isSubmitted && state.running == 0
+                guard !state.parts.isEmpty || isOver || (!isSubmitted && state.running == 0) else { return nil }
+                defer { state.parts = [] }
+                return (state.parts, isOver)
             }
             guard let next else { break }
             for part in next.parts {
                 if part.outcome != .hit { worst[Int(part.entry)] = part.outcome }
                 try emit(part)
             }
-            if next.isDone { break }
+            if next.isOver { break }
         }
         func count(_ outcome: PullOutcome) -> UInt32 { UInt32(worst.count { $0 == outcome }) }
         let reply = PullReply(
@@ -119,11 +140,24 @@ extension Engine {
         return reply
     }
 
+    // Layer by layer over all pages: what the worker computes first is what it gets first.
+    private func submit(_ work: PullWork, _ job: Int) {
+        work.state.withLock { $0.running += 1 }
+        let page = work.pages[job % work.pages.count]
+        let step = job / work.pages.count
+        pool.submit(.urgent) { [self] in
+            let part = decode(page, step, work)
+            work.state.update {
+                if let part { $0.parts.append(part) }
+                $0.running -= 1
+            }
+        }
+    }
+
     // MARK: - On the pool's threads
 
-    private func decode(
-        _ page: PulledPage, _ range: Range<Int>, of all: Range<Int>, _ context: CodingContext, _ arena: Arena?
-    ) -> PullPart? {
+    private func decode(_ page: PulledPage, _ step: Int, _ work: PullWork) -> PullPart? {
+        let (all, range, context, arena) = (work.layers, work.steps[step], work.context, work.arena)
         func failure(_ outcome: PullOutcome) -> PullPart {
             PullPart(
                 entry: page.index, layerBegin: UInt16(all.lowerBound), layerEnd: UInt16(all.upperBound),
@@ -137,7 +171,7 @@ extension Engine {
             case .untouched:
                 switch load(page, all, context, isInline: arena == nil) {
                 case .success(let (block, tokens)):
-                    state = .loaded(block, tokens: tokens)
+                    if step + 1 < work.steps.count, keep(block.count, work) { state = .loaded(block, tokens: tokens) }
                     return .success((block, tokens))
                 case .failure(let stop):
                     state = .failed
@@ -175,6 +209,14 @@ extension Engine {
         metrics.record(.decode, since: start)
         metrics.count { $0.bytesReturned += UInt64(length) }
         return part
+    }
+
+    private func keep(_ bytes: Int, _ work: PullWork) -> Bool {
+        work.state.withLock { state in
+            guard state.kept + bytes <= PullWork.keptLimit else { return false }
+            state.kept += bytes
+            return true
+        }
     }
 
     private struct PullStop: Error { var outcome: PullOutcome }

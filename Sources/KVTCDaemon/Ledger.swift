@@ -71,6 +71,24 @@ package struct Session {
         self.lastUse = lastUse
     }
 
+    /// The first position inside the window.
+    package var windowBegin: Int { max(0, tokens - Int(policy.window)) }
+
+    /// Adds a page by position; false when it overlaps another.
+    mutating func insert(_ page: SessionPage) -> Bool {
+        if pages.last.map({ $0.end <= page.first }) ?? true {
+            pages.append(page)
+            return true
+        }
+        let at = pages.firstIndex { $0.end > page.first } ?? pages.count
+        guard at == pages.count || pages[at].first >= page.end else { return false }
+        pages.insert(page, at: at)
+        released = min(released, at)
+        return true
+    }
+
+    mutating func advance(to end: Int) { tokens = max(tokens, end) }
+
     package var protection: Protection { Protection(policy: policy, tokens: tokens) }
 }
 
@@ -153,37 +171,32 @@ package struct Ledger {
     /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that
     /// was there before is coded.
     package mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
-        guard var session = sessions[id] else { return }
+        guard let context = sessions[id]?.context else { return }
         let isNew = pages[key] == nil
         if coded == nil || isNew {
             generations += 1
             // A record of an earlier page under the same key describes bytes that are gone.
             let users = coded == nil ? [:] : pages[key]?.users ?? [:]
             pages[key] = LedgerPage(
-                generation: generations, tokens: tokens, context: session.context,
+                generation: generations, tokens: tokens, context: context,
                 phase: coded == true ? .coded(exact: nil) : .raw, users: users, retained: RowSet(count: tokens),
                 owner: id)
         }
         // A page of other length under a known key is the client's mistake; the stored one counts.
         guard pages[key]?.tokens == tokens else { return }
-        let at = session.pages.firstIndex { $0.first >= first } ?? session.pages.count
-        let overlaps =
-            (at > 0 && session.pages[at - 1].end > first)
-            || (at < session.pages.count && session.pages[at].first < first + tokens)
-        if !overlaps, pages[key]?.users[id] == nil {
-            session.pages.insert(SessionPage(key: key, first: first, tokens: tokens), at: at)
-            session.released = min(session.released, at)
+        if pages[key]?.users[id] == nil,
+            sessions[id]?.insert(SessionPage(key: key, first: first, tokens: tokens)) == true
+        {
             pages[key]?.users[id] = first
         }
-        session.tokens = max(session.tokens, first + tokens)
-        sessions[id] = session
+        sessions[id]?.advance(to: first + tokens)
     }
 
     /// The pages that left the session's window and that no other session's window holds; they count as queued.
     package mutating func release(_ id: UInt32) -> [StoreKey] {
         guard var session = sessions[id] else { return [] }
         var ready: [StoreKey] = []
-        let begin = session.protection.windowBegin
+        let begin = session.windowBegin
         while session.released < session.pages.count, session.pages[session.released].end <= begin {
             let key = session.pages[session.released].key
             session.released += 1
@@ -201,7 +214,7 @@ package struct Ledger {
 
     private func isInAnyWindow(_ page: LedgerPage) -> Bool {
         page.users.contains { id, first in
-            sessions[id].map { first + page.tokens > $0.protection.windowBegin } ?? false
+            sessions[id].map { first + page.tokens > $0.windowBegin } ?? false
         }
     }
 
