@@ -10,8 +10,10 @@ extension Engine {
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
         var lease: UInt64 = 0
-        // The lease comes first, so that what the reply calls present cannot go away in between.
-        if request.leaseMs > 0 { lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller) }
+        // The lease comes before the answer, so that what the reply calls present cannot go away in between.
+        if request.leaseMs > 0, keys.contains(where: { store.residence($0) != .absent }) {
+            lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller)
+        }
         let residence = keys.map { key -> KVTCProtocol.Residence in
             switch store.residence(key) {
             case .absent: .absent
@@ -20,10 +22,6 @@ extension Engine {
             }
         }
         let run = residence.prefix { $0 != .absent }.count
-        if lease != 0, residence.allSatisfy({ $0 == .absent }) {
-            endLease(lease)
-            lease = 0
-        }
         return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
     }
 
