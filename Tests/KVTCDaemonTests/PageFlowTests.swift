@@ -31,9 +31,7 @@ import Testing
         #expect(found.leadingRun == 6)
         #expect(found.residence == [.coded, .coded, .coded, .coded, .raw, .raw, .absent])
         // In steps the layers come one after another: K0 V0 K1 V1 instead of K0 K1 V0 V1.
-        let byLayer = pages.map { page in
-            [0, 2, 1, 3].flatMap { page[$0 * page.count / 4..<($0 + 1) * page.count / 4] }
-        }
+        let byLayer = pages.map { Pages.byLayer($0) }
         #expect(try Pages.pull(client, session.number, keys(0..<6), capacity: 1 << 20, layerStep: 1) == byLayer)
     }
 
@@ -143,9 +141,7 @@ import Testing
         parts.sort { $0.offset < $1.offset }
         #expect(parts.map(\.offset) == [4096, 4096 + UInt64(page.count / 2)])
         #expect(parts.map(\.layerBegin) == [0, 1])
-        // Layer by layer: K0 V0 K1 V1 instead of K0 K1 V0 V1.
-        let tensor = page.count / 4
-        let expected = [0, 2, 1, 3].flatMap { page[$0 * tensor..<($0 + 1) * tensor] }
+        let expected = Pages.byLayer(page)
         #expect(arena.memory.copy(offset: 4096, length: UInt64(page.count)) == expected)
     }
 

@@ -148,6 +148,14 @@ enum Pages {
         return pages
     }
 
+    /// What a pull in single layers gives: K0 V0 K1 V1 instead of K0 K1 V0 V1.
+    static func byLayer(_ page: [UInt8]) -> [UInt8] {
+        let tensor = page.count / 4
+        var result: [UInt8] = []
+        for index in [0, 2, 1, 3] { result += page[index * tensor..<(index + 1) * tensor] }
+        return result
+    }
+
     static func row(_ page: [UInt8], _ row: Int) -> [UInt8] {
         // Tensor, token, head: four tensors of 32 bytes a token each.
         let tokens = page.count / tokenBytes
