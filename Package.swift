@@ -65,6 +65,8 @@ let package = Package(
         tests("KVTCStoreTests", ["KVTCStore"]),
         tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
-        tests("KVTCDaemonTests", ["KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", logging]),
+        tests(
+            "KVTCDaemonTests",
+            ["KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", logging]),
     ]
 )
