@@ -118,6 +118,26 @@ import Testing
         #expect(pages(store) == [0, 2] && store.statistics.corruptSegments == 1)
     }
 
+    /// A record of a removed page is copied over a later one of the same segment: its checksum is right but for the place.
+    @Test(arguments: [false, true]) func misplacedRecordDoesNotUndoARemoval(sealed: Bool) throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device))
+        #expect(store.put(key(0), bytes: page(0, bytes: 500), attributes: PageAttributes()) == .stored)
+        try store.flush()
+        #expect(store.remove(key(0)))
+        #expect(store.put(key(1), bytes: page(1, bytes: 500), attributes: PageAttributes()) == .stored)
+        try store.flush()
+        if sealed { try store.close() }
+        var file = device.contents(first)
+        let record = (128 + 500 + 63) / 64 * 64
+        let later = 64 + record + 128
+        file.replaceSubrange(later..<later + record, with: file[64..<64 + record])
+        let damaged = MemoryDevice()
+        damaged.replaceContents(first, file)
+        let again = try Store.open(.memory(damaged))
+        #expect(again.statistics.pages == 0 && again.outcome(key(0)) == .miss)
+    }
+
     @Test func pageBytesCannotPoseAsARecord() throws {
         // A page that holds the file of another store, at every alignment, in front of a damaged header.
         let file = try written(sealed: false).contents(first)

@@ -32,6 +32,25 @@ import Testing
         #expect(again.residence(key(0)) == .absent)
     }
 
+    /// A write that reports failure may have reached the disk all the same; a removal must cover that too.
+    @Test func removedPageDoesNotComeBackFromAFailedWrite() throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device, segment: 16 << 10))
+        for n in 0..<2 { #expect(put(store, n) == .stored) }
+        #expect(try store.evictToDisk([key(0)]) == 1)
+        device.setFault { _, operation in
+            operation == "pwrite" ? .landed(EIO) : operation == "ftruncate" ? .error(EIO) : nil
+        }
+        #expect(throws: StoreError.self) { try store.evictToDisk([key(1)]) }
+        #expect(store.residence(key(1)) == .ram)
+        device.setFault { _, _ in nil }
+        let landed = try Store.open(.memory(device.afterKill(), segment: 16 << 10))
+        #expect(landed.residence(key(1)) == .disk)
+        #expect(store.remove(key(1)))
+        let again = try Store.open(.memory(device.afterKill(), segment: 16 << 10))
+        #expect(again.residence(key(1)) == .absent && again.bytes(key(0)) == page(0, bytes: 4000))
+    }
+
     @Test func shortTransfersAreCompleted() throws {
         let device = MemoryDevice()
         device.setFault { _, operation in operation == "pwrite" || operation == "pread" ? .short : nil }

@@ -11,6 +11,8 @@ enum Fault: Sendable {
     case partial(Int32)
     /// Transfer half of the bytes and report that.
     case short
+    /// Transfer everything and yet report this errno (writes only).
+    case landed(Int32)
 }
 
 /// A disk in memory that can fail at any call and lose power. What was written is lost at a power cut, sector by sector
@@ -187,15 +189,22 @@ final class MemoryDevice: StorageDevice {
     {
         try call("pwrite", path) { (state, fault) throws(DeviceError) in
             let target = state.open[file]!.file
-            let count = fault == nil ? bytes.count : (bytes.count + 1) / 2
+            let count =
+                switch fault {
+                case .partial, .short: (bytes.count + 1) / 2
+                default: bytes.count
+                }
             let end = offset + count
             if target.current.count < end {
                 target.current += [UInt8](repeating: 0, count: end - target.current.count)
             }
             target.current.replaceSubrange(offset..<end, with: bytes[..<count])
             target.pending.append(offset..<end)
-            if case .partial(let code) = fault { throw DeviceError(operation: "pwrite", path: path, code: code) }
-            return count
+            switch fault {
+            case .partial(let code), .landed(let code):
+                throw DeviceError(operation: "pwrite", path: path, code: code)
+            default: return count
+            }
         }
     }
 
