@@ -111,8 +111,9 @@ class Evaluation:
             if llama_cpp.restore(session, self._worker, tokens) != len(tokens):
                 raise DaemonFailed("kvtcd did not return every page it was given")
             score = reference.score(self._worker.get_state())
-            self._count_coded(session, page_keys(tokens, session.page_tokens, session.profile), sums)
-            session.drop()
+            keys = page_keys(tokens, session.page_tokens, session.profile)
+            self._count_coded(session, keys, sums)
+            session.drop(keys)
         sums.kl += score.kl
         sums.top1 += score.top1
         sums.surprise += score.surprise
