@@ -1,11 +1,13 @@
 import KVTCSystem
 import Synchronization
 
-/// Counts durations in buckets of a twelfth of their size, so that percentiles are right within 6 %.
-struct LatencyHistogram: Sendable {
+/// Counts durations in eight buckets an octave, so that percentiles are right within 7 %.
+package struct LatencyHistogram: Sendable {
     private static let perOctave = 8
     private var buckets = [UInt64](repeating: 0, count: 64 * LatencyHistogram.perOctave)
-    private(set) var count: UInt64 = 0
+    package private(set) var count: UInt64 = 0
+
+    package init() {}
 
     private static func bucket(_ nanoseconds: UInt64) -> Int {
         guard nanoseconds >= 8 else { return Int(nanoseconds) }
@@ -21,13 +23,13 @@ struct LatencyHistogram: Sendable {
         return (8.5 + Double(bucket % perOctave)) * Double(UInt64(1) << UInt64(exponent - 3))
     }
 
-    mutating func record(_ nanoseconds: UInt64) {
+    package mutating func record(_ nanoseconds: UInt64) {
         buckets[LatencyHistogram.bucket(nanoseconds)] += 1
         count += 1
     }
 
     /// Microseconds that the given share of all durations does not exceed; 0 without any.
-    func percentile(_ share: Double) -> Double {
+    package func percentile(_ share: Double) -> Double {
         guard count > 0 else { return 0 }
         let rank = max(1, UInt64((share * Double(count)).rounded(.up)))
         var seen: UInt64 = 0

@@ -1,0 +1,40 @@
+import KVTCDaemon
+import KVTCSystem
+import Testing
+
+@Suite struct PoolAndMetricsTests {
+    @Test func urgentJobsGoFirst() throws {
+        let pool = try WorkPool(threads: 1)
+        let gate = Monitor(false)
+        let order = Monitor<[Int]>([])
+        // The only thread is kept busy until everything else waits.
+        pool.submit(.background) { _ = gate.wait { $0 ? true : nil } }
+        for number in 0..<3 { pool.submit(.background) { order.update { $0.append(number) } } }
+        for number in 10..<13 { pool.submit(.urgent) { order.update { $0.append(number) } } }
+        gate.update { $0 = true }
+        pool.stop()
+        // The gate's job may have been taken after the urgent ones were added.
+        #expect(order.withLock { $0 } == [10, 11, 12, 0, 1, 2])
+    }
+
+    @Test func stoppingFinishesWhatWaits() throws {
+        let pool = try WorkPool(threads: 3)
+        let done = Monitor(0)
+        for _ in 0..<5000 { pool.submit(.background) { done.update { $0 += 1 } } }
+        pool.stop()
+        #expect(done.withLock { $0 } == 5000)
+    }
+
+    @Test func percentilesAreCloseToTheTruth() {
+        var histogram = LatencyHistogram()
+        #expect(histogram.percentile(0.5) == 0)
+        for microseconds in 1...1000 { histogram.record(UInt64(microseconds) * 1000) }
+        #expect(histogram.count == 1000)
+        for (share, truth) in [(0.5, 500.0), (0.9, 900), (0.99, 990), (1, 1000)] {
+            #expect(abs(histogram.percentile(share) - truth) / truth < 0.07, "\(share)")
+        }
+        histogram.record(0)
+        histogram.record(.max)
+        #expect(histogram.percentile(1) > 1e12)
+    }
+}
