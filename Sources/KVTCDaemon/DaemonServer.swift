@@ -1,3 +1,4 @@
+import COpenBLAS
 import Glibc
 import KVTCCodec
 import KVTCProtocol
@@ -35,6 +36,8 @@ public final class DaemonServer: Sendable {
                 directory: configuration.diskBudget == 0 ? nil : configuration.directory,
                 ramBudget: configuration.ramBudget, diskBudget: configuration.diskBudget,
                 segmentBytes: configuration.segmentBytes))
+        // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
+        openblas_set_num_threads(1)
         let pool = try WorkPool(threads: configuration.workers)
         engine = Engine(configuration: configuration, store: store, pool: pool, profiles: profiles, log: log)
         wakeUp = try WakeUp()

@@ -25,6 +25,43 @@ private final class PulledPage: Sendable {
     }
 }
 
+/// Puts the parts of each page in the order of layers: steps of one page are decoded side by side and may be done in any
+/// order, but a client may rely on appending what it gets.
+private struct PartOrder {
+    private var nextLayer: [Int]
+    private var waiting: [UInt32: [PullPart]] = [:]
+    /// Parts that wait for an earlier one of their page.
+    private(set) var held = 0
+
+    init(pages: Int, first: Int) { nextLayer = [Int](repeating: first, count: pages) }
+
+    /// The parts that may go now that this one is there. After a failure, which goes at once, its page has no more.
+    mutating func arrange(_ part: PullPart) -> [PullPart] {
+        let page = Int(part.entry)
+        guard nextLayer[page] != .max else { return [] }
+        guard part.outcome == .hit else {
+            held -= waiting.removeValue(forKey: part.entry)?.count ?? 0
+            nextLayer[page] = .max
+            return [part]
+        }
+        guard Int(part.layerBegin) == nextLayer[page] else {
+            waiting[part.entry, default: []].append(part)
+            held += 1
+            return []
+        }
+        var ready = [part]
+        nextLayer[page] = Int(part.layerEnd)
+        while let index = waiting[part.entry]?.firstIndex(where: { Int($0.layerBegin) == nextLayer[page] }),
+            let next = waiting[part.entry]?.remove(at: index)
+        {
+            held -= 1
+            nextLayer[page] = Int(next.layerEnd)
+            ready.append(next)
+        }
+        return ready
+    }
+}
+
 /// What one pull still has to do, and the parts that are ready. The pool's threads fill it, the one that writes to the
 /// client empties it and hands out the next jobs: what is decoded ahead is bounded, however slowly the client reads.
 private final class PullWork: Sendable {
@@ -106,10 +143,11 @@ extension Engine {
 
     private func deliver<E: Error>(_ work: PullWork, _ emit: (PullPart) throws(E) -> Void) throws(E) -> PullReply {
         var worst = [PullOutcome](repeating: .hit, count: work.pages.count)
+        var order = PartOrder(pages: work.pages.count, first: work.layers.lowerBound)
         let ahead = max(8, 4 * configuration.workers)
         var submitted = 0
         while true {
-            let room = work.state.withLock { ahead - $0.running - $0.parts.count }
+            let room = work.state.withLock { ahead - $0.running - $0.parts.count } - order.held
             for _ in 0..<max(0, min(room, work.jobs - submitted)) {
                 submit(work, submitted)
                 submitted += 1
@@ -122,7 +160,7 @@ extension Engine {
                 return (state.parts, isOver)
             }
             guard let next else { break }
-            for part in next.parts {
+            for part in next.parts.flatMap({ order.arrange($0) }) {
                 if part.outcome != .hit { worst[Int(part.entry)] = part.outcome }
                 try emit(part)
             }
