@@ -50,7 +50,7 @@ let package = Package(
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
         module("KVTCCalibration", ["KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCClient", ["KVTCProtocol", "KVTCSystem"]),
-        module("KVTCDaemon", ["COpenBLAS", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
+        module("KVTCDaemon", ["KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(

@@ -33,10 +33,16 @@ public final class Client: Sendable {
     /// What the daemon said about itself and its limits.
     public let server: HelloReply
 
-    /// The path given, else the environment's KVTC_SOCKET, else ``defaultSocket``.
+    /// The path given, else the environment's KVTC_SOCKET, else ``defaultSocket``, or that of the user's own daemon
+    /// where only that is there.
     public static func socketPath(_ given: String? = nil) -> String {
         if let given { return given }
         if let variable = getenv("KVTC_SOCKET"), variable.pointee != 0 { return String(cString: variable) }
+        // A daemon of one's own, started without root and without a socket path.
+        if access(defaultSocket, F_OK) != 0, let runtime = getenv("XDG_RUNTIME_DIR"), runtime.pointee != 0 {
+            let own = String(cString: runtime) + "/kvtcd/kvtcd.sock"
+            if access(own, F_OK) == 0 { return own }
+        }
         return defaultSocket
     }
 

@@ -1,6 +1,12 @@
 import CKernels
 import COpenBLAS
 
+extension PageCodec {
+    /// Keeps the forward transform on the calling thread. For programs that run many codecs at once: OpenBLAS would
+    /// otherwise start as many threads as there are processors for each of them.
+    public static func useCallingThreadOnly() { openblas_set_num_threads(1) }
+}
+
 /// A transform over the elements `columns` of a row: components of unit norm, kept as int8 digits with power-of-two scales
 /// so that decoding sums integers and gives the same bits on every machine.
 final class Basis: @unchecked Sendable {

@@ -109,7 +109,8 @@ final class ClientConnection: Sendable {
 
     private func overload() -> WireError? {
         let open = inbox.withLock { $0.open }
-        guard open >= limits.inFlight else { return nil }
+        // One more than the limit: an answer counts as given only after it is sent, when the client may have asked anew.
+        guard open > limits.inFlight else { return nil }
         return WireError(.limitExceeded, "more than \(limits.inFlight) requests unanswered")
     }
 

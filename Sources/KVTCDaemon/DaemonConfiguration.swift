@@ -11,8 +11,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var ramBudget: Int
     /// Where the disk tier lives; nil: RAM only.
     public var directory: String?
-    /// Bytes of disk for pages.
-    public var diskBudget: Int = 10 << 30
+    /// Bytes of disk for pages; nil: see ``effectiveDiskBudget``.
+    public var diskBudget: Int?
     /// Bytes of one segment file.
     public var segmentBytes: Int = 64 << 20
     /// Where profiles are; nil: `profiles` inside the directory.
@@ -81,6 +81,20 @@ public struct DaemonConfiguration: Sendable, Equatable {
     /// Where profiles are looked for: as told, else beside the pages; nil when there is neither.
     public var effectiveProfileDirectory: String? { profileDirectory ?? directory.map { $0 + "/profiles" } }
 
+    /// As told, else 10 GiB, or half of the directory's file system where that is less.
+    public var effectiveDiskBudget: Int {
+        if let diskBudget { return diskBudget }
+        guard let directory else { return 0 }
+        return min(10 << 30, DaemonConfiguration.fileSystemBytes(directory).map { $0 / 2 } ?? .max)
+    }
+
+    private static func fileSystemBytes(_ directory: String) -> Int? {
+        var filesystem = statvfs()
+        guard statvfs(directory, &filesystem) == 0 else { return nil }
+        let (size, overflow) = Int(filesystem.f_blocks).multipliedReportingOverflow(by: Int(filesystem.f_frsize))
+        return overflow ? nil : size
+    }
+
     /// Checks what no single key shows: that the machine is large enough and that the directory can be written to
     /// (it is made when missing). The key at fault is named.
     public func validate() throws(ConfigurationError) {
@@ -92,14 +106,9 @@ public struct DaemonConfiguration: Sendable, Equatable {
         guard ramBudget >= 1 << 20 else { throw ConfigurationError(key: "ram.budget", "at least 1MiB is needed") }
         if let directory {
             try DaemonConfiguration.makeWritable(directory)
-            var filesystem = statvfs()
-            if statvfs(directory, &filesystem) == 0 {
-                let (size, overflow) = Int(filesystem.f_blocks).multipliedReportingOverflow(
-                    by: Int(filesystem.f_frsize))
-                guard overflow || diskBudget <= size else {
-                    throw ConfigurationError(
-                        key: "disk.budget", "\(diskBudget) bytes are more than the \(size) bytes of the file system")
-                }
+            if let diskBudget, let size = DaemonConfiguration.fileSystemBytes(directory), diskBudget > size {
+                throw ConfigurationError(
+                    key: "disk.budget", "\(diskBudget) bytes are more than the \(size) bytes of the file system")
             }
         }
         guard socketPath.utf8.count <= 107 else {

@@ -1,4 +1,3 @@
-import COpenBLAS
 import Glibc
 import KVTCCodec
 import KVTCProtocol
@@ -33,11 +32,11 @@ public final class DaemonServer: Sendable {
         profiles.scan(log: log)
         let store = try Store.open(
             StoreConfiguration(
-                directory: configuration.diskBudget == 0 ? nil : configuration.directory,
-                ramBudget: configuration.ramBudget, diskBudget: configuration.diskBudget,
+                directory: configuration.effectiveDiskBudget == 0 ? nil : configuration.directory,
+                ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
                 segmentBytes: configuration.segmentBytes))
         // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
-        openblas_set_num_threads(1)
+        PageCodec.useCallingThreadOnly()
         let pool = try WorkPool(threads: configuration.workers)
         engine = Engine(configuration: configuration, store: store, pool: pool, profiles: profiles, log: log)
         wakeUp = try WakeUp()
@@ -70,7 +69,7 @@ public final class DaemonServer: Sendable {
             "serving",
             metadata: [
                 "socket": "\(listeners.first?.path ?? "inherited")", "ram": "\(engine.configuration.ramBudget)",
-                "disk": "\(engine.configuration.diskBudget)",
+                "disk": "\(engine.configuration.effectiveDiskBudget)",
                 "directory": "\(engine.configuration.directory ?? "none")",
             ])
     }

@@ -21,6 +21,12 @@ from .messages import ErrorBody
 DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"
 
 
+def default_socket() -> str:
+    """The system's daemon; the user's own, started without root and without a socket path, where only that is there."""
+    own = os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), "kvtcd/kvtcd.sock")
+    return own if not os.path.exists(DEFAULT_SOCKET) and os.path.exists(own) else DEFAULT_SOCKET
+
+
 class Pending:
     """A request under way. Its reply comes in one or more parts."""
 
@@ -71,7 +77,7 @@ class Connection:
     """A connected socket, the thread that reads it and the requests that wait."""
 
     def __init__(self, path: str | None, timeout: float):
-        self.path = path or os.environ.get("KVTC_SOCKET") or DEFAULT_SOCKET
+        self.path = path or os.environ.get("KVTC_SOCKET") or default_socket()
         self.timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
