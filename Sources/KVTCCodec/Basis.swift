@@ -18,11 +18,15 @@ final class Basis: @unchecked Sendable {
     /// Digits that share an exponent, as rows of the packed buffer: `first` is even.
     struct Plane {
         var exponent: Int
+        /// Second digits of components that have two: left out where the first is precise enough for the step.
+        var isLow: Bool
         var first: Int
         /// Component of each digit, ascending.
         var components: [Int]
         /// Row of each digit in the file.
         var rows: [Int]
+        /// First row of the next plane; even.
+        var end: Int { first + (components.count + 1) / 2 * 2 }
     }
     let planes: [Plane]
     /// Plane and index of the digits of each component.
@@ -45,15 +49,19 @@ final class Basis: @unchecked Sendable {
         self.columns = columns
         self.rank = rank
         self.levels = levels.map(Int.init)
+        var seen = Set<Int32>()
+        let isSecond = components.map { !seen.insert($0).inserted }
         var planes: [Plane] = []
         for exponent in Set(exponents).sorted() {
-            let members = components.indices.filter { exponents[$0] == exponent }
-                .sorted { components[$0] < components[$1] }
-            let first = planes.last.map { $0.first + ($0.components.count + 1) / 2 * 2 } ?? 0
-            planes.append(
-                Plane(
-                    exponent: Int(exponent), first: first, components: members.map { Int(components[$0]) },
-                    rows: members))
+            for isLow in [true, false] {
+                let members = components.indices.filter { exponents[$0] == exponent && isSecond[$0] == isLow }
+                    .sorted { components[$0] < components[$1] }
+                guard !members.isEmpty else { continue }
+                planes.append(
+                    Plane(
+                        exponent: Int(exponent), isLow: isLow, first: planes.last?.end ?? 0,
+                        components: members.map { Int(components[$0]) }, rows: members))
+            }
         }
         self.planes = planes
         var digitsOf = [[(plane: Int, row: Int)]](repeating: [], count: rank)
@@ -61,7 +69,7 @@ final class Basis: @unchecked Sendable {
             for (component, row) in zip(plane.components, plane.rows) { digitsOf[component].append((index, row)) }
         }
         self.digitsOf = digitsOf
-        packedDigits = planes.last.map { $0.first + ($0.components.count + 1) / 2 * 2 } ?? 0
+        packedDigits = planes.last?.end ?? 0
         rows = .allocate(capacity: digits.count)
         UnsafeMutableRawBufferPointer(start: rows, count: digits.count).copyMemory(from: digits)
         let size = kv_packed_size(UInt32(width), UInt32(packedDigits))
@@ -89,6 +97,17 @@ final class Basis: @unchecked Sendable {
             if levels[middle] >= stepIndex - 85 { low = middle + 1 } else { high = middle }
         }
         return low
+    }
+
+    /// Digits of a plane that count at this step: those of the leading `count` components, and of second digits those whose
+    /// absence would add more than a fiftieth of the step's own error, Δ²/12. A prefix, as components and levels descend.
+    private func used(_ plane: Plane, count: Int, stepIndex: Int) -> Int {
+        let leading = plane.components.firstIndex { $0 >= count } ?? plane.components.count
+        guard plane.isLow else { return leading }
+        // σ² · width · (2^(e + 8))² ≥ Δ² / 50 in 1/64 octaves; 64 · log2(50) = 361.
+        let widthLevel = 64 * (Int.bitWidth - 1 - columns.count.leadingZeroBitCount)
+        let bound = 2 * stepIndex - 361 - widthLevel - 128 * (plane.exponent + 8)
+        return plane.components[..<leading].firstIndex { 2 * levels[$0] < bound } ?? leading
     }
 
     /// target[component][row] for the components of `range`: B · Xᵀ with X = `rowCount` weighted, centred rows of `stride`.
@@ -132,14 +151,14 @@ final class Basis: @unchecked Sendable {
     /// rows of `stride` floats.
     /// - Parameter codes: [components][rowCount], the leading `count` components.
     func inverse(
-        codes: UnsafePointer<Int16>, count: Int, rowCount: Int, step: Float, columns spans: [Range<Int>],
-        kernels: KernelTable, target: UnsafeMutablePointer<Float>, stride: Int
+        codes: UnsafePointer<Int16>, count: Int, rowCount: Int, step: Float, stepIndex: Int,
+        columns spans: [Range<Int>], kernels: KernelTable, target: UnsafeMutablePointer<Float>, stride: Int
     ) {
         let tiles = tiles(covering: spans)
         let view = kv_basis(packed: packed, columns: UInt32(columns.count), digits: UInt32(packedDigits))
         for plane in planes {
-            // Components ascend, so those below `count` are a prefix; an odd one is paired with a zero code.
-            let used = plane.components.firstIndex { $0 >= count } ?? plane.components.count
+            // An odd digit is paired with a zero code.
+            let used = used(plane, count: count, stepIndex: stepIndex)
             guard used > 0 else { continue }
             let padded = (used + 1) / 2 * 2
             withUnsafeTemporaryAllocation(of: Int16.self, capacity: padded * rowCount) { block in

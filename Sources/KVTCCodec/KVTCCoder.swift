@@ -147,7 +147,8 @@ struct KVTCCoder {
             }
             values.withUnsafeMutableBufferPointer {
                 basis.inverse(
-                    codes: codes, count: first, rowCount: rows, step: step, columns: spans, kernels: kernels,
+                    codes: codes, count: first, rowCount: rows, step: step, stepIndex: .min / 4, columns: spans,
+                    kernels: kernels,
                     target: $0.baseAddress!, stride: profile.geometry.rowElements)
             }
         }

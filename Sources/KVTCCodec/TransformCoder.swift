@@ -127,11 +127,12 @@ struct TransformCoder {
         guard kv_rans_decode(words, wordCount, bits, bitBytes, tables.count, rows, tables, shifts, &codes) == 0 else {
             throw .corrupt("entropy-coded stream")
         }
-        return try synthesise(codes, allocation: allocation, rows: rows, step: step, spans: spans)
+        return try synthesise(
+            codes, allocation: allocation, rows: rows, step: step, stepIndex: stepIndex, spans: spans)
     }
 
     private func synthesise(
-        _ codes: [Int16], allocation: Kept, rows: Int, step: Float, spans: [Range<Int>]
+        _ codes: [Int16], allocation: Kept, rows: Int, step: Float, stepIndex: Int, spans: [Range<Int>]
     ) throws(CodecError) -> [Float] {
         let width = profile.geometry.rowElements
         var values = [Float](repeating: 0, count: rows * width)
@@ -156,7 +157,8 @@ struct TransformCoder {
                 values.withUnsafeMutableBufferPointer { values in
                     guard let source = full.baseAddress else { return }
                     basis.inverse(
-                        codes: source, count: allocation.ranks[index], rowCount: rows, step: step, columns: spans,
+                        codes: source, count: allocation.ranks[index], rowCount: rows, step: step, stepIndex: stepIndex,
+                        columns: spans,
                         kernels: kernels, target: values.baseAddress!, stride: width)
                 }
             }
