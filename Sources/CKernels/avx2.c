@@ -5,7 +5,7 @@
 #include <string.h>
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 
-AVX2 static void avx2_to_float(kv_element element, const void *source, float *target, size_t count) {
+AVX2 void avx2_to_float(kv_element element, const void *source, float *target, size_t count) {
     const uint8_t *bytes = source;
     size_t i = 0;
     if (element == KV_F16)
@@ -15,7 +15,7 @@ AVX2 static void avx2_to_float(kv_element element, const void *source, float *ta
     scalar_to_float(element, bytes + i * width, target + i, count - i);
 }
 
-AVX2 static size_t avx2_from_float(kv_element element, const float *source, void *target, size_t count) {
+AVX2 size_t avx2_from_float(kv_element element, const float *source, void *target, size_t count) {
     if (element != KV_F16) return scalar_from_float(element, source, target, count);
     uint8_t *bytes = target;
     const __m256 limit = _mm256_set1_ps(65504.0f), sign = _mm256_set1_ps(-0.0f);
@@ -45,7 +45,7 @@ AVX2 static size_t avx2_from_float(kv_element element, const float *source, void
             __m256i right = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(at + 16)));                            \
             for (int t = 0; t < TOKENS; t++) {                                                                            \
                 int32_t pair;                                                                                             \
-                memcpy(&pair, codes + (size_t)t * code_stride + 2 * p, 4);                                                \
+                memcpy(&pair, codes + (p * code_stride + t) * 2, 4);                                                \
                 __m256i code = _mm256_set1_epi32(pair);                                                                   \
                 sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(left, code));                                   \
                 sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(right, code));                                  \
@@ -76,15 +76,15 @@ AVX2 static void avx2_inverse(kv_basis basis, uint32_t first, uint32_t count, co
         const int8_t *digits = basis.packed + c / KV_TILE * tile_size + (size_t)first * KV_TILE + c % KV_TILE * 2;
         uint32_t columns = column_end - c < 16 ? column_end - c : 16;
         for (uint32_t t = 0; t < tokens; t += 6) {
-            const int16_t *at = codes + (size_t)t * count;
+            const int16_t *at = codes + (size_t)t * 2;
             float *to = target + t * stride + c;
             switch (tokens - t) {
-            case 1: block_1(digits, count / 2, at, count, scale, to, stride, columns); break;
-            case 2: block_2(digits, count / 2, at, count, scale, to, stride, columns); break;
-            case 3: block_3(digits, count / 2, at, count, scale, to, stride, columns); break;
-            case 4: block_4(digits, count / 2, at, count, scale, to, stride, columns); break;
-            case 5: block_5(digits, count / 2, at, count, scale, to, stride, columns); break;
-            default: block_6(digits, count / 2, at, count, scale, to, stride, columns);
+            case 1: block_1(digits, count / 2, at, tokens, scale, to, stride, columns); break;
+            case 2: block_2(digits, count / 2, at, tokens, scale, to, stride, columns); break;
+            case 3: block_3(digits, count / 2, at, tokens, scale, to, stride, columns); break;
+            case 4: block_4(digits, count / 2, at, tokens, scale, to, stride, columns); break;
+            case 5: block_5(digits, count / 2, at, tokens, scale, to, stride, columns); break;
+            default: block_6(digits, count / 2, at, tokens, scale, to, stride, columns);
             }
         }
     }

@@ -4,4 +4,8 @@ static const kv_kernels scalar_table = {"scalar", scalar_to_float, scalar_from_f
 
 const kv_kernels *kv_scalar(void) { return &scalar_table; }
 
-const kv_kernels *kv_best(void) { return kv_avx2() ? kv_avx2() : &scalar_table; }
+const kv_kernels *kv_best(void) {
+    const kv_kernels *best = kv_avx512();
+    if (!best) best = kv_avx2();
+    return best ? best : &scalar_table;
+}

@@ -26,7 +26,7 @@ void scalar_inverse(kv_basis basis, uint32_t first, uint32_t count, const int16_
             int32_t sum = 0;
             for (uint32_t k = 0; k < count; k++) {
                 uint32_t digit = first + k;
-                sum += codes[(size_t)t * count + k] * tile[(size_t)(digit / 2) * KV_TILE * 2 + digit % 2];
+                sum += codes[((size_t)(k / 2) * tokens + t) * 2 + k % 2] * tile[(size_t)(digit / 2) * KV_TILE * 2 + digit % 2];
             }
             target[t * stride + c] += (float)sum * scale;
         }

@@ -165,7 +165,7 @@ final class Basis: @unchecked Sendable {
                 block.initialize(repeating: 0)
                 for index in 0..<used {
                     let source = codes + plane.components[index] * rowCount
-                    for row in 0..<rowCount { block[row * padded + index] = source[row] }
+                    for row in 0..<rowCount { block[(index / 2 * rowCount + row) * 2 + index % 2] = source[row] }
                 }
                 for tile in tiles {
                     kernels.pointer.pointee.inverse(

@@ -9,6 +9,10 @@ package struct KernelTable: @unchecked Sendable {
     package static let best = KernelTable(pointer: kv_best())
     /// The portable specification.
     package static let scalar = KernelTable(pointer: kv_scalar())
+    /// Every one this machine can run.
+    package static var all: [KernelTable] {
+        [kv_scalar(), kv_avx2(), kv_avx512()].compactMap { $0.map(KernelTable.init(pointer:)) }
+    }
 
     func toFloat(
         _ element: ElementType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int

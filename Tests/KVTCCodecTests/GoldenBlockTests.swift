@@ -54,7 +54,7 @@ import Testing
             Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: GoldenBlockTests.path)))
         let profile = try Profile(bytes: [UInt8](golden.profile))
         #expect(golden.cases.count == 7)
-        for kernels in [KernelTable.best, .scalar] {
+        for kernels in KernelTable.all {
             let codec = try PageCodec(geometry: profile.geometry, profile: profile, kernels: kernels)
             for entry in golden.cases {
                 let output = try decoded(

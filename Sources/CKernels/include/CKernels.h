@@ -26,15 +26,16 @@ typedef struct {
     void (*to_float)(kv_element, const void *source, float *target, size_t count);
     size_t (*from_float)(kv_element, const float *source, void *target, size_t count);
     // target[t][c] += 2^exponent · Σ_k codes[t][k] · digit[first + k][c] for `tokens` rows of `stride` floats. `codes` is
-    // [tokens][count] int16, count even; the caller keeps Σ|codes| of a token below 2^24, so int32 sums can't overflow.
+    // [count / 2][tokens][2] int16, count even; the caller keeps Σ|codes| of a token below 2^24, so int32 sums can't overflow.
     void (*inverse)(kv_basis, uint32_t first, uint32_t count, const int16_t *codes, uint32_t tokens, uint32_t column_begin,
                     uint32_t column_end, float scale, float *target, size_t stride);
 } kv_kernels;
 
-// The best table for this machine, and the two by name; kv_avx2() is NULL where the CPU lacks AVX2, FMA or F16C.
+// The best table for this machine, and each by name; NULL where the CPU lacks AVX2, FMA and F16C, or AVX-512 BW, VL and VNNI.
 const kv_kernels *kv_best(void);
 const kv_kernels *kv_scalar(void);
 const kv_kernels *kv_avx2(void);
+const kv_kernels *kv_avx512(void);
 
 // Whether every element of the row is finite.
 int kv_all_finite(kv_element, const void *row, size_t count);
