@@ -29,9 +29,10 @@ def binary(name, variable):
 
 
 class Daemon:
-    """A kvtcd of a test. ``settings`` are dotted keys of its configuration."""
+    """A kvtcd of a test. ``settings`` are dotted keys of its configuration; ``prefix`` is a command that runs it."""
 
-    def __init__(self, **settings):
+    def __init__(self, prefix=(), **settings):
+        self.prefix = list(prefix)
         self.program = binary("kvtcd", "KVTCD")
         # Not pytest's tmp_path: a socket's address has room for 107 bytes only.
         self.directory = Path(tempfile.mkdtemp(prefix="kvtcd-"))
@@ -55,7 +56,9 @@ class Daemon:
             notify.settimeout(60)
             with open(self.log, "ab") as log:
                 environment = os.environ | {"NOTIFY_SOCKET": address}
-                self.process = subprocess.Popen([self.program, "--config", str(config)], stdout=log, stderr=log, env=environment)
+                self.process = subprocess.Popen(
+                    [*self.prefix, self.program, "--config", str(config)], stdout=log, stderr=log, env=environment
+                )
             ready = self._wait_ready(notify)
             os.unlink(address)
         if not ready:
@@ -77,13 +80,22 @@ class Daemon:
         finally:
             os.close(descriptor)
 
+    @property
+    def pid(self):
+        """The daemon's own process, also where another program runs it."""
+        if not self.prefix:
+            return self.process.pid
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
     def connect(self, **options):
         options.setdefault("arena_bytes", 8 << 20)
         return kvtc.connect(self.socket, **options)
 
     def stop(self, how=signal.SIGTERM):
         """Ends the process and returns its exit status."""
-        self.process.send_signal(how)
+        if self.process.poll() is None:
+            os.kill(self.pid, how)
         status = self.process.wait(timeout=60)
         self.process = None
         return status

@@ -4,56 +4,19 @@ import json
 import struct
 import subprocess
 
-import numpy as np
 import pytest
 
 import kvtc
 from conftest import binary
-from kvtc import ErrorCode, Layout, Mode, Order, Policy, QualityKind, safetensors
+from kvtc import ErrorCode, Mode, Policy, QualityKind
 from samples import to_push
-
-TOKENS = 64
-SHAPE = {"layers": 4, "kv_heads": 2, "head_dim": 16}
-GEOMETRY = kvtc.Geometry.from_heads(**SHAPE, rope_base=10000.0, rope_style="half_split")
-LAYOUT = Layout(kvtc.Element.F16, Order.TOKEN_TENSOR_HEAD)
-
-
-def rotate(keys, positions):
-    """RoPE in its half-split form over the whole head; keys are (tokens, heads, dim)."""
-    half = keys.shape[-1] // 2
-    angles = positions[:, None, None] * np.array(kvtc.geometry.inverse_frequencies(10000.0, 2 * half))
-    first, second = keys[..., :half], keys[..., half:]
-    return np.concatenate([first * np.cos(angles) - second * np.sin(angles), first * np.sin(angles) + second * np.cos(angles)], -1)
-
-
-def cache(count, seed):
-    """K and V of so many tokens that have, like a model's, far fewer directions than elements; K rotated."""
-    width = len(GEOMETRY.tensors) * 32
-    mixing = np.random.default_rng(7).normal(0, 1, (24, width)) * 0.8 ** np.arange(24)[:, None]
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(0, 1, (count, 24)) @ mixing + rng.normal(0, 0.01, (count, width))
-    tensors = {}
-    for index, tensor in enumerate(GEOMETRY.tensors):
-        block = rows[:, index * 32 : index * 32 + 32].reshape(count, 2, 16)
-        if tensor.role == kvtc.Role.KEY:
-            block = rotate(block, np.arange(count))
-        tensors[tensor.layer, tensor.role] = block.astype(np.float16)
-    return tensors
+from synthetic import GEOMETRY, LAYOUT, SHAPE, TOKENS, calibrate, document, rows
 
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
     """A profile made by kvtcctl from such samples."""
-    directory = tmp_path_factory.mktemp("profile")
-    tensors = {f"{'k' if role == kvtc.Role.KEY else 'v'}.{layer}": [a] for (layer, role), a in cache(6000, 1).items()}
-    tensors["positions"] = [np.arange(6000, dtype=np.int32)]
-    metadata = {"format": "kvtc-samples-1", "model": "synthetic", "rope_style": "half_split", "rope_base": "10000"}
-    safetensors.write(directory / "samples.safetensors", tensors, metadata | {"rope_dims": "16"})
-    out = directory / "synthetic.kvtc.safetensors"
-    command = [binary("kvtcctl", "KVTCCTL"), "calibrate", str(directory / "samples.safetensors"), "--out", str(out), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr
-    return out
+    return calibrate(tmp_path_factory.mktemp("profile"))
 
 
 def put(daemon, name, content):
@@ -68,22 +31,6 @@ def loaded(daemon, profile):
     put(daemon, profile.name, profile.read_bytes())
     with daemon.connect() as client:
         yield client, client.load_profile(profile.name)["id"]
-
-
-def document(seed, pages):
-    """Rows of a document and its pages."""
-    tensors = cache(pages * TOKENS, seed)
-    contents = []
-    for start in range(0, pages * TOKENS, TOKENS):
-        page = bytearray(LAYOUT.page_bytes(GEOMETRY, TOKENS))
-        for name, view in LAYOUT.views(GEOMETRY, TOKENS, page).items():
-            view[...] = tensors[name][start : start + TOKENS]
-        contents.append(bytes(page))
-    return kvtc.page_keys(np.arange(pages * TOKENS) + seed, TOKENS), contents
-
-
-def rows(contents):
-    return np.frombuffer(b"".join(contents), np.float16).reshape(len(contents) * TOKENS, -1).astype(np.float64)
 
 
 @pytest.mark.parametrize("mode", [Mode.TRANSFORM, Mode.KVTC])
