@@ -26,6 +26,7 @@ let package = Package(
     products: [
         .executable(name: "kvtcd", targets: ["kvtcd"]),
         .executable(name: "kvtcctl", targets: ["kvtcctl"]),
+        .executable(name: "kvtc-bench", targets: ["Benchmarks"]),
         .library(name: "KVTCCodec", targets: ["KVTCCodec"]),
         .library(name: "KVTCClient", targets: ["KVTCClient"]),
     ],
@@ -56,6 +57,13 @@ let package = Package(
         .executableTarget(
             name: "kvtcctl",
             dependencies: ["KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments],
+            swiftSettings: swiftFlags),
+        .executableTarget(
+            name: "Benchmarks",
+            dependencies: [
+                "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCStore", "KVTCCalibration", "CKernels",
+                "COpenBLAS", arguments,
+            ],
             swiftSettings: swiftFlags),
 
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),

@@ -1,0 +1,63 @@
+import KVTCSystem
+
+/// One side of a comparison.
+struct Side {
+    var name: String
+    var run: () throws -> Void
+
+    init(_ name: String, _ run: @escaping () throws -> Void) {
+        self.name = name
+        self.run = run
+    }
+}
+
+/// Runs the sides in turns, so that what else the machine does meets all of them alike; one round first that does not
+/// count. Returns each side's median in seconds.
+func interleaved(rounds: Int, _ sides: [Side]) throws -> [String: Double] {
+    var times = [[Double]](repeating: [], count: sides.count)
+    for round in 0...rounds {
+        for (index, side) in sides.enumerated() {
+            let seconds = try seconds(side.run)
+            if round > 0 { times[index].append(seconds) }
+        }
+    }
+    return Dictionary(uniqueKeysWithValues: zip(sides.map(\.name), times.map { quantile($0, 0.5) }))
+}
+
+func seconds(_ body: () throws -> Void) rethrows -> Double {
+    let start = MonotonicClock.nanoseconds
+    try body()
+    return Double(MonotonicClock.nanoseconds - start) / 1e9
+}
+
+/// The value below which that share of the values lies.
+func quantile(_ values: [Double], _ share: Double) -> Double {
+    let sorted = values.sorted()
+    return sorted[min(sorted.count - 1, Int(share * Double(sorted.count)))]
+}
+
+/// Bytes that look like halves of a cache: finite, exponents around 1, mantissas noise.
+func noisePage(bytes: Int, seed: UInt64) -> [UInt8] {
+    var random = SplitMix64(state: seed)
+    return [UInt8](unsafeUninitializedCapacity: bytes) { buffer, filled in
+        for index in stride(from: 0, to: bytes - 1, by: 2) {
+            let half = UInt16(truncatingIfNeeded: random.next()) & 0x0FFF | 0x3400
+            buffer[index] = UInt8(half & 255)
+            buffer[index + 1] = UInt8(half >> 8)
+        }
+        filled = bytes
+    }
+}
+
+/// Seeded, so that every run sees the same data (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
