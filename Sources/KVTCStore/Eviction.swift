@@ -8,12 +8,16 @@ extension Store {
 
     /// Frees RAM without I/O if the next page to go allows it: expired pages first, then the page whose turn it is, if it
     /// is on disk already or there is no disk.
-    private func step(onlyUnprotected: Bool) -> Step {
-        index.withLock { index in
+    private func step(for tenant: UInt32?, needing length: Int, onlyUnprotected: Bool) -> Step {
+        let ownOnly = tenant.map { isOverRAMQuota($0, length) } ?? false
+        return index.withLock { index in
             index.releaseOverdue(at: milliseconds)
             if index.purgeExpired(at: now, limit: 64) > 0 { return .freed }
             // Without a disk a protected page has nowhere to go.
-            guard let entry = index.victim(includingProtected: hasDisk && !onlyUnprotected) else { return .nothing }
+            let entry = index.victim(
+                for: tenant, needing: length, budget: ram.budget, includingProtected: hasDisk && !onlyUnprotected,
+                ownOnly: ownOnly)
+            guard let entry else { return .nothing }
             if entry.disk != nil {
                 index.evictFromRAM(entry)
                 return .freed
@@ -23,23 +27,32 @@ extension Store {
         }
     }
 
+    private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
+        guard configuration.ramPerTenant < ram.budget else { return false }
+        return index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + bytes > configuration.ramPerTenant }
+    }
+
+    private func allocate(_ length: Int, for tenant: UInt32) -> RAMExtent? {
+        isOverRAMQuota(tenant, length) ? nil : ram.allocate(length)
+    }
+
     /// Room in RAM that costs no write; nil when the next page to go is not on disk yet.
-    func reserveWithoutWriting(_ length: Int) -> RAMExtent? {
+    func reserveWithoutWriting(_ length: Int, for tenant: UInt32) -> RAMExtent? {
         while true {
-            if let extent = ram.allocate(length) { return extent }
-            guard case .freed = step(onlyUnprotected: true) else { return nil }
+            if let extent = allocate(length, for: tenant) { return extent }
+            guard case .freed = step(for: tenant, needing: length, onlyUnprotected: true) else { return nil }
         }
     }
 
     /// Room in RAM for a page, moving others to disk or dropping them as far as they may be. Nil when that fails: then
     /// nothing has been dropped on account of a failing disk.
-    func reserve(_ length: Int) -> RAMExtent? {
-        if let extent = reserveWithoutWriting(length) { return extent }
+    func reserve(_ length: Int, for tenant: UInt32) -> RAMExtent? {
+        if let extent = reserveWithoutWriting(length, for: tenant) { return extent }
         guard hasDisk else { return nil }
         let extent = try? withLog { (log) throws(StoreError) -> RAMExtent? in
             while true {
-                if let extent = ram.allocate(length) { return extent }
-                switch step(onlyUnprotected: false) {
+                if let extent = allocate(length, for: tenant) { return extent }
+                switch step(for: tenant, needing: length, onlyUnprotected: false) {
                 case .freed: continue
                 case .nothing: return nil
                 case .mustWrite(let entry): guard try moveToDisk(entry, &log) else { return nil }
@@ -65,11 +78,11 @@ extension Store {
     /// wait for the disk. Returns the number of pages moved.
     @discardableResult
     public func evictToDisk(untilFree bytes: Int) throws(StoreError) -> Int {
-        let before = index.withLock { $0.counters.evictedToDisk }
+        let before = statistics.evictedToDisk
         while ram.budget - ram.used < min(bytes, ram.budget) {
             // The lock is given back after every page: a put that waits for room comes first.
             let goesOn = try withLog { (log) throws(StoreError) -> Bool in
-                switch step(onlyUnprotected: false) {
+                switch step(for: nil, needing: 0, onlyUnprotected: false) {
                 case .freed: true
                 case .nothing: false
                 case .mustWrite(let entry): try moveToDisk(entry, &log)
@@ -77,7 +90,7 @@ extension Store {
             }
             if !goesOn { break }
         }
-        return Int(index.withLock { $0.counters.evictedToDisk } - before)
+        return Int(statistics.evictedToDisk - before)
     }
 
     /// Moves the given pages from RAM to disk; returns how many of them now are on disk only.

@@ -107,9 +107,13 @@ extension Store {
         }
     }
 
+    /// What each tenant's pages take up.
+    public var usage: [UInt32: TenantUsage] { index.withLock { $0.tenants.mapValues(\.usage) } }
+
     /// What the store holds and has done.
     public var statistics: StoreStatistics {
-        var counters = index.withLock { $0.counters }
+        var (counters, tenants) = index.withLock { ($0.counters, $0.tenants.values.map(\.usage)) }
+        for usage in tenants { counters.add(usage) }
         counters.ramUsed = ram.used
         counters.ramBudget = ram.budget
         counters.diskBudget = hasDisk ? configuration.diskBudget : 0

@@ -74,7 +74,13 @@ extension Store {
         let header = RecordHeader(
             kind: .page, key: entry.key, attributes: snapshot.attributes, payloadBytes: snapshot.extent.length,
             payloadHash: snapshot.hash)
-        if !reserve { try makeRoom(header.recordBytes, &log) }
+        if !reserve {
+            let quota = configuration.diskPerTenant
+            guard index.withLock({ $0.trimDisk(of: entry.key.tenant, by: header.recordBytes, quota: quota) }) else {
+                throw .diskFull
+            }
+            try makeRoom(header.recordBytes, &log)
+        }
         let payload = UnsafeRawBufferPointer(snapshot.extent.bytes)
         guard let location = try log.append(header, payload: payload, reserve: reserve) else {
             index.withLock { index in

@@ -65,7 +65,7 @@ extension Store {
 
     /// Keeps bytes just read from disk in RAM, if room can be made without writing.
     private func promote(_ entry: PageEntry, _ bytes: UnsafeRawBufferPointer, version: UInt32) {
-        guard let extent = reserveWithoutWriting(bytes.count) else { return }
+        guard let extent = reserveWithoutWriting(bytes.count, for: entry.key.tenant) else { return }
         extent.bytes.copyMemory(from: bytes)
         index.withLock { index in
             guard index.pages[entry.key] === entry, entry.version == version, entry.ram == nil else { return }
@@ -85,7 +85,7 @@ extension Store {
             reject(entry) { $0.version == version && $0.disk?.segment === location.segment }
             return false
         case .intact(let bytes):
-            guard let extent = reserve(bytes.count) else { return false }
+            guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
             extent.bytes.copyMemory(from: bytes)
             return index.withLock { index in
                 guard index.pages[entry.key] === entry, entry.version == version else { return false }

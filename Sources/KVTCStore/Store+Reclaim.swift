@@ -46,7 +46,10 @@ extension Store {
         let oldest = log.segments[0]
         let id = oldest.segment.id
         let (survivors, shadowed) = index.withLock { index in
-            (chooseSurvivors(index, segment: id, limit: oldest.end / 2), index.shadowed(by: id))
+            let modest = index.withinDiskShare(budget: log.budget)
+            return (
+                chooseSurvivors(index, segment: id, limit: oldest.end / 2, modest: modest), index.shadowed(by: id)
+            )
         }
         var moved: [(Survivor, DiskLocation)] = []
         for entry in shadowed { _ = try writePage(entry, &log, reserve: true) }
@@ -67,13 +70,15 @@ extension Store {
         index.withLock { $0.drop(segment: id) }
     }
 
-    /// Protected pages always; others if they were used since they were written, the best first, up to `limit` bytes.
-    /// Pages that are in RAM as well need no copy unless they are protected.
-    private func chooseSurvivors(_ index: borrowing StoreIndex, segment: UInt64, limit: Int) -> [Survivor] {
+    /// Protected pages always, and those of tenants that keep within their share; others if they were used since they were
+    /// written, the best first, up to `limit` bytes. Pages that are in RAM as well need no copy unless they are protected.
+    private func chooseSurvivors(
+        _ index: borrowing StoreIndex, segment: UInt64, limit: Int, modest: Set<UInt32>
+    ) -> [Survivor] {
         let survivors = index.entries(in: segment).compactMap { entry -> Survivor? in
             guard let location = entry.disk else { return nil }
-            let used = entry.lastUse > entry.writtenUse && entry.ram == nil
-            guard entry.isProtected || used else { return nil }
+            let used = entry.lastUse > entry.writtenUse || modest.contains(entry.key.tenant)
+            guard entry.isProtected || (used && entry.ram == nil) else { return nil }
             return Survivor(
                 entry: entry, location: location, mandatory: entry.isProtected, length: entry.length,
                 snapshot: entry.attributes, hash: entry.hash, version: entry.version, lastUse: entry.lastUse)
@@ -82,11 +87,15 @@ extension Store {
             (a.snapshot.priority, a.lastUse) > (b.snapshot.priority, b.lastUse)
         }
         var room = limit
-        let chosen = optional.prefix { survivor in
+        let (few, many) = (
+            optional.filter { modest.contains($0.entry.key.tenant) },
+            optional.filter { !modest.contains($0.entry.key.tenant) }
+        )
+        let chosen = many.prefix { survivor in
             room -= survivor.location.recordBytes
             return room >= 0
         }
-        return survivors.filter(\.mandatory) + chosen
+        return survivors.filter(\.mandatory) + few + chosen
     }
 
     /// Copies a record to the end of the log; nil when it cannot be read intact.

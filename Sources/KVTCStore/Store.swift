@@ -40,7 +40,7 @@ public final class Store: Sendable {
     public func put(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> PutOutcome {
         guard !bytes.isEmpty, bytes.count <= maxPageBytes else { return .tooLarge }
         if touchIfPresent(key) { return .present }
-        guard let extent = reserve(bytes.count) else {
+        guard let extent = reserve(bytes.count, for: key.tenant) else {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
@@ -82,7 +82,7 @@ public final class Store: Sendable {
     /// meanwhile are kept; the rest of `attributes` replaces the old. False when there is no such page or no room.
     public func replace(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> Bool {
         guard !bytes.isEmpty, bytes.count <= maxPageBytes, residence(key) != .absent else { return false }
-        guard let extent = reserve(bytes.count) else { return false }
+        guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
         extent.bytes.copyMemory(from: bytes)
         let hash = checksum(bytes)
         return index.withLock { index in

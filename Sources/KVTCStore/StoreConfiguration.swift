@@ -35,6 +35,10 @@ public struct StoreConfiguration: Sendable {
     public var segmentBytes: Int
     /// Bytes of one RAM arena. A page is never larger than an arena.
     public var arenaBytes: Int
+    /// Bytes of RAM that the pages of one tenant may take.
+    public var ramPerTenant = Int.max
+    /// Bytes of disk that the pages of one tenant may take.
+    public var diskPerTenant = Int.max
     /// The clocks.
     public var clock: StoreClock
     /// The device the disk tier works on.

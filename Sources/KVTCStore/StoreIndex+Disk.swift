@@ -44,8 +44,8 @@ extension StoreIndex {
             if entry.ram != nil {
                 mutate(entry) { $0.disk = nil }
             } else {
-                counters.dropped += 1
                 remove(entry)
+                count(entry.key.tenant) { $0.dropped += 1 }
             }
         }
         forget(segment: segment)
@@ -94,14 +94,14 @@ extension StoreIndex {
     mutating func evictFromRAM(_ entry: PageEntry) {
         guard pages[entry.key] === entry, entry.ram != nil, entry.disk != nil else { return }
         mutate(entry) { $0.ram = nil }
-        counters.evictedToDisk += 1
+        count(entry.key.tenant) { $0.evictedToDisk += 1 }
     }
 
     /// Drops an unprotected page altogether; false when it is protected or gone.
     mutating func drop(_ entry: PageEntry) -> Bool {
         guard pages[entry.key] === entry, !entry.isProtected else { return false }
         remove(entry)
-        counters.dropped += 1
+        count(entry.key.tenant) { $0.dropped += 1 }
         return true
     }
 }

@@ -6,11 +6,8 @@ struct Lease {
 
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
-    static let protectedList = 256
-
     private(set) var pages: [StoreKey: PageEntry] = [:]
-    /// One list per priority, then one of the protected pages; only pages in RAM are linked.
-    private(set) var lists = [PageList](repeating: PageList(), count: 257)
+    private(set) var tenants: [UInt32: TenantPages] = [:]
     /// The keys written to each segment, in order; a key counts only if its entry still points there.
     var segmentKeys: [UInt64: [StoreKey]] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
@@ -44,7 +41,7 @@ struct StoreIndex {
         precondition(pages[entry.key] === entry, "the entry is not in the index")
         account(entry, -1)
         pages[entry.key] = nil
-        if let list = entry.list { lists[list].remove(entry) }
+        if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
         entry.list = nil
         entry.ram = nil
         entry.disk = nil
@@ -62,8 +59,8 @@ struct StoreIndex {
         tick += 1
         entry.lastUse = tick
         guard let list = entry.list else { return }
-        lists[list].remove(entry)
-        lists[list].append(entry)
+        tenants[entry.key.tenant]?.lists[list].remove(entry)
+        tenants[entry.key.tenant]?.lists[list].append(entry)
     }
 
     /// Removes pages that have expired, at most `limit`; returns how many.
@@ -85,36 +82,23 @@ struct StoreIndex {
         return purged
     }
 
-    /// The next page to leave RAM: lowest priority first, least recently used first, protected pages last.
-    func victim(includingProtected: Bool) -> PageEntry? {
-        for list in lists[0..<Self.protectedList] {
-            if let entry = list.oldest { return entry }
-        }
-        return includingProtected ? lists[Self.protectedList].oldest : nil
-    }
-
     private mutating func relink(_ entry: PageEntry) {
         let wanted: Int? =
-            entry.ram == nil ? nil : entry.isProtected ? Self.protectedList : Int(entry.attributes.priority)
+            entry.ram == nil
+            ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
         guard wanted != entry.list else { return }
-        if let list = entry.list { lists[list].remove(entry) }
+        if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
         entry.list = wanted
-        if let wanted { lists[wanted].append(entry) }
+        if let wanted { tenants[entry.key.tenant]?.lists[wanted].append(entry) }
     }
 
     private mutating func account(_ entry: PageEntry, _ sign: Int) {
-        func add(_ total: inout UInt64, _ amount: UInt64) {
-            total = sign > 0 ? total &+ amount : total &- amount
-        }
-        counters.pages += sign
-        counters.rawPages += entry.attributes.coded ? 0 : sign
-        counters.codedPages += entry.attributes.coded ? sign : 0
-        counters.ramPages += entry.ram == nil ? 0 : sign
-        counters.diskPages += entry.disk == nil ? 0 : sign
-        counters.diskOnlyPages += entry.ram == nil ? sign : 0
-        counters.dirtyPages += entry.isDirty ? sign : 0
-        add(&counters.rawBytes, entry.attributes.rawBytes)
-        add(&counters.storedBytes, UInt64(entry.length))
+        tenants[entry.key.tenant, default: TenantPages()].usage.account(entry, sign)
+    }
+
+    /// Counts a page that had to leave RAM or the store.
+    mutating func count(_ tenant: UInt32, _ change: (inout TenantUsage) -> Void) {
+        change(&tenants[tenant, default: TenantPages()].usage)
     }
 }
 

@@ -59,4 +59,19 @@ public struct StoreStatistics: Hashable, Sendable {
 
     /// An empty snapshot.
     public init() {}
+
+    /// Adds what one tenant has.
+    mutating func add(_ usage: TenantUsage) {
+        pages += usage.pages
+        rawPages += usage.rawPages
+        codedPages += usage.pages - usage.rawPages
+        ramPages += usage.ramPages
+        diskPages += usage.diskPages
+        diskOnlyPages += usage.pages - usage.ramPages
+        dirtyPages += usage.dirtyPages
+        rawBytes &+= usage.rawBytes
+        storedBytes &+= usage.storedBytes
+        evictedToDisk += usage.evictedToDisk
+        dropped += usage.dropped
+    }
 }
