@@ -33,64 +33,129 @@ AVX2 size_t avx2_from_float(kv_element element, const float *source, void *targe
     return clamped + scalar_from_float(element, source + i, bytes + 2 * i, count - i);
 }
 
-// 16 columns × up to 6 tokens of int32 sums in registers; each madd takes a pair of digits.
-#define BLOCK(TOKENS)                                                                                                     \
-    AVX2 static void block_##TOKENS(const int8_t *digits, uint32_t pairs, const int16_t *codes, size_t code_stride,       \
-                                    float scale, float *target, size_t stride, uint32_t columns) {                        \
-        __m256i sum[TOKENS][2];                                                                                           \
-        for (int t = 0; t < TOKENS; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();                                  \
-        for (uint32_t p = 0; p < pairs; p++) {                                                                            \
-            const int8_t *at = digits + (size_t)p * KV_TILE * 2;                                                          \
-            __m256i left = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)at));                                    \
-            __m256i right = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(at + 16)));                            \
-            for (int t = 0; t < TOKENS; t++) {                                                                            \
-                int32_t pair;                                                                                             \
-                memcpy(&pair, codes + (p * code_stride + t) * 2, 4);                                                \
-                __m256i code = _mm256_set1_epi32(pair);                                                                   \
-                sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(left, code));                                   \
-                sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(right, code));                                  \
-            }                                                                                                             \
-        }                                                                                                                 \
-        for (int t = 0; t < TOKENS; t++) {                                                                                \
-            float row[16];                                                                                                \
-            for (int h = 0; h < 2; h++)                                                                                   \
-                _mm256_storeu_ps(row + 8 * h, _mm256_mul_ps(_mm256_cvtepi32_ps(sum[t][h]), _mm256_set1_ps(scale)));       \
-            for (uint32_t c = 0; c < columns; c++) target[t * stride + c] += row[c];                                      \
-        }                                                                                                                 \
+AVX2 void avx2_scale_offset(float *row, const float *scale, const float *offset, size_t count) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(row + i, _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(row + i), _mm256_loadu_ps(scale + i)),
+                                                _mm256_loadu_ps(offset + i)));
+    scalar_scale_offset(row + i, scale + i, offset + i, count - i);
+}
+
+AVX2 void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction) {
+    const __m256 flip = _mm256_set1_ps(direction < 0 ? -0.0f : 0.0f);
+    for (size_t r = 0; r < count; r++) {
+        kv_rotation rotation = rotations[r];
+        const float *table = angles + rotation.angle;
+        float *a = row + rotation.first, *b = a + rotation.partner;
+        uint32_t i = 0;
+        if (rotation.step == 1) {
+            for (; i + 8 <= rotation.pairs; i += 8) {
+                __m256 low = _mm256_loadu_ps(table + 2 * i), high = _mm256_loadu_ps(table + 2 * i + 8);
+                __m256 c = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88)), 0xD8));
+                __m256 s = _mm256_xor_ps(
+                    _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xDD)), 0xD8)), flip);
+                __m256 x = _mm256_loadu_ps(a + i), y = _mm256_loadu_ps(b + i);
+                _mm256_storeu_ps(a + i, _mm256_sub_ps(_mm256_mul_ps(x, c), _mm256_mul_ps(y, s)));
+                _mm256_storeu_ps(b + i, _mm256_add_ps(_mm256_mul_ps(x, s), _mm256_mul_ps(y, c)));
+            }
+        } else if (rotation.step == 2 && rotation.partner == 1) {
+            for (; i + 4 <= rotation.pairs; i += 4) {
+                __m256 angle = _mm256_loadu_ps(table + 2 * i), v = _mm256_loadu_ps(a + 2 * i);
+                __m256 s = _mm256_xor_ps(_mm256_movehdup_ps(angle), flip);
+                _mm256_storeu_ps(a + 2 * i, _mm256_addsub_ps(_mm256_mul_ps(v, _mm256_moveldup_ps(angle)),
+                                                             _mm256_mul_ps(_mm256_permute_ps(v, 0xB1), s)));
+            }
+        }
+        if (i == rotation.pairs) continue;
+        kv_rotation rest = rotation;
+        rest.first += i * rotation.step;
+        rest.pairs -= i;
+        rest.angle += 2 * i;
+        scalar_rotate(row, &rest, 1, angles, direction);
+    }
+}
+
+// 16 columns × up to 6 tokens: products of bytes are summed in pairs to 16 bits in registers, and every `depth` quads to 32 bits.
+static inline __attribute__((always_inline)) AVX2 void block(const int tokens, const uint8_t *tile, const kv_term *terms,
+                                                             size_t term_count, uint32_t slab, uint32_t slab_tokens,
+                                                             uint32_t first, float *target, size_t stride) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i wide[6][2];
+#pragma clang loop unroll(full)
+    for (int t = 0; t < tokens; t++) wide[t][0] = wide[t][1] = _mm256_setzero_si256();
+    for (size_t i = 0; i < term_count; i++) {
+        kv_term term = terms[i];
+        __m128i shift = _mm_cvtsi32_si128(term.shift);
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++)
+                // The digits are 128 too large each.
+                wide[t][h] = _mm256_sub_epi32(_mm256_sll_epi32(wide[t][h], shift),
+                                              _mm256_set1_epi32(128 * term.sums[slab * KV_SLAB + first + t]));
+        const uint8_t *digits = tile + (size_t)term.first * KV_TILE * KV_QUAD;
+        const int8_t *codes = term.codes + ((size_t)slab * KV_SLAB * term.quads + first) * KV_QUAD;
+        for (uint32_t q = 0; q < term.quads;) {
+            uint32_t end = term.quads - q < term.depth ? term.quads : q + term.depth;
+            __m256i sum[6][2];
+#pragma clang loop unroll(full)
+            for (int t = 0; t < tokens; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+            for (; q < end; q++, digits += KV_TILE * KV_QUAD, codes += slab_tokens * KV_QUAD) {
+                __m256i left = _mm256_loadu_si256((const __m256i *)digits);
+                __m256i right = _mm256_loadu_si256((const __m256i *)(digits + 32));
+#pragma clang loop unroll(full)
+                for (int t = 0; t < tokens; t++) {
+                    int32_t quad;
+                    memcpy(&quad, codes + KV_QUAD * t, 4);
+                    __m256i code = _mm256_set1_epi32(quad);
+                    sum[t][0] = _mm256_add_epi16(sum[t][0], _mm256_maddubs_epi16(left, code));
+                    sum[t][1] = _mm256_add_epi16(sum[t][1], _mm256_maddubs_epi16(right, code));
+                }
+            }
+#pragma clang loop unroll(full)
+            for (int t = 0; t < tokens; t++)
+                for (int h = 0; h < 2; h++) wide[t][h] = _mm256_add_epi32(wide[t][h], _mm256_madd_epi16(sum[t][h], ones));
+        }
+        if (term.scale == 0) continue;
+        __m256 scale = _mm256_set1_ps(term.scale);
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++) {
+                float *to = target + t * stride + 8 * h;
+                _mm256_storeu_ps(
+                    to, _mm256_add_ps(_mm256_loadu_ps(to), _mm256_mul_ps(_mm256_cvtepi32_ps(wide[t][h]), scale)));
+                wide[t][h] = _mm256_setzero_si256();
+            }
+    }
+}
+
+#define BLOCK(TOKENS)                                                                                                    \
+    AVX2 static void block_##TOKENS(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab,         \
+                                    uint32_t slab_tokens, uint32_t first, float *target, size_t stride) {                \
+        block(TOKENS, tile, terms, term_count, slab, slab_tokens, first, target, stride);                                \
     }
 BLOCK(1)
 BLOCK(2)
-BLOCK(3)
 BLOCK(4)
-BLOCK(5)
 BLOCK(6)
 
-AVX2 static void avx2_inverse(kv_basis basis, uint32_t first, uint32_t count, const int16_t *codes, uint32_t tokens,
-                              uint32_t column_begin, uint32_t column_end, float scale, float *target, size_t stride) {
-    if (first % 2 || count % 2 || column_begin % 16) {
-        scalar_inverse(basis, first, count, codes, tokens, column_begin, column_end, scale, target, stride);
-        return;
-    }
-    size_t tile_size = (size_t)((basis.digits + 1) / 2) * KV_TILE * 2;
-    for (uint32_t c = column_begin; c < column_end; c += 16) {
-        const int8_t *digits = basis.packed + c / KV_TILE * tile_size + (size_t)first * KV_TILE + c % KV_TILE * 2;
-        uint32_t columns = column_end - c < 16 ? column_end - c : 16;
-        for (uint32_t t = 0; t < tokens; t += 6) {
-            const int16_t *at = codes + (size_t)t * 2;
-            float *to = target + t * stride + c;
-            switch (tokens - t) {
-            case 1: block_1(digits, count / 2, at, tokens, scale, to, stride, columns); break;
-            case 2: block_2(digits, count / 2, at, tokens, scale, to, stride, columns); break;
-            case 3: block_3(digits, count / 2, at, tokens, scale, to, stride, columns); break;
-            case 4: block_4(digits, count / 2, at, tokens, scale, to, stride, columns); break;
-            case 5: block_5(digits, count / 2, at, tokens, scale, to, stride, columns); break;
-            default: block_6(digits, count / 2, at, tokens, scale, to, stride, columns);
-            }
+AVX2 static void avx2_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
+                              uint32_t first, uint32_t count, float *target, size_t stride) {
+    for (int half = 0; half < 2; half++) {
+        const uint8_t *at = tile + half * 64;
+        float *to = target + half * 16;
+        for (uint32_t t = 0; t < count;) {
+            uint32_t left = count - t, step = left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            (step == 6   ? block_6
+             : step == 4 ? block_4
+             : step == 2 ? block_2
+                         : block_1)(at, terms, term_count, slab, tokens, first + t, to + t * stride, stride);
+            t += step;
         }
     }
 }
 
-static const kv_kernels avx2_table = {"avx2", avx2_to_float, avx2_from_float, avx2_inverse};
+static const kv_kernels avx2_table = {"avx2",      avx2_to_float, avx2_from_float, avx2_inverse, avx2_scale_offset,
+                                      avx2_rotate, avx2_rans_decode};
 
 const kv_kernels *kv_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &avx2_table

@@ -3,62 +3,127 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <string.h>
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
 
-// 32 columns × TOKENS tokens of int32 sums in registers; one instruction multiplies and adds 32 pairs of digits.
-VNNI static inline __attribute__((always_inline)) void block(const int tokens, const int8_t *digits, uint32_t pairs,
-                                                             const int16_t *codes, size_t code_stride, float scale,
-                                                             float *target, size_t stride, uint32_t columns) {
+// 32 columns × TOKENS tokens of int32 sums in registers; one instruction multiplies and adds 64 digits.
+VNNI static inline __attribute__((always_inline)) void block(const int tokens, const uint8_t *tile, const kv_term *terms,
+                                                             size_t term_count, uint32_t slab, uint32_t slab_tokens,
+                                                             uint32_t first, float *target, size_t stride) {
     __m512i sum[12][2];
 #pragma clang loop unroll(full)
     for (int t = 0; t < tokens; t++) sum[t][0] = sum[t][1] = _mm512_setzero_si512();
-    for (uint32_t p = 0; p < pairs; p++) {
-        const int8_t *at = digits + (size_t)p * KV_TILE * 2;
-        __m512i left = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)at));
-        __m512i right = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(at + 32)));
+    for (size_t i = 0; i < term_count; i++) {
+        kv_term term = terms[i];
+        __m128i shift = _mm_cvtsi32_si128(term.shift);
 #pragma clang loop unroll(full)
-        for (int t = 0; t < tokens; t++) {
-            int32_t pair;
-            memcpy(&pair, codes + (p * code_stride + t) * 2, 4);
-            __m512i code = _mm512_set1_epi32(pair);
-            // By name: compilers split the intrinsic into a multiplication and an addition.
-            __asm__("vpdpwssd %2, %1, %0" : "+v"(sum[t][0]) : "v"(left), "v"(code));
-            __asm__("vpdpwssd %2, %1, %0" : "+v"(sum[t][1]) : "v"(right), "v"(code));
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++)
+                // The digits are 128 too large each.
+                sum[t][h] = _mm512_sub_epi32(_mm512_sll_epi32(sum[t][h], shift),
+                                             _mm512_set1_epi32(128 * term.sums[slab * KV_SLAB + first + t]));
+        const uint8_t *digits = tile + (size_t)term.first * KV_TILE * KV_QUAD;
+        const int8_t *codes = term.codes + ((size_t)slab * KV_SLAB * term.quads + first) * KV_QUAD;
+        for (uint32_t q = 0; q < term.quads; q++, digits += KV_TILE * KV_QUAD, codes += slab_tokens * KV_QUAD) {
+            __m512i left = _mm512_loadu_si512(digits), right = _mm512_loadu_si512(digits + 64);
+#pragma clang loop unroll(full)
+            for (int t = 0; t < tokens; t++) {
+                int32_t quad;
+                memcpy(&quad, codes + KV_QUAD * t, 4);
+                __m512i code = _mm512_set1_epi32(quad);
+                sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], left, code);
+                sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], right, code);
+            }
+        }
+        if (term.scale == 0) continue;
+        __m512 scale = _mm512_set1_ps(term.scale);
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++) {
+                float *to = target + t * stride + 16 * h;
+                _mm512_storeu_ps(
+                    to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][h]), scale)));
+                sum[t][h] = _mm512_setzero_si512();
+            }
+    }
+}
+
+#define BLOCK(TOKENS)                                                                                                    \
+    VNNI static void block_##TOKENS(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab,         \
+                                    uint32_t slab_tokens, uint32_t first, float *target, size_t stride) {                \
+        block(TOKENS, tile, terms, term_count, slab, slab_tokens, first, target, stride);                                \
+    }
+BLOCK(1)
+BLOCK(4)
+BLOCK(12)
+
+VNNI static void vnni_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
+                              uint32_t first, uint32_t count, float *target, size_t stride) {
+    for (uint32_t t = 0; t < count;) {
+        uint32_t left = count - t, step = left >= 12 ? 12 : left >= 4 ? 4 : 1;
+        (step == 12  ? block_12
+         : step == 4 ? block_4
+                     : block_1)(tile, terms, term_count, slab, tokens, first + t, target + t * stride, stride);
+        t += step;
+    }
+}
+
+// As avx2_rans_decode, 16 states to a register.
+VNNI static int vnni_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
+                                 const kv_component *components, size_t count, size_t tokens, int16_t *codes,
+                                 uint16_t *largest) {
+    if (word_count < 2 * KV_LANES) return -1;
+    const uint8_t *next = words + 4 * KV_LANES, *end = words + 2 * word_count;
+    kv_bit_reader reader = {bits, bits + bits_length, 0, 0};
+    const __m512i low12 = _mm512_set1_epi32(0xFFF), one = _mm512_set1_epi32(1), lower = _mm512_set1_epi32(1 << 16);
+    const __m512i centre = _mm512_set1_epi32(KV_CENTRE), escape = _mm512_set1_epi32(KV_ESCAPE - KV_CENTRE);
+    __m512i state = _mm512_loadu_si512(words);
+    for (size_t k = 0; k < count; k++, codes += tokens) {
+        if (!components[k].table) {
+            memset(codes, 0, tokens * sizeof *codes);
+            largest[k] = 0;
+            continue;
+        }
+        const uint32_t *slots = components[k].table->slot;
+        __m512i most = _mm512_setzero_si512();
+        __mmask16 escapes = 0;
+        for (size_t t = 0; t < tokens; t += KV_LANES) {
+            __mmask16 active = tokens - t < KV_LANES ? (__mmask16)((1u << (tokens - t)) - 1) : 0xFFFF;
+            __m512i entry = _mm512_i32gather_epi32(_mm512_and_si512(state, low12), slots, 4);
+            __m512i x = _mm512_add_epi32(
+                _mm512_mullo_epi32(_mm512_add_epi32(_mm512_and_si512(entry, low12), one), _mm512_srli_epi32(state, 12)),
+                _mm512_and_si512(_mm512_srli_epi32(entry, 12), low12));
+            __mmask16 refill = _mm512_mask_cmplt_epu32_mask(active, x, lower);
+            unsigned taken = (unsigned)__builtin_popcount(refill);
+            if ((size_t)(end - next) < 2 * taken) return -1;
+            __m256i fresh = _mm256_maskz_loadu_epi16((__mmask16)((1u << taken) - 1), next);
+            next += 2 * taken;
+            __m512i word = _mm512_maskz_expand_epi32(refill, _mm512_cvtepu16_epi32(fresh));
+            x = _mm512_mask_or_epi32(x, refill, _mm512_slli_epi32(x, 16), word);
+            state = _mm512_mask_mov_epi32(state, active, x);
+            __m512i code = _mm512_sub_epi32(_mm512_srli_epi32(entry, 24), centre);
+            escapes |= _mm512_mask_cmpeq_epi32_mask(active, code, escape);
+            most = _mm512_mask_max_epi32(most, active, most, _mm512_abs_epi32(code));
+            if (active == 0xFFFF)
+                _mm256_storeu_si256((__m256i *)(codes + t), _mm512_cvtepi32_epi16(code));
+            else
+                _mm256_mask_storeu_epi16(codes + t, active, _mm512_cvtepi32_epi16(code));
+        }
+        if (escapes || components[k].low_bits || components[k].doublings) {
+            if (kv_finish_codes(&reader, components[k], tokens, codes, largest + k)) return -1;
+        } else {
+            largest[k] = (uint16_t)_mm512_reduce_max_epi32(most);
         }
     }
-#pragma clang loop unroll(full)
-    for (int t = 0; t < tokens; t++) {
-        float row[KV_TILE];
-        for (int h = 0; h < 2; h++)
-            _mm512_storeu_ps(row + 16 * h, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][h]), _mm512_set1_ps(scale)));
-        for (uint32_t c = 0; c < columns; c++) target[t * stride + c] += row[c];
-    }
+    if (next != end || reader.next != reader.end || reader.filled >= 8 || reader.pool) return -1;
+    return _mm512_cmpneq_epi32_mask(state, lower) ? -1 : 0;
 }
 
-VNNI static void vnni_inverse(kv_basis basis, uint32_t first, uint32_t count, const int16_t *codes, uint32_t tokens,
-                              uint32_t column_begin, uint32_t column_end, float scale, float *target, size_t stride) {
-    if (first % 2 || count % 2 || column_begin % KV_TILE) {
-        scalar_inverse(basis, first, count, codes, tokens, column_begin, column_end, scale, target, stride);
-        return;
-    }
-    size_t tile_size = (size_t)((basis.digits + 1) / 2) * KV_TILE * 2;
-    for (uint32_t c = column_begin; c < column_end; c += KV_TILE) {
-        const int8_t *digits = basis.packed + c / KV_TILE * tile_size + (size_t)first * KV_TILE;
-        uint32_t columns = column_end - c < KV_TILE ? column_end - c : KV_TILE, t = 0;
-        for (; t + 12 <= tokens; t += 12)
-            block(12, digits, count / 2, codes + (size_t)t * 2, tokens, scale, target + t * stride + c, stride, columns);
-        for (; t + 4 <= tokens; t += 4)
-            block(4, digits, count / 2, codes + (size_t)t * 2, tokens, scale, target + t * stride + c, stride, columns);
-        for (; t < tokens; t++)
-            block(1, digits, count / 2, codes + (size_t)t * 2, tokens, scale, target + t * stride + c, stride, columns);
-    }
-}
-
-static const kv_kernels vnni_table = {"avx512-vnni", avx2_to_float, avx2_from_float, vnni_inverse};
+static const kv_kernels vnni_table = {"avx512-vnni",     avx2_to_float, avx2_from_float, vnni_inverse,
+                                      avx2_scale_offset, avx2_rotate,   vnni_rans_decode};
 
 const kv_kernels *kv_avx512(void) {
     return kv_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                   __builtin_cpu_supports("avx512vnni")
+                   __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("popcnt")
                ? &vnni_table
                : NULL;
 }

@@ -12,15 +12,6 @@ void kv_join_planes(const uint8_t *planes, size_t count, size_t bytes, uint8_t *
         for (size_t i = 0; i < count; i++) elements[i * bytes + p] = planes[p * count + i];
 }
 
-void kv_gather(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride, size_t length,
-               size_t bytes) {
-    if (source_stride == 1 && target_stride == 1) {
-        memcpy(target, source, length * bytes);
-        return;
-    }
-    for (size_t i = 0; i < length; i++) memcpy(target + i * target_stride * bytes, source + i * source_stride * bytes, bytes);
-}
-
 void kv_transpose(const uint8_t *source, size_t rows, size_t columns, uint8_t *target) {
     // Squares of 64 keep both sides in cache.
     for (size_t r0 = 0; r0 < rows; r0 += 64)

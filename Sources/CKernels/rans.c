@@ -60,26 +60,29 @@ static void write_bits(bit_writer *w, uint32_t value, unsigned count) {
     }
 }
 
-size_t kv_rans_encode(const int16_t *codes, size_t components, size_t tokens, const kv_table *const *tables,
-                      const uint8_t *shifts, uint16_t *words, size_t words_capacity, uint8_t *bits, size_t bits_capacity,
-                      size_t *bits_length) {
+size_t kv_rans_encode(const int16_t *codes, const kv_component *components, size_t count, size_t tokens, uint16_t *words,
+                      size_t words_capacity, uint8_t *bits, size_t bits_capacity, size_t *bits_length) {
     bit_writer writer = {bits, bits + bits_capacity, 0, 0, 0};
-    for (size_t k = 0; k < components; k++)
+    for (size_t k = 0; k < count; k++) {
+        if (!components[k].table) continue;
+        unsigned shift = components[k].low_bits;
         for (size_t t = 0; t < tokens; t++) {
             int code = codes[k * tokens + t];
-            if (symbol_of(code, shifts[k]) == KV_ESCAPE) write_bits(&writer, (uint16_t)code, 16);
-            else if (shifts[k]) write_bits(&writer, (uint32_t)code, shifts[k]);
+            if (symbol_of(code, shift) == KV_ESCAPE) write_bits(&writer, (uint16_t)code, 16);
+            else if (shift) write_bits(&writer, (uint32_t)code, shift);
         }
+    }
     if (writer.filled) write_bits(&writer, 0, 8 - writer.filled);
     *bits_length = (size_t)(writer.next - bits);
 
     uint32_t state[KV_LANES];
     for (int i = 0; i < KV_LANES; i++) state[i] = LOWER;
     uint16_t *next = words + words_capacity;
-    for (size_t k = components; k-- > 0;) {
-        const kv_table *table = tables[k];
+    for (size_t k = count; k-- > 0;) {
+        const kv_table *table = components[k].table;
+        if (!table) continue;
         for (size_t t = tokens; t-- > 0;) {
-            int symbol = symbol_of(codes[k * tokens + t], shifts[k]);
+            int symbol = symbol_of(codes[k * tokens + t], components[k].low_bits);
             uint32_t f = table->frequency[symbol], x = state[t % KV_LANES];
             // A symbol the table can't code: the caller's tables give every symbol a frequency.
             if (f == 0) return SIZE_MAX;
@@ -101,44 +104,59 @@ size_t kv_rans_encode(const int16_t *codes, size_t components, size_t tokens, co
     return length;
 }
 
-int kv_rans_decode(const uint16_t *words, size_t words_length, const uint8_t *bits, size_t bits_length,
-                   size_t components, size_t tokens, const kv_table *const *tables, const uint8_t *shifts,
-                   int16_t *codes) {
-    if (words_length < 2 * KV_LANES) return -1;
-    const uint16_t *next = words, *end = words + words_length;
+int kv_finish_codes(kv_bit_reader *reader, kv_component component, size_t tokens, int16_t *row, uint16_t *largest) {
+    int most = 0;
+    for (size_t t = 0; t < tokens; t++) {
+        int code = row[t];
+        unsigned raw = code == KV_ESCAPE - KV_CENTRE ? 16 : component.low_bits;
+        while (reader->filled < raw) {
+            if (reader->next == reader->end) return -1;
+            reader->pool |= (uint64_t)*reader->next++ << reader->filled;
+            reader->filled += 8;
+        }
+        int low = (int)(reader->pool & ((1u << raw) - 1));
+        reader->pool >>= raw;
+        reader->filled -= raw;
+        code = code == KV_ESCAPE - KV_CENTRE ? (int16_t)low : code * (1 << component.low_bits) + low;
+        code *= 1 << component.doublings;
+        if (code != (int16_t)code) return -1;
+        int magnitude = code < 0 ? -code : code;
+        most = magnitude > most ? magnitude : most;
+        row[t] = (int16_t)code;
+    }
+    *largest = (uint16_t)most;
+    return 0;
+}
+
+int scalar_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
+                       const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest) {
+    if (word_count < 2 * KV_LANES) return -1;
+    const uint8_t *next = words, *end = words + 2 * word_count;
     uint32_t state[KV_LANES];
-    for (int i = 0; i < KV_LANES; i++, next += 2) state[i] = next[0] | (uint32_t)next[1] << 16;
-    const uint8_t *bit_next = bits, *bit_end = bits + bits_length;
-    uint64_t pool = 0;
-    unsigned filled = 0;
-    for (size_t k = 0; k < components; k++) {
-        const uint32_t *slots = tables[k]->slot;
-        unsigned shift = shifts[k];
+    for (int i = 0; i < KV_LANES; i++, next += 4)
+        state[i] = next[0] | (uint32_t)next[1] << 8 | (uint32_t)next[2] << 16 | (uint32_t)next[3] << 24;
+    kv_bit_reader reader = {bits, bits + bits_length, 0, 0};
+    for (size_t k = 0; k < count; k++, codes += tokens) {
+        if (!components[k].table) {
+            memset(codes, 0, tokens * sizeof *codes);
+            largest[k] = 0;
+            continue;
+        }
+        const uint32_t *slots = components[k].table->slot;
         for (size_t t = 0; t < tokens; t++) {
             uint32_t x = state[t % KV_LANES], entry = slots[x & (SCALE - 1)];
             x = ((entry & 0xFFF) + 1) * (x >> KV_SCALE_BITS) + (entry >> 12 & 0xFFF);
             if (x < LOWER) {
                 if (next == end) return -1;
-                x = x << 16 | *next++;
+                x = x << 16 | next[0] | (uint32_t)next[1] << 8;
+                next += 2;
             }
             state[t % KV_LANES] = x;
-            int symbol = (int)(entry >> 24), code = symbol - KV_CENTRE;
-            unsigned raw = symbol == KV_ESCAPE ? 16 : shift;
-            if (raw) {
-                while (filled < raw) {
-                    if (bit_next == bit_end) return -1;
-                    pool |= (uint64_t)*bit_next++ << filled;
-                    filled += 8;
-                }
-                int low = (int)(pool & ((1u << raw) - 1));
-                pool >>= raw;
-                filled -= raw;
-                code = symbol == KV_ESCAPE ? (int16_t)low : code * (1 << shift) + low;
-            }
-            codes[k * tokens + t] = (int16_t)code;
+            codes[t] = (int16_t)((int)(entry >> 24) - KV_CENTRE);
         }
+        if (kv_finish_codes(&reader, components[k], tokens, codes, largest + k)) return -1;
     }
-    if (next != end || bit_next != bit_end || filled >= 8 || pool) return -1;
+    if (next != end || reader.next != reader.end || reader.filled >= 8 || reader.pool) return -1;
     for (int i = 0; i < KV_LANES; i++)
         if (state[i] != LOWER) return -1;
     return 0;

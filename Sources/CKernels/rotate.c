@@ -43,11 +43,11 @@ void kv_rotation_table(uint32_t position, const float *inverse_frequencies, size
     }
 }
 
-void kv_rotate(float *row, const kv_rotation *rotations, size_t count, const float *const *tables, int direction) {
+void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction) {
     float sign = direction < 0 ? -1.0f : 1.0f;
     for (size_t r = 0; r < count; r++) {
         kv_rotation rotation = rotations[r];
-        const float *table = tables[rotation.table];
+        const float *table = angles + rotation.angle;
         float *a = row + rotation.first, *b = a + rotation.partner;
         for (uint32_t i = 0; i < rotation.pairs; i++) {
             float c = table[2 * i], s = sign * table[2 * i + 1];

@@ -4,16 +4,31 @@
 
 #include "include/CKernels.h"
 
-enum { KV_TILE = 32 };
-
 void scalar_to_float(kv_element, const void *source, float *target, size_t count);
 size_t scalar_from_float(kv_element, const float *source, void *target, size_t count);
-void scalar_inverse(kv_basis, uint32_t first, uint32_t count, const int16_t *codes, uint32_t tokens, uint32_t column_begin,
-                    uint32_t column_end, float scale, float *target, size_t stride);
-
+void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
+                    uint32_t first, uint32_t count, float *target, size_t stride);
+void scalar_scale_offset(float *row, const float *scale, const float *offset, size_t count);
+void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
+int scalar_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
+                       const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);
 
 // x86-64 only.
 void avx2_to_float(kv_element, const void *source, float *target, size_t count);
 size_t avx2_from_float(kv_element, const float *source, void *target, size_t count);
+void avx2_scale_offset(float *row, const float *scale, const float *offset, size_t count);
+void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
+int avx2_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
+                     const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);
+
+// Raw bits of an entropy-coded stream, lowest first.
+typedef struct {
+    const uint8_t *next, *end;
+    uint64_t pool;
+    unsigned filled;
+} kv_bit_reader;
+
+// Codes whose symbols (less the centre) are in `row` get their raw bits; −1 where those end or a code leaves 16 bits.
+int kv_finish_codes(kv_bit_reader *, kv_component, size_t tokens, int16_t *row, uint16_t *largest);
 
 #endif

@@ -13,16 +13,30 @@ enum Deflate {
 
     /// Nil unless the stream unpacks to exactly `bytes`.
     static func decompress(_ packed: UnsafeRawBufferPointer, bytes: Int) -> [UInt8]? {
-        guard let decompressor = libdeflate_alloc_decompressor() else { preconditionFailure("out of memory") }
-        defer { libdeflate_free_decompressor(decompressor) }
         var done = false
         let result = [UInt8](unsafeUninitializedCapacity: bytes) { buffer, count in
-            done =
-                libdeflate_deflate_decompress(
-                    decompressor, packed.baseAddress, packed.count, buffer.baseAddress, bytes, nil)
-                == LIBDEFLATE_SUCCESS
+            done = InflateState().decompress(packed, into: UnsafeMutableRawBufferPointer(buffer))
             count = done ? bytes : 0
         }
         return done ? result : nil
+    }
+}
+
+/// libdeflate's decompressor, used for one stream after another.
+final class InflateState {
+    private let decompressor: OpaquePointer
+
+    init() {
+        guard let decompressor = libdeflate_alloc_decompressor() else { preconditionFailure("out of memory") }
+        self.decompressor = decompressor
+    }
+
+    deinit { libdeflate_free_decompressor(decompressor) }
+
+    /// Whether the stream unpacks to exactly the size of `target`.
+    func decompress(_ packed: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Bool {
+        libdeflate_deflate_decompress(
+            decompressor, packed.baseAddress, packed.count, target.baseAddress, target.count, nil)
+            == LIBDEFLATE_SUCCESS
     }
 }

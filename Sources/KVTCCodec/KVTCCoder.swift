@@ -91,10 +91,10 @@ struct KVTCCoder {
         return (section + packed, largest)
     }
 
-    /// Weighted, centred rows of which the columns `spans` are filled.
+    /// Integer codes of the common step, [component][row] of each basis.
     func decode(
-        _ section: UnsafeRawBufferPointer, rows: Int, step: Float, spans: [Range<Int>]
-    ) throws(CodecError) -> [Float] {
+        _ section: UnsafeRawBufferPointer, rows: Int, step: Float
+    ) throws(CodecError) -> [[Int16]] {
         func word(_ offset: Int) -> Int {
             Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
         }
@@ -122,7 +122,7 @@ struct KVTCCoder {
         }
         let payload = try KVTCCoder.decompress(
             UnsafeRawBufferPointer(rebasing: section[offset...]), method: section[0], bytes: payloadBytes)
-        var values = [Float](repeating: 0, count: rows * profile.geometry.rowElements)
+        var result: [[Int16]] = []
         var next = 0
         for (index, basis) in profile.bases.enumerated() {
             var codes = [Int16](repeating: 0, count: basis.rank * rows)
@@ -141,19 +141,11 @@ struct KVTCCoder {
                 }
                 first += count
             }
-            for row in 0..<rows {
-                let sum = stride(from: row, to: codes.count, by: rows).reduce(0) { $0 + abs(Int(codes[$1])) }
-                guard sum < TransformCoder.sumLimit else { throw .corrupt("codes too large") }
-            }
-            values.withUnsafeMutableBufferPointer {
-                basis.inverse(
-                    codes: codes, count: first, rowCount: rows, step: step, stepIndex: .min / 4, columns: spans,
-                    kernels: kernels,
-                    target: $0.baseAddress!, stride: profile.geometry.rowElements)
-            }
+            codes.removeLast((basis.rank - min(first, basis.rank)) * rows)
+            result.append(codes)
         }
         guard next == payload.count else { throw .corrupt("payload has bytes left over") }
-        return values
+        return result
     }
 
     /// DEFLATE, or LZ4 where it comes within 3 %: it unpacks several times faster.

@@ -51,12 +51,19 @@ enum Lossless {
             / Double(bytes.count)
     }
 
+    /// - Parameter scratch: takes the planes, and one more while its columns are turned.
     static func decode(
-        _ section: UnsafeRawBufferPointer, rows: Int, bytesPerElement: Int, into elements: UnsafeMutableRawBufferPointer
+        _ section: UnsafeRawBufferPointer, rows: Int, bytesPerElement: Int,
+        into elements: UnsafeMutableRawBufferPointer,
+        scratch: inout Scratch<UInt8>, inflate: InflateState
     ) throws(CodecError) {
         let count = elements.count / bytesPerElement
-        guard count > 0 else { return }
-        var planes = [UInt8](repeating: 0, count: elements.count)
+        guard count > 0 else {
+            guard section.isEmpty else { throw .corrupt("bytes after the last plane") }
+            return
+        }
+        let planes = scratch.reserve(elements.count + count)
+        let turned = UnsafeMutableRawBufferPointer(start: planes + elements.count, count: count)
         var offset = 0
         for plane in 0..<bytesPerElement {
             guard section.count - offset >= 5 else { throw .corrupt("plane \(plane) is missing") }
@@ -67,35 +74,36 @@ enum Lossless {
                 throw .corrupt("plane \(plane) passes the end")
             }
             let source = UnsafeRawBufferPointer(rebasing: section[offset..<offset + length])
-            let written = planes.withUnsafeMutableBytes { buffer -> Int in
-                let target = UnsafeMutableRawBufferPointer(rebasing: buffer[plane * count..<(plane + 1) * count])
-                return unpack(source, method: method, rows: rows, into: target)
+            let target = UnsafeMutableRawBufferPointer(start: planes + plane * count, count: count)
+            guard unpack(source, method: method, rows: rows, into: target, turned: turned, inflate: inflate) else {
+                throw .corrupt("plane \(plane) does not unpack to \(count) bytes")
             }
-            guard written == count else { throw .corrupt("plane \(plane) does not unpack to \(count) bytes") }
             offset += length
         }
         guard offset == section.count else { throw .corrupt("bytes after the last plane") }
         kv_join_planes(planes, count, bytesPerElement, elements.bindMemory(to: UInt8.self).baseAddress)
     }
 
-    /// Bytes written, −1 where the plane is malformed.
     private static func unpack(
-        _ source: UnsafeRawBufferPointer, method: UInt8, rows: Int, into target: UnsafeMutableRawBufferPointer
-    ) -> Int {
+        _ source: UnsafeRawBufferPointer, method: UInt8, rows: Int, into target: UnsafeMutableRawBufferPointer,
+        turned: UnsafeMutableRawBufferPointer, inflate: InflateState
+    ) -> Bool {
         switch method {
         case stored where source.count == target.count:
             target.copyMemory(from: source)
-            return source.count
+            return true
         case lz4 where source.count <= Int(Int32.max) && target.count <= Int(Int32.max):
-            return Int(
-                LZ4_decompress_safe(
-                    source.bindMemory(to: CChar.self).baseAddress, target.bindMemory(to: CChar.self).baseAddress,
-                    Int32(source.count), Int32(target.count)))
+            let written = LZ4_decompress_safe(
+                source.bindMemory(to: CChar.self).baseAddress, target.bindMemory(to: CChar.self).baseAddress,
+                Int32(source.count), Int32(target.count))
+            return Int(written) == target.count
         case deflate:
-            guard let turned = Deflate.decompress(source, bytes: target.count) else { return -1 }
-            kv_transpose(turned, target.count / rows, rows, target.bindMemory(to: UInt8.self).baseAddress)
-            return target.count
-        default: return -1
+            guard inflate.decompress(source, into: turned) else { return false }
+            kv_transpose(
+                turned.bindMemory(to: UInt8.self).baseAddress, target.count / rows, rows,
+                target.bindMemory(to: UInt8.self).baseAddress)
+            return true
+        default: return false
         }
     }
 

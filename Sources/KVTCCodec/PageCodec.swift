@@ -10,6 +10,8 @@ public struct PageCodec: Sendable {
     /// What the `transform` and `kvtc` modes need.
     public let profile: Profile?
     let kernels: KernelTable
+    private let plans = PlanCache()
+    private let decoders = DecoderPool()
 
     /// A codec for pages of one geometry.
     /// - Throws: `mismatch` where the profile was calibrated for another geometry.
@@ -43,14 +45,10 @@ public struct PageCodec: Sendable {
         let bytes = layout.element.bytes
         let rowBytes = geometry.rowElements * bytes
         let rows = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialised in
-            for run in layout.placements(geometry: geometry, tokens: tokens, layers: 0..<geometry.layers) {
-                for token in 0..<tokens {
-                    kv_gather(
-                        page.bindMemory(to: UInt8.self).baseAddress! + (run.base + token * run.tokenStride) * bytes,
-                        run.elementStride, buffer.baseAddress! + token * rowBytes + run.row * bytes, 1, run.length,
-                        bytes)
-                }
-            }
+            let runs = layout.placements(geometry: geometry, tokens: tokens, layers: 0..<geometry.layers)
+            kv_gather_rows(
+                page.bindMemory(to: UInt8.self).baseAddress, runs, runs.count, bytes, buffer.baseAddress, rowBytes,
+                tokens)
             initialised = size
         }
         let header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
@@ -63,13 +61,16 @@ public struct PageCodec: Sendable {
     public func encode(
         block: UnsafeRawBufferPointer, mode: CodecMode, quality: Quality, protected: RowSet
     ) throws(CodecError) -> [UInt8] {
-        let source = try checkedHeader(block)
+        let decoder = takeDecoder()
+        defer { giveBack(decoder) }
+        let source = try decoder.check(block)
         guard source.mode.isExact else { throw .invalid(field: "block", "is coded already (\(source.mode))") }
         guard protected.capacity == source.tokens else {
             throw .invalid(field: "protected", "\(protected.capacity) rows; the page has \(source.tokens)")
         }
         try quality.validate()
-        let page = try exactRows(block, source)
+        try decoder.openExact(block, source)
+        let page = [UInt8](UnsafeBufferPointer(start: decoder.exactRows, count: source.rawBytes))
         if mode == .raw {
             return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: page)
         }
@@ -115,32 +116,19 @@ public struct PageCodec: Sendable {
         block: UnsafeRawBufferPointer, layers: Range<Int>, layout: PageLayout,
         into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) {
-        let header = try checkedHeader(block)
-        try layout.validate(for: geometry)
-        guard layout.element == header.element else {
-            throw .mismatch("the page holds \(header.element), the layout asks for \(layout.element)")
-        }
-        guard !layers.isEmpty, layers.lowerBound >= 0, layers.upperBound <= geometry.layers else {
-            throw .invalid(field: "layers", "\(layers); the model has layers 0 to \(geometry.layers - 1)")
-        }
-        let size = layout.pageBytes(geometry: geometry, tokens: header.tokens, layers: layers)
-        guard output.count == size else {
-            throw .invalid(field: "output", "\(output.count) bytes; these layers take \(size)")
-        }
-        let page = try header.mode.isExact ? exactRows(block, header) : lossyRows(block, header, layers: layers)
-        let bytes = header.element.bytes
-        let rowBytes = geometry.rowElements * bytes
-        page.withUnsafeBytes { rows in
-            for run in layout.placements(geometry: geometry, tokens: header.tokens, layers: layers) {
-                for token in 0..<header.tokens {
-                    kv_gather(
-                        rows.bindMemory(to: UInt8.self).baseAddress! + token * rowBytes + run.row * bytes, 1,
-                        output.bindMemory(to: UInt8.self).baseAddress! + (run.base + token * run.tokenStride) * bytes,
-                        run.elementStride, run.length, bytes)
-                }
-            }
-        }
+        let decoder = takeDecoder()
+        defer { giveBack(decoder) }
+        try decoder.open(block)
+        try decoder.write(layers: layers, layout: layout, into: output)
     }
+
+    /// A decoder for one block at a time, for those who write a page in several parts. ``giveBack(_:)`` ends its use.
+    public func takeDecoder() -> PageDecoder {
+        decoders.take() ?? PageDecoder(geometry: geometry, profile: profile, kernels: kernels, plans: plans)
+    }
+
+    /// Keeps the decoder and its memory for the next page.
+    public func giveBack(_ decoder: PageDecoder) { decoders.giveBack(decoder) }
 
     // MARK: - Sections
 
@@ -153,61 +141,5 @@ public struct PageCodec: Sendable {
 
     private func makeHeader(like header: BlockHeader, mode: CodecMode) -> BlockHeader {
         makeHeader(mode: mode, element: header.element, tokens: header.tokens, firstPosition: header.firstPosition)
-    }
-
-    private func checkedHeader(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
-        let header = try BlockHeader.parse(block)
-        guard header.geometryHash == geometry.hash, header.rowElements == geometry.rowElements else {
-            throw .mismatch("the block is of another geometry")
-        }
-        if let needed = header.profile, needed != profile?.id {
-            throw .mismatch("the block needs profile \(needed)")
-        }
-        return header
-    }
-
-    private func exactRows(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) -> [UInt8] {
-        let section = UnsafeRawBufferPointer(rebasing: block[(BlockHeader.size + header.bitmapBytes)...])
-        guard header.bitmapBytes == 0, header.protectedBytes == 0 else {
-            throw .corrupt("an exact block with protected rows")
-        }
-        if header.mode == .raw {
-            guard section.count == header.rawBytes else { throw .corrupt("raw section of \(section.count) bytes") }
-            return [UInt8](section)
-        }
-        return try unpack(section, rows: header.tokens, element: header.element)
-    }
-
-    private func unpack(
-        _ section: UnsafeRawBufferPointer, rows count: Int, element: ElementType
-    ) throws(CodecError) -> [UInt8] {
-        var rows = [UInt8](repeating: 0, count: count * geometry.rowElements * element.bytes)
-        let failure = rows.withUnsafeMutableBytes { buffer -> CodecError? in
-            do throws(CodecError) {
-                try Lossless.decode(section, rows: count, bytesPerElement: element.bytes, into: buffer)
-                return nil
-            } catch { return error }
-        }
-        if let failure { throw failure }
-        return rows
-    }
-
-    /// Canonical rows of which only the columns of `layers` are meaningful.
-    private func lossyRows(
-        _ block: UnsafeRawBufferPointer, _ header: BlockHeader, layers: Range<Int>
-    ) throws(CodecError) -> [UInt8] {
-        let protectedStart = BlockHeader.size + header.bitmapBytes
-        let codedStart = protectedStart + header.protectedBytes
-        let rowBytes = geometry.rowElements * header.element.bytes
-        let exact = try unpack(
-            UnsafeRawBufferPointer(rebasing: block[protectedStart..<codedStart]),
-            rows: header.protected.count, element: header.element)
-        var page = try decodeRows(
-            UnsafeRawBufferPointer(rebasing: block[codedStart...]), header: header, layers: layers)
-        for (index, row) in header.protected.rows.enumerated() {
-            page.replaceSubrange(
-                row * rowBytes..<(row + 1) * rowBytes, with: exact[index * rowBytes..<(index + 1) * rowBytes])
-        }
-        return page
     }
 }

@@ -1,3 +1,5 @@
+import CKernels
+
 /// How a worker lays a page out in memory.
 public struct PageLayout: Hashable, Sendable {
     /// Which index runs slowest.
@@ -69,22 +71,12 @@ public struct PageLayout: Hashable, Sendable {
     }
 }
 
-/// Where one run of `length` elements of a token lies: element (t, i) is at base + t·tokenStride + i·elementStride.
-struct Placement: Hashable {
-    /// First element in the canonical row.
-    var row: Int
-    var length: Int
-    var base: Int
-    var tokenStride: Int
-    var elementStride: Int
-}
-
 extension PageLayout {
     /// The runs that make up the tensors of `range`, neighbours joined where they are contiguous on both sides.
-    func placements(geometry: Geometry, tokens: Int, layers range: Range<Int>) -> [Placement] {
+    func placements(geometry: Geometry, tokens: Int, layers range: Range<Int>) -> [kv_run] {
         let indices = geometry.tensorIndices(layers: range)
         let width = indices.reduce(0) { $0 + geometry.tensors[$1].width }
-        var runs: [Placement] = []
+        var runs: [kv_run] = []
         var base = 0
         for group in groups(of: indices, in: geometry) {
             let groupWidth = group.reduce(0) { $0 + geometry.tensors[$1].width }
@@ -95,23 +87,25 @@ extension PageLayout {
                 let tensor = geometry.tensors[index]
                 for head in 0..<tensor.heads {
                     let row = geometry.offsets[index] + head * tensor.headDim
-                    var run = Placement(row: row, length: tensor.headDim, base: 0, tokenStride: 0, elementStride: 1)
+                    var run = kv_run(
+                        column: UInt32(row), length: UInt32(tensor.headDim), base: 0, token_stride: 0, element_stride: 1
+                    )
                     if valueTransposed && tensor.role == .value {
                         run.base = base * tokens + head * tensor.headDim * tokens
-                        run.tokenStride = 1
-                        run.elementStride = tokens
+                        run.token_stride = 1
+                        run.element_stride = tokens
                     } else {
                         let inToken = head * headWidth + inHead
                         switch order {
                         case .tensorTokenHead:
                             run.base = base * tokens + inToken
-                            run.tokenStride = groupWidth
+                            run.token_stride = groupWidth
                         case .tokenTensorHead:
                             run.base = base + inToken
-                            run.tokenStride = width
+                            run.token_stride = width
                         case .tensorHeadToken:
                             run.base = base * tokens + head * headWidth * tokens + inHead
-                            run.tokenStride = headWidth
+                            run.token_stride = headWidth
                         }
                     }
                     append(run, to: &runs)
@@ -137,9 +131,10 @@ extension PageLayout {
         }
     }
 
-    private func append(_ run: Placement, to runs: inout [Placement]) {
-        if var last = runs.last, last.elementStride == 1, run.elementStride == 1, last.tokenStride == run.tokenStride,
-            last.row + last.length == run.row, last.base + last.length == run.base
+    private func append(_ run: kv_run, to runs: inout [kv_run]) {
+        if var last = runs.last, last.element_stride == 1, run.element_stride == 1,
+            last.token_stride == run.token_stride, last.column + last.length == run.column,
+            last.base + Int(last.length) == run.base
         {
             last.length += run.length
             runs[runs.count - 1] = last

@@ -86,6 +86,10 @@ public final class Profile: Sendable {
                 zip(metadata.bases, metadata.bases.dropFirst()).allSatisfy({ $0.end == $1.begin }),
                 metadata.energy.isFinite, metadata.energy > 0
             else { throw .corrupt("profile bases do not cover a row of \(width) elements") }
+            let starts = geometry.offsets
+            guard metadata.bases.allSatisfy({ starts.contains($0.begin) }) else {
+                throw .corrupt("a basis begins inside a tensor")
+            }
             for (index, basis) in metadata.bases.enumerated() {
                 guard (1...basis.end - basis.begin).contains(basis.rank),
                     (basis.rank...2 * basis.rank).contains(basis.digits)

@@ -5,13 +5,18 @@ package struct KernelTable: @unchecked Sendable {
     // Justified: the pointer names a constant table of pure functions that lives as long as the process.
     let pointer: UnsafePointer<kv_kernels>
 
-    /// The fastest this machine has.
-    package static let best = KernelTable(pointer: kv_best())
+    /// The fastest this machine has, or the one that the environment variable KVTC_KERNELS names.
+    package static let best: KernelTable = {
+        guard let table = kv_best() else {
+            fatalError("KVTC_KERNELS names no kernels that this machine can run: scalar, avx2, avx512-vnni or neon")
+        }
+        return KernelTable(pointer: table)
+    }()
     /// The portable specification.
     package static let scalar = KernelTable(pointer: kv_scalar())
     /// Every one this machine can run.
     package static var all: [KernelTable] {
-        [kv_scalar(), kv_avx2(), kv_avx512()].compactMap { $0.map(KernelTable.init(pointer:)) }
+        [kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()].compactMap { $0.map(KernelTable.init(pointer:)) }
     }
 
     func toFloat(
@@ -42,18 +47,6 @@ extension PageCodec {
                 page, header: &header, protected: &protected, quality: quality, profile: try needProfile())
         case .raw, .lossless:
             return nil
-        }
-    }
-
-    /// Rows in the block's element type; those protected and the columns outside `layers` are left zero.
-    func decodeRows(
-        _ section: UnsafeRawBufferPointer, header: BlockHeader, layers: Range<Int>
-    ) throws(CodecError) -> [UInt8] {
-        switch header.mode {
-        case .quant8, .quant4: return try dequantiseRows(section, header: header)
-        case .transform, .kvtc:
-            return try inverseTransformRows(section, header: header, layers: layers, profile: try needProfile())
-        case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
         }
     }
 
@@ -99,27 +92,6 @@ extension PageCodec {
         return nil
     }
 
-    private func inverseTransformRows(
-        _ section: UnsafeRawBufferPointer, header: BlockHeader, layers: Range<Int>, profile: Profile
-    ) throws(CodecError) -> [UInt8] {
-        let transform = RowTransform(profile: profile, kernels: kernels)
-        let rows = header.protected.complement
-        let spans = transform.spans(layers: layers)
-        var values =
-            if header.mode == .kvtc {
-                try KVTCCoder(profile: profile, kernels: kernels)
-                    .decode(section, rows: rows.count, step: header.step, spans: spans)
-            } else {
-                try TransformCoder(profile: profile, kernels: kernels)
-                    .decode(section, rows: rows.count, step: header.step, spans: spans)
-            }
-        var page = [UInt8](repeating: 0, count: header.rawBytes)
-        values.withUnsafeMutableBufferPointer {
-            transform.finish($0.baseAddress!, header: header, rows: rows, page: &page)
-        }
-        return page
-    }
-
     private func quantiseRows(_ page: [UInt8], header: inout BlockHeader, rows: [Int]) -> [UInt8] {
         let bits = header.mode == .quant8 ? 8 : 4
         let width = geometry.rowElements
@@ -151,27 +123,6 @@ extension PageCodec {
         }
         header.distortion = energy > 0 ? Float(error / energy) : 0
         return section
-    }
-
-    private func dequantiseRows(_ section: UnsafeRawBufferPointer, header: BlockHeader) throws(CodecError) -> [UInt8] {
-        let bits = header.mode == .quant8 ? 8 : 4
-        let width = geometry.rowElements
-        let coded = IntegerQuantiser.rowBytes(elements: width, bits: bits)
-        let rows = header.protected.complement
-        guard section.count == coded * rows.count else { throw .corrupt("coded section of \(section.count) bytes") }
-        let rowBytes = width * header.element.bytes
-        var page = [UInt8](repeating: 0, count: header.rawBytes)
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { values in
-            for (index, row) in rows.enumerated() {
-                IntegerQuantiser.decode(
-                    UnsafeRawBufferPointer(rebasing: section[index * coded..<(index + 1) * coded]), bits: bits,
-                    kernels: kernels.pointer.pointee, into: values)
-                page.withUnsafeMutableBytes {
-                    _ = kernels.fromFloat(header.element, values.baseAddress!, $0.baseAddress! + row * rowBytes, width)
-                }
-            }
-        }
-        return page
     }
 }
 

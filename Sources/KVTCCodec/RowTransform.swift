@@ -1,6 +1,6 @@
 import CKernels
 
-/// Between cached rows and the domain in which errors are counted: rotation undone, centred, weighted.
+/// From cached rows to the domain in which errors are counted: rotation undone, centred, weighted.
 struct RowTransform {
     let profile: Profile
     let kernels: KernelTable
@@ -21,34 +21,6 @@ struct RowTransform {
                 }
             }
             count = rows.count * width
-        }
-    }
-
-    /// Puts rows back: weight and mean undone, rotated, in the block's element type. Only columns of `spans` are meaningful.
-    func finish(
-        _ values: UnsafeMutablePointer<Float>, header: BlockHeader, rows: [Int], page: inout [UInt8]
-    ) {
-        let width = profile.geometry.rowElements
-        let rowBytes = width * header.element.bytes
-        for (index, row) in rows.enumerated() {
-            let target = values + index * width
-            profile.mean.withUnsafeBufferPointer { mean in
-                profile.inverseWeight.withUnsafeBufferPointer { inverse in
-                    for column in 0..<width { target[column] = target[column] * inverse[column] + mean[column] }
-                }
-            }
-            profile.rotation.apply(target, position: header.firstPosition + row, direction: 1)
-            page.withUnsafeMutableBytes {
-                _ = kernels.fromFloat(header.element, target, $0.baseAddress! + row * rowBytes, width)
-            }
-        }
-    }
-
-    /// The columns of the tensors of `layers`.
-    func spans(layers: Range<Int>) -> [Range<Int>] {
-        let geometry = profile.geometry
-        return geometry.tensorIndices(layers: layers).map {
-            geometry.offsets[$0]..<geometry.offsets[$0] + geometry.tensors[$0].width
         }
     }
 }

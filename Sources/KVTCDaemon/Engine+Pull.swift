@@ -4,18 +4,31 @@ import KVTCStore
 import KVTCSystem
 import Synchronization
 
-/// One page on its way back: read and checked once, decoded in as many steps as the client wants.
+/// A block that is checked and entropy-decoded, until nobody writes parts of it any more.
+private final class OpenPage: Sendable {
+    let decoder: PageDecoder
+    let tokens: Int
+    private let codec: PageCodec
+
+    init(_ decoder: PageDecoder, tokens: Int, codec: PageCodec) {
+        (self.decoder, self.tokens, self.codec) = (decoder, tokens, codec)
+    }
+
+    deinit { codec.giveBack(decoder) }
+}
+
+/// One page on its way back: read and opened once, written in as many steps as the client wants.
 private final class PulledPage: Sendable {
     enum State: Sendable {
         case untouched
-        case loaded([UInt8], tokens: Int)
+        case open(OpenPage)
         case failed
     }
 
     let key: StoreKey
     let entry: PullEntry
     let index: UInt32
-    /// Held while the page is read, so that the steps of one page read it once.
+    /// Held while the page is opened, so that the steps of one page open it once.
     let state = Mutex(State.untouched)
 
     init(key: StoreKey, entry: PullEntry, index: UInt32) {
@@ -69,11 +82,11 @@ private final class PullWork: Sendable {
         var parts: [PullPart] = []
         /// Jobs given to the pool and not done.
         var running = 0
-        /// Bytes of blocks kept for later steps.
+        /// Bytes of opened pages kept for later steps.
         var kept = 0
     }
 
-    /// Blocks kept between the steps of one pull; beyond that each step reads its block again.
+    /// Opened pages kept between the steps of one pull; beyond that each step opens its page again.
     static let keptLimit = 256 << 20
 
     let pages: [PulledPage]
@@ -202,29 +215,29 @@ extension Engine {
                 outcome: outcome, offset: arena == nil ? 0 : page.entry.offset, length: 0)
         }
         // One failure is told once, whatever the number of steps.
-        let loaded: Result<([UInt8], Int)?, PullStop> = page.state.withLock { state in
+        let start = MonotonicClock.nanoseconds
+        let opened: Result<OpenPage?, PullStop> = page.state.withLock { state in
             switch state {
             case .failed: return .success(nil)
-            case .loaded(let block, let tokens): return .success((block, tokens))
+            case .open(let page): return .success(page)
             case .untouched:
-                switch load(page, all, context, isInline: arena == nil) {
-                case .success(let (block, tokens)):
-                    if step + 1 < work.steps.count, keep(block.count, work) { state = .loaded(block, tokens: tokens) }
-                    return .success((block, tokens))
+                switch open(page, all, context, isInline: arena == nil) {
+                case .success(let opened):
+                    if step + 1 < work.steps.count, keep(opened.decoder.byteCount, work) { state = .open(opened) }
+                    return .success(opened)
                 case .failure(let stop):
                     state = .failed
                     return .failure(stop)
                 }
             }
         }
-        let block: [UInt8]
-        let tokens: Int
-        switch loaded {
+        let source: OpenPage
+        switch opened {
         case .success(nil): return nil
-        case .success(let found?): (block, tokens) = found
+        case .success(let found?): source = found
         case .failure(let stop): return failure(stop.outcome)
         }
-        let start = MonotonicClock.nanoseconds
+        let tokens = source.tokens
         let geometry = context.codec.geometry
         let before = context.layout.pageBytes(
             geometry: geometry, tokens: tokens, layers: all.lowerBound..<range.lowerBound)
@@ -235,9 +248,9 @@ extension Engine {
         do throws(CodecError) {
             if let arena {
                 part.offset += page.entry.offset
-                try decodeInPlace(block, range, context, arena, part)
+                try writeInPlace(source.decoder, range, context, arena, part)
             } else {
-                part.inline = try decodeInline(block, range, context, length)[...]
+                part.inline = try writeInline(source.decoder, range, context, length)[...]
             }
         } catch {
             log.error("page not decodable", metadata: ["key": "\(page.key)", "error": "\(error)"])
@@ -259,60 +272,67 @@ extension Engine {
 
     private struct PullStop: Error { var outcome: PullOutcome }
 
-    private func load(
+    private func open(
         _ page: PulledPage, _ layers: Range<Int>, _ context: CodingContext, isInline: Bool
-    ) -> Result<([UInt8], Int), PullStop> {
-        switch store.read(page.key, { [UInt8]($0) }) {
+    ) -> Result<OpenPage, PullStop> {
+        let decoder = context.codec.takeDecoder()
+        let outcome = store.read(page.key) { block in
+            Result { () throws(CodecError) in
+                try decoder.open(block)
+                decoder.detach()
+            }
+        }
+        // From here on the decoder is given back when it is let go.
+        let opened = OpenPage(decoder, tokens: decoder.header?.tokens ?? 0, codec: context.codec)
+        switch outcome {
         case .miss: return .failure(PullStop(outcome: .miss))
         case .corrupt:
             log.error("page corrupt", metadata: ["key": "\(page.key)"])
             return .failure(PullStop(outcome: .corrupt))
-        case .hit(let block):
-            guard let header = block.withUnsafeBytes({ try? BlockHeader.parse($0) }) else {
-                log.error("block corrupt", metadata: ["key": "\(page.key)"])
-                return .failure(PullStop(outcome: .corrupt))
-            }
+        case .hit(.failure(.mismatch)):
             // A page of other shapes or another profile under this key is not the page that was asked for.
-            guard header.geometryHash == context.codec.geometry.hash, header.element == context.layout.element,
-                header.profile == nil || header.profile == context.codec.profile?.id
-            else {
+            log.warning("page of another model", metadata: ["key": "\(page.key)"])
+            return .failure(PullStop(outcome: .miss))
+        case .hit(.failure(let error)):
+            log.error("block corrupt", metadata: ["key": "\(page.key)", "error": "\(error)"])
+            return .failure(PullStop(outcome: .corrupt))
+        case .hit(.success):
+            guard decoder.header?.element == context.layout.element else {
                 log.warning("page of another model", metadata: ["key": "\(page.key)"])
                 return .failure(PullStop(outcome: .miss))
             }
             let need = context.layout.pageBytes(
-                geometry: context.codec.geometry, tokens: header.tokens, layers: layers)
+                geometry: context.codec.geometry, tokens: opened.tokens, layers: layers)
             guard UInt64(need) <= page.entry.capacity, !isInline || need <= Wire.maximumBody - 64 else {
                 return .failure(PullStop(outcome: .noSpace))
             }
-            return .success((block, header.tokens))
+            return .success(opened)
         }
     }
 
-    private func decodeInPlace(
-        _ block: [UInt8], _ range: Range<Int>, _ context: CodingContext, _ arena: Arena, _ part: PullPart
+    private func writeInPlace(
+        _ decoder: PageDecoder, _ range: Range<Int>, _ context: CodingContext, _ arena: Arena, _ part: PullPart
     ) throws(CodecError) {
-        let result = block.withUnsafeBytes { bytes in
-            Result { () throws(CodecError) -> Void? in
-                try arena.withWritable(offset: part.offset, length: part.length) { (output) throws(CodecError) in
-                    try context.codec.decode(block: bytes, layers: range, layout: context.layout, into: output)
-                }
-            }
+        let done: Void? = try arena.withWritable(offset: part.offset, length: part.length) {
+            (output) throws(CodecError) in
+            try decoder.write(layers: range, layout: context.layout, into: output)
         }
-        guard try result.get() != nil else { throw .invalid(field: "offset", "outside the arena") }
+        guard done != nil else { throw .invalid(field: "offset", "outside the arena") }
     }
 
-    private func decodeInline(
-        _ block: [UInt8], _ range: Range<Int>, _ context: CodingContext, _ length: Int
+    private func writeInline(
+        _ decoder: PageDecoder, _ range: Range<Int>, _ context: CodingContext, _ length: Int
     ) throws(CodecError) -> [UInt8] {
-        var output = [UInt8](repeating: 0, count: length)
-        let result = block.withUnsafeBytes { bytes in
-            output.withUnsafeMutableBytes { buffer in
-                Result { () throws(CodecError) in
-                    try context.codec.decode(block: bytes, layers: range, layout: context.layout, into: buffer)
-                }
-            }
+        var failure: CodecError?
+        let output = [UInt8](unsafeUninitializedCapacity: length) { buffer, filled in
+            do throws(CodecError) {
+                try decoder.write(
+                    layers: range, layout: context.layout,
+                    into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: length))
+                filled = length
+            } catch { failure = error }
         }
-        try result.get()
+        if let failure { throw failure }
         return output
     }
 }

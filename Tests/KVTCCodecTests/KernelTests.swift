@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// The tables of this machine beside the scalar one.
-private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512()].compactMap(\.self) }
+private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_neon()].compactMap(\.self) }
 
 @Suite struct KernelTests {
     @Test func everyHalfConvertsAlikeAndBack() {
@@ -56,33 +56,111 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512()].comp
         }
     }
 
-    @Test func inverseIsTheSameIntegerSumOnEveryTier() throws {
-        var random = SeededGenerator(seed: 21)
-        for (columns, digits, tokens) in [(64, 10, 7), (33, 6, 1), (100, 4, 29), (16, 2, 6)] {
-            let rows = (0..<columns * digits).map { _ in Int8.random(in: -127...127, using: &random) }
-            var packed = [Int8](repeating: 0, count: kv_packed_size(UInt32(columns), UInt32(digits)))
-            kv_pack_basis(rows, UInt32(columns), 0, UInt32(digits), UInt32(digits), &packed)
-            let codes = (0..<tokens * digits).map { _ in Int16.random(in: -16_383...16_383, using: &random) }
-            var expected = [Float](repeating: 0, count: tokens * columns)
-            for token in 0..<tokens {
-                for column in 0..<columns {
-                    var sum = 0
-                    for digit in 0..<digits {
-                        sum +=
-                            Int(codes[(digit / 2 * tokens + token) * 2 + digit % 2])
-                            * Int(rows[digit * columns + column])
-                    }
-                    expected[token * columns + column] = Float(sum) * 0.25
+    /// Sums of several terms, among them shifted ones and the largest that 16 bits take, at every number of tokens.
+    @Test(arguments: [1, 2, 3, 5, 11, 12, 23, 64, 65, 130]) func inverseIsTheSameIntegerSumOnEveryTier(tokens: Int) {
+        let seed = UInt64(21 + tokens)
+        print("inverse: seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let quads = 40
+        let columns = Int(KV_TILE)
+        let rows = (0..<4 * quads).map { _ in
+            (0..<columns).map { _ in
+                Int8.random(in: Bool.random(using: &random) ? 127...127 : -128...127, using: &random)
+            }
+        }
+        var tile = [UInt8](repeating: 128, count: kv_packed_size(columns, quads))
+        for (digit, row) in rows.enumerated() { kv_pack_digit(row, columns, quads, digit, &tile) }
+        // Digits 0…159; the codes of the first 48 need three digits, of the next 48 two, of the others one.
+        var codes = (0..<4 * quads * tokens).map { cell -> Int16 in
+            let limit: Int16 = [.max, 8000, 8][min(cell / tokens / 48, 2)]
+            return Bool.random(using: &random) ? limit : Int16.random(in: -limit...limit, using: &random)
+        }
+        codes[0] = .min
+        let components = (0..<Int32(4 * quads)).map { $0 }
+        // (level, digits, shift, depth, ends a sum)
+        let parts: [(UInt32, Range<Int>, UInt16, UInt16, Bool)] = [
+            (2, 0..<48, 0, 1, false), (1, 0..<96, 7, 1, false), (0, 0..<96, 7, 1, false), (0, 96..<130, 0, 8, true),
+            (0, 132..<159, 0, 4, true),
+        ]
+        var storage: [(quads: [Int8], sums: [Int32])] = []
+        for (level, digits, _, _, _) in parts {
+            let count = (digits.count + 3) / 4 * 4
+            var packed = [Int8](repeating: 0, count: count * tokens)
+            var sums = [Int32](repeating: 0, count: tokens)
+            components.withUnsafeBufferPointer {
+                kv_pack_codes(
+                    codes, tokens, $0.baseAddress! + digits.lowerBound, digits.count, level, &packed, &sums)
+            }
+            storage.append((packed, sums))
+        }
+        var expected = [Float](repeating: 1, count: tokens * columns)
+        for token in 0..<tokens {
+            for column in 0..<columns {
+                for digits in [0..<130, 132..<159] {
+                    let sum = digits.reduce(0) { $0 + Int(codes[$1 * tokens + token]) * Int(rows[$1][column]) }
+                    expected[token * columns + column] += Float(sum) * 0.25
                 }
             }
-            for table in [kv_scalar()!] + vectors {
-                var target = [Float](repeating: 0, count: tokens * columns)
-                packed.withUnsafeBufferPointer {
-                    table.pointee.inverse(
-                        kv_basis(packed: $0.baseAddress, columns: UInt32(columns), digits: UInt32(digits)), 0,
-                        UInt32(digits), codes, UInt32(tokens), 0, UInt32(columns), 0.25, &target, columns)
+        }
+        let terms = zip(parts, storage).map { part, memory in
+            kv_term(
+                codes: memory.quads.withUnsafeBufferPointer { UnsafePointer($0.copied) },
+                sums: memory.sums.withUnsafeBufferPointer { UnsafePointer($0.copied) },
+                first: UInt32(part.1.lowerBound / 4), quads: UInt32(memory.quads.count / tokens / 4),
+                scale: part.4 ? 0.25 : 0, shift: part.2, depth: part.3)
+        }
+        defer {
+            for term in terms {
+                term.codes.deallocate()
+                term.sums.deallocate()
+            }
+        }
+        for table in [kv_scalar()!] + vectors {
+            var target = [Float](repeating: 1, count: tokens * columns)
+            for slab in stride(from: 0, to: tokens, by: 64) {
+                let count = min(64, tokens - slab)
+                // In two calls, as a page with wide tiles does.
+                for part in [0..<count / 2, count / 2..<count] {
+                    target.withUnsafeMutableBufferPointer {
+                        table.pointee.inverse(
+                            tile, terms, terms.count, UInt32(slab / 64), UInt32(count), UInt32(part.lowerBound),
+                            UInt32(part.count), $0.baseAddress! + (slab + part.lowerBound) * columns, columns)
+                    }
                 }
-                #expect(target == expected)
+            }
+            #expect(target == expected, "\(String(cString: table.pointee.name))")
+        }
+    }
+
+    @Test func scalingAndRotationGiveTheSameBitsOnEveryTier() {
+        let seed: UInt64 = 31
+        print("rotation: seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        for pairs in [1, 3, 4, 8, 13, 32, 64] {
+            for isSplit in [true, false] {
+                let count = 2 * pairs + 3
+                let frequencies = (0..<pairs).map { _ in Float.random(in: 0...1, using: &random) }
+                var angles = [Float](repeating: 0, count: 2 * pairs + 2)
+                kv_rotation_table(777, frequencies, pairs, &angles[2])
+                let rotation = kv_rotation(
+                    first: 1, pairs: UInt32(pairs), step: isSplit ? 1 : 2, partner: isSplit ? UInt32(pairs) : 1,
+                    angle: 2)
+                func row() -> [Float] { (0..<count).map { _ in Float.random(in: -1e3...1e3, using: &random) } }
+                let (start, scale, offset) = (row(), row(), row())
+                func run(_ table: UnsafePointer<kv_kernels>, _ direction: Int32) -> [Float] {
+                    var values = start
+                    table.pointee.scale_offset(&values, scale, offset, count)
+                    withUnsafePointer(to: rotation) { table.pointee.rotate(&values, $0, 1, angles, direction) }
+                    return values
+                }
+                for direction in [1, -1] as [Int32] {
+                    let expected = run(kv_scalar(), direction)
+                    for table in vectors { #expect(run(table, direction) == expected) }
+                }
+                var turned = run(kv_scalar(), 1)
+                withUnsafePointer(to: rotation) { kv_scalar().pointee.rotate(&turned, $0, 1, angles, -1) }
+                let plain = zip(zip(start, scale), offset).map { $0.0 * $0.1 + $1 }
+                #expect(zip(turned, plain).allSatisfy { abs($0 - $1) <= 1e-5 * 2e6 })
             }
         }
     }
@@ -119,26 +197,50 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512()].comp
                 Bool.random(using: &random)
                     ? Int16.random(in: -3...3, using: &random) : Int16.random(in: -16_383...16_383, using: &random)
             }
-            let pointers = tables.map { UnsafePointer($0) as UnsafePointer<kv_table>? }
+            var parts = zip(tables, shifts).map { kv_component(table: UnsafePointer($0), low_bits: $1, doublings: 0) }
+            var coded = codes
+            // A component that is not coded comes back as zeros.
+            if components > 4 {
+                parts[2].table = nil
+                for token in 0..<tokens { coded[2 * tokens + token] = 0 }
+            }
             var words = [UInt16](repeating: 0, count: codes.count + 64)
             var bits = [UInt8](repeating: 0, count: 2 * codes.count + 8)
             var bitCount = 0
             let count = kv_rans_encode(
-                codes, components, tokens, pointers, shifts, &words, words.count, &bits, bits.count, &bitCount)
+                coded, parts, components, tokens, &words, words.count, &bits, bits.count, &bitCount)
             #expect(count <= words.count)
-            func decode(_ words: [UInt16], _ wordCount: Int, _ bitCount: Int) -> [Int16]? {
-                var output = [Int16](repeating: 99, count: codes.count)
-                let result = kv_rans_decode(
-                    words, wordCount, bits, bitCount, components, tokens, pointers, shifts, &output)
-                return result == 0 ? output : nil
+            for table in [kv_scalar()!] + vectors {
+                func decode(_ words: [UInt16], _ wordCount: Int, _ bitCount: Int) -> [Int16]? {
+                    var output = [Int16](repeating: 99, count: codes.count)
+                    var largest = [UInt16](repeating: 99, count: components)
+                    // One byte further, as a section in a block may lie.
+                    let stream: [UInt8] = [0] + words.prefix(wordCount).withUnsafeBytes { Array($0) }
+                    let result = stream.withUnsafeBufferPointer {
+                        table.pointee.rans_decode(
+                            $0.baseAddress! + 1, ($0.count - 1) / 2, bits, bitCount, parts, components, tokens, &output,
+                            &largest)
+                    }
+                    guard result == 0 else { return nil }
+                    for component in 0..<components {
+                        let codes = output[component * tokens..<(component + 1) * tokens]
+                        #expect(largest[component] == codes.map(\.magnitude).max())
+                    }
+                    return output
+                }
+                #expect(decode(words, count, bitCount) == coded)
+                // Cut or lengthened streams are noticed.
+                #expect(decode(words, count - 1, bitCount) == nil)
+                #expect(decode(words, count + 1, bitCount) == nil)
+                if bitCount > 0 { #expect(decode(words, count, bitCount - 1) == nil) }
+                // Doubled codes, and those that leave 16 bits.
+                for part in parts.indices { parts[part].doublings = 1 }
+                let doubled = coded.allSatisfy { abs(Int($0)) < 16_384 } ? coded.map { $0 * 2 } : nil
+                #expect(decode(words, count, bitCount) == doubled)
+                for part in parts.indices { parts[part].doublings = 0 }
             }
-            #expect(decode(words, count, bitCount) == codes)
-            // Cut or lengthened streams are noticed.
-            #expect(decode(words, count - 1, bitCount) == nil)
-            #expect(decode(words, count + 1, bitCount) == nil)
-            if bitCount > 0 { #expect(decode(words, count, bitCount - 1) == nil) }
             // The predicted length is the real one but for the states and the rounding of the last words.
-            let cost = (0..<components).reduce(UInt64(0)) { sum, component in
+            let cost = parts.indices.filter { parts[$0].table != nil }.reduce(UInt64(0)) { sum, component in
                 sum
                     + codes[component * tokens..<(component + 1) * tokens].withUnsafeBufferPointer {
                         kv_cost(tables[component], $0.baseAddress, tokens, UInt32(shifts[component]))
@@ -148,5 +250,14 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512()].comp
             let actual = Double(2 * count + bitCount - 64)
             #expect(abs(actual - predicted) <= predicted * 0.02 + 40)
         }
+    }
+}
+
+extension UnsafeBufferPointer where Element: BitwiseCopyable {
+    /// A copy that the caller frees.
+    fileprivate var copied: UnsafeMutablePointer<Element> {
+        let copy = UnsafeMutablePointer<Element>.allocate(capacity: Swift.max(count, 1))
+        if let baseAddress { copy.update(from: baseAddress, count: count) }
+        return copy
     }
 }

@@ -8,16 +8,32 @@
 
 typedef enum { KV_F16 = 1, KV_BF16 = 2, KV_F32 = 3, KV_E4M3 = 4, KV_E5M2 = 5 } kv_element;
 
-// One pair-rotated stretch of a row: `pairs` pairs whose partners are `partner` elements apart, `step` from pair to pair.
+// One pair-rotated stretch of a row: `pairs` pairs whose partners are `partner` elements apart, `step` from pair to pair
+// (step 1: halves; step 2, partner 1: neighbours). `angle` is the offset of its cosines and sines in a token's table.
 typedef struct {
-    uint32_t first, pairs, step, partner, table;
+    uint32_t first, pairs, step, partner, angle;
 } kv_rotation;
 
-// Transform basis rows as int8 digits: tile-major [columns / 32][digits / 2][32][2], both counts rounded up.
+// A basis is packed for sums of products of bytes: tiles of 32 columns, in each [digits / 4][32][4] digits plus 128, the
+// last tile padded with zeros (128). Codes are split into digits of base 128, −64…63, so that each fits a byte.
+enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64 };
+
+// Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits.
 typedef struct {
-    const int8_t *packed;
-    uint32_t columns, digits;
-} kv_basis;
+    const int8_t *codes;  // slabs of 64 tokens: [slab][quads][tokens of the slab][4]
+    const int32_t *sums;  // Σ codes of each token
+    uint32_t first, quads;
+    float scale;          // not 0: the sum is complete, target += sum · scale, and the next one starts at 0
+    uint16_t shift, depth; // depth · 4 · 255 · largest |code| / 2 stays below 2^15
+} kv_term;
+
+// A component in an entropy-coded stream.
+typedef struct kv_table kv_table;
+typedef struct {
+    const kv_table *table; // NULL: nothing is coded, its codes are 0
+    uint8_t low_bits;      // raw low bits of each code
+    uint8_t doublings;     // decoded codes count times 2^doublings
+} kv_component;
 
 typedef struct {
     const char *name;
@@ -25,17 +41,28 @@ typedef struct {
     // finite value; the return value counts the clamped ones.
     void (*to_float)(kv_element, const void *source, float *target, size_t count);
     size_t (*from_float)(kv_element, const float *source, void *target, size_t count);
-    // target[t][c] += 2^exponent · Σ_k codes[t][k] · digit[first + k][c] for `tokens` rows of `stride` floats. `codes` is
-    // [count / 2][tokens][2] int16, count even; the caller keeps Σ|codes| of a token below 2^24, so int32 sums can't overflow.
-    void (*inverse)(kv_basis, uint32_t first, uint32_t count, const int16_t *codes, uint32_t tokens, uint32_t column_begin,
-                    uint32_t column_end, float scale, float *target, size_t stride);
+    // One tile of the inverse transform for tokens first…first + count of a slab that has `tokens`: adds complete sums to
+    // target[t][32]. The caller keeps Σ|codes| of a token below 2^24, so that int32 sums hold.
+    void (*inverse)(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
+                    uint32_t first, uint32_t count, float *target, size_t stride);
+    // row[i] = row[i] · scale[i] + offset[i], rounded twice.
+    void (*scale_offset)(float *row, const float *scale, const float *offset, size_t count);
+    // Rotates (direction +1) or rotates back (−1) every stretch of a row; `angles` is a kv_rotation_table.
+    void (*rotate)(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
+    // Decodes `count` components to codes [component][tokens] and the largest |code| of each. `words` need no alignment.
+    // Returns 0; −1 where the stream ends early, leaves something over, its states don't come back to the start, or a
+    // code leaves 16 bits.
+    int (*rans_decode)(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
+                       const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);
 } kv_kernels;
 
-// The best table for this machine, and each by name; NULL where the CPU lacks AVX2, FMA and F16C, or AVX-512 BW, VL and VNNI.
-const kv_kernels *kv_best(void);
+// Tables by name; NULL where the CPU lacks AVX2, FMA and F16C; AVX-512 BW, VL and VNNI; or isn't an ARM of 64 bits.
 const kv_kernels *kv_scalar(void);
 const kv_kernels *kv_avx2(void);
 const kv_kernels *kv_avx512(void);
+const kv_kernels *kv_neon(void);
+// The best of them, or the one that the environment variable KVTC_KERNELS names; NULL where that one can't run here.
+const kv_kernels *kv_best(void);
 
 // Whether every element of the row is finite.
 int kv_all_finite(kv_element, const void *row, size_t count);
@@ -47,22 +74,46 @@ void kv_join_planes(const uint8_t *planes, size_t count, size_t bytes, uint8_t *
 // target[c][r] = source[r][c] of bytes.
 void kv_transpose(const uint8_t *source, size_t rows, size_t columns, uint8_t *target);
 
-// Strided copy of `length` elements of `bytes` each.
-void kv_gather(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride, size_t length,
-               size_t bytes);
+// Where `length` elements of a token's row, from `column` on, lie in a page of another layout: element (t, i) is at
+// base + t · token_stride + i · element_stride.
+typedef struct {
+    uint32_t column, length;
+    size_t base, token_stride, element_stride;
+} kv_run;
+// Copies those elements of rows to or from a page. Row r of `rows` is token tokens[r] of the page (NULL: r).
+void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t count, const kv_run *runs,
+                     size_t run_count, size_t bytes, uint8_t *page);
+void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, size_t bytes, uint8_t *rows,
+                    size_t row_bytes, size_t count);
 
 // cos and sin of position · frequency for each pair: the same bits on every machine (no libm). [pairs][2]
 void kv_rotation_table(uint32_t position, const float *inverse_frequencies, size_t pairs, float *cos_sin);
-// Rotates (direction +1) or rotates back (−1) every stretch of a row; `tables` are kv_rotation_table results.
-void kv_rotate(float *row, const kv_rotation *rotations, size_t count, const float *const *tables, int direction);
 
-// Row-major digits [digits][columns] to kv_basis's packing; `packed` holds kv_packed_size bytes.
-size_t kv_packed_size(uint32_t columns, uint32_t digits);
-void kv_pack_basis(const int8_t *rows, uint32_t columns, uint32_t first_digit, uint32_t digits, uint32_t all_digits,
-                   int8_t *packed);
+// Bytes of a packed basis, and one digit of every column put into it or taken out: target[c] += scale · digit[c].
+size_t kv_packed_size(size_t columns, size_t quads);
+void kv_pack_digit(const int8_t *row, size_t columns, size_t quads, size_t digit, uint8_t *packed);
+void kv_expand_digit(const uint8_t *packed, size_t columns, size_t quads, size_t digit, float scale, float *target);
 
-// target[k][c] = scales[k] · rows[k][c]: a tile of the basis as floats for the forward transform.
-void kv_expand_basis(const int8_t *rows, const float *scales, uint32_t count, uint32_t columns, float *target);
+// Codes of components[i] (index into codes [component][tokens]) as quads of their digits of base 128, `level` 0 lowest, in
+// slabs; sums of each token. `count` is rounded up to quads with zeros.
+void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, unsigned level,
+                   int8_t *quads, int32_t *sums);
+
+// What the coded rows of a page need to become elements: x = Σ; x · inverse_weight + mean; rotation; rounding.
+typedef struct {
+    const kv_kernels *kernels;
+    const float *inverse_weight, *mean; // of a row
+    const float *angles;                // [coded row][angle_stride]
+    size_t angle_stride;
+    const uint32_t *tokens;             // of the page, one a coded row
+    uint32_t rows;                      // coded rows
+    kv_element element;
+    uint8_t bytes;
+} kv_synthesis;
+// Columns begin…end of a row, at most 8192 of them, that lie in the basis whose packed columns start at `basis_begin`.
+void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads, uint32_t basis_begin,
+                   const kv_term *terms, size_t term_count, uint32_t begin, uint32_t end, const kv_rotation *rotations,
+                   size_t rotation_count, const kv_run *runs, size_t run_count, uint8_t *output);
 
 // codes[i] = round-to-nearest(values[i] · inverse_step), clamped to ±limit.
 void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes);
@@ -75,25 +126,21 @@ kv_sums kv_error(const float *values, const int16_t *codes, size_t count, float 
 
 // Entropy coding. A symbol table: 32 frequencies that sum to 4096. Symbols 0…30 are code >> shift plus 15; 31 escapes.
 enum { KV_SYMBOLS = 32, KV_SCALE_BITS = 12, KV_LANES = 16, KV_ESCAPE = 31, KV_CENTRE = 15 };
-typedef struct {
+struct kv_table {
     uint16_t frequency[KV_SYMBOLS], start[KV_SYMBOLS];
     uint16_t cost[KV_SYMBOLS];                // 1/64 bit, raw low bits not included
     uint32_t slot[1 << KV_SCALE_BITS];        // symbol << 24 | (slot − start) << 12 | (frequency − 1)
-} kv_table;
+};
 // Returns 0, or −1 where the frequencies do not sum to 4096.
 int kv_table_make(const uint16_t *frequency, kv_table *table);
 // Exact cost in 1/64 bit of one component's codes with `shift` raw low bits each.
 uint64_t kv_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 void kv_histogram(const int16_t *codes, size_t count, unsigned shift, uint64_t *counts);
 
-// Codes [components][tokens], component k with tables[k] and shifts[k]. Lane = token mod 16. Encoding fills `words` from
+// Codes [components][tokens] of the components that have a table. Lane = token mod 16. Encoding fills `words` from
 // the end and returns the number of 16-bit words (states included), or SIZE_MAX where `words_capacity` is too small;
 // raw bits and escapes go to `bits` (capacity in bytes), *bits_length out.
-size_t kv_rans_encode(const int16_t *codes, size_t components, size_t tokens, const kv_table *const *tables,
-                      const uint8_t *shifts, uint16_t *words, size_t words_capacity, uint8_t *bits, size_t bits_capacity,
-                      size_t *bits_length);
-// Returns 0; −1 where the stream ends early, leaves words over or its states don't come back to the start.
-int kv_rans_decode(const uint16_t *words, size_t words_length, const uint8_t *bits, size_t bits_length,
-                   size_t components, size_t tokens, const kv_table *const *tables, const uint8_t *shifts, int16_t *codes);
+size_t kv_rans_encode(const int16_t *codes, const kv_component *components, size_t count, size_t tokens, uint16_t *words,
+                      size_t words_capacity, uint8_t *bits, size_t bits_capacity, size_t *bits_length);
 
 #endif

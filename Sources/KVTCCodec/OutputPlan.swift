@@ -1,0 +1,98 @@
+import CKernels
+import Synchronization
+
+/// Where the decoded columns of a layer range go in one layout: made once, used for every page.
+final class OutputPlan: Sendable {
+    struct Key: Hashable {
+        var layout: PageLayout
+        var layers: Range<Int>
+        var tokens: Int
+    }
+
+    /// Whole heads of one tensor that are transformed together: few enough that their floats stay in the core's own cache.
+    struct Chunk {
+        var columns: Range<Int>
+        /// Of ``chunkRuns``.
+        var runs: Range<Int>
+        /// Of the profile's stretches.
+        var rotations: Range<Int>
+        var basis: Int
+    }
+
+    static let chunkColumns = 256
+    let runs: [kv_run]
+    let chunks: [Chunk]
+    let chunkRuns: [kv_run]
+    /// Of the output.
+    let bytes: Int
+
+    init(_ key: Key, geometry: Geometry, profile: Profile?) {
+        bytes = key.layout.pageBytes(geometry: geometry, tokens: key.tokens, layers: key.layers)
+        runs = key.layout.placements(geometry: geometry, tokens: key.tokens, layers: key.layers)
+        let ascending = runs.sorted { $0.column < $1.column }
+        let stretches = profile?.rotation.stretches ?? []
+        var chunks: [Chunk] = []
+        var chunkRuns: [kv_run] = []
+        var (run, stretch) = (0, 0)
+        for index in geometry.tensorIndices(layers: key.layers) {
+            let (tensor, offset) = (geometry.tensors[index], geometry.offsets[index])
+            let step = max(1, OutputPlan.chunkColumns / tensor.headDim) * tensor.headDim
+            for begin in stride(from: offset, to: offset + tensor.width, by: step) {
+                let end = min(begin + step, offset + tensor.width)
+                let firstRun = chunkRuns.count
+                while run < ascending.count, ascending[run].column < end {
+                    chunkRuns.append(OutputPlan.part(ascending[run], begin..<end))
+                    guard ascending[run].column + ascending[run].length <= end else { break }
+                    run += 1
+                }
+                while stretch < stretches.count, stretches[stretch].first < begin { stretch += 1 }
+                let firstStretch = stretch
+                while stretch < stretches.count, stretches[stretch].first < end { stretch += 1 }
+                chunks.append(
+                    Chunk(
+                        columns: begin..<end, runs: firstRun..<chunkRuns.count, rotations: firstStretch..<stretch,
+                        basis: profile?.bases.firstIndex { $0.columns.contains(begin) } ?? 0))
+            }
+        }
+        self.chunks = chunks
+        self.chunkRuns = chunkRuns
+    }
+
+    private static func part(_ run: kv_run, _ columns: Range<Int>) -> kv_run {
+        let begin = max(Int(run.column), columns.lowerBound)
+        let end = min(Int(run.column + run.length), columns.upperBound)
+        return kv_run(
+            column: UInt32(begin), length: UInt32(end - begin),
+            base: run.base + (begin - Int(run.column)) * run.element_stride, token_stride: run.token_stride,
+            element_stride: run.element_stride)
+    }
+}
+
+/// Plans by layout and layer range, shared by the decoders of one codec.
+final class PlanCache: Sendable {
+    private static let limit = 1024
+    private let plans = Mutex<[OutputPlan.Key: OutputPlan]>([:])
+
+    func plan(_ key: OutputPlan.Key, _ make: () -> OutputPlan) -> OutputPlan {
+        if let plan = plans.withLock({ $0[key] }) { return plan }
+        let plan = make()
+        plans.withLock { plans in
+            // Clients choose layer ranges: forget all rather than grow for ever.
+            if plans.count >= PlanCache.limit { plans.removeAll() }
+            plans[key] = plan
+        }
+        return plan
+    }
+}
+
+/// Decoders that wait for a page, with the memory that earlier pages needed.
+final class DecoderPool: Sendable {
+    private static let limit = 64
+    private let idle = Mutex<[PageDecoder]>([])
+
+    func take() -> PageDecoder? { idle.withLock { $0.popLast() } }
+
+    func giveBack(_ decoder: PageDecoder) {
+        idle.withLock { if $0.count < DecoderPool.limit { $0.append(decoder) } }
+    }
+}

@@ -1,0 +1,203 @@
+import CKernels
+
+/// One block on its way back to a page: checked and entropy-decoded once by ``open(_:)``, then written layer by layer by
+/// ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates nothing.
+///
+/// ``PageCodec/takeDecoder()`` hands one out.
+public final class PageDecoder: @unchecked Sendable {
+    // Justified: `open` is called by one thread before any calls `write`, and `write` only reads.
+    let geometry: Geometry
+    let profile: Profile?
+    let kernels: KernelTable
+    private let plans: PlanCache
+
+    /// Of the open block.
+    public internal(set) var header: BlockHeader?
+
+    // Exact rows, canonical, and which rows of the page they are (nil: all). They lie in the block itself in `raw` mode.
+    var exactRows: UnsafePointer<UInt8>?
+    var exactCount = 0
+    var exactTokens = Scratch<UInt32>()
+    var exactBytes = Scratch<UInt8>()
+    var planes = Scratch<UInt8>()
+    let deflate = InflateState()
+
+    // Coded rows: what the inverse transform sums, term after term, of each basis.
+    var codedCount = 0
+    var codedTokens = Scratch<UInt32>()
+    var terms = Scratch<kv_term>()
+    var termRanges: [Range<Int>]
+    var quads = Scratch<Int8>()
+    var sums = Scratch<Int32>()
+    var angles = Scratch<Float>()
+    // Between the entropy decoder and the terms.
+    var components = Scratch<kv_component>()
+    var codes = Scratch<Int16>()
+    var largest = Scratch<UInt16>()
+
+    init(geometry: Geometry, profile: Profile?, kernels: KernelTable, plans: PlanCache) {
+        self.geometry = geometry
+        self.profile = profile
+        self.kernels = kernels
+        self.plans = plans
+        termRanges = [Range<Int>](repeating: 0..<0, count: profile?.bases.count ?? 0)
+    }
+
+    /// Bytes that the decoder holds on to.
+    public var byteCount: Int {
+        exactBytes.byteCount + planes.byteCount + quads.byteCount + sums.byteCount + terms.byteCount + codes.byteCount
+            + components.byteCount + angles.byteCount
+    }
+
+    /// Checks a block and decodes its symbols and protected rows. The bytes must stay where they are until the last part
+    /// is written or ``detach()`` is called.
+    /// - Throws: `corrupt` where any byte of the block is not as it was made, `mismatch` for another model's block.
+    public func open(_ block: UnsafeRawBufferPointer) throws(CodecError) {
+        let header = try check(block)
+        try openExact(block, header)
+        if !header.mode.isExact { try openCoded(block, header) }
+    }
+
+    /// Copies what parts still need of the block's bytes, so that those may go.
+    public func detach() {
+        guard let header, header.mode == .raw, let exactRows else { return }
+        let rows = exactBytes.reserve(header.rawBytes)
+        rows.update(from: exactRows, count: header.rawBytes)
+        self.exactRows = UnsafePointer(rows)
+    }
+
+    /// Writes the page's tensors of `layers` in `layout` to `output`, which has exactly their size. Safe on several threads
+    /// at once.
+    public func write(
+        layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) {
+        guard let header else { throw .invalid(field: "block", "none is open") }
+        try layout.validate(for: geometry)
+        guard layout.element == header.element else {
+            throw .mismatch("the page holds \(header.element), the layout asks for \(layout.element)")
+        }
+        guard !layers.isEmpty, layers.lowerBound >= 0, layers.upperBound <= geometry.layers else {
+            throw .invalid(field: "layers", "\(layers); the model has layers 0 to \(geometry.layers - 1)")
+        }
+        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens)) {
+            OutputPlan(
+                .init(layout: layout, layers: layers, tokens: header.tokens), geometry: geometry, profile: profile)
+        }
+        guard output.count == plan.bytes else {
+            throw .invalid(field: "output", "\(output.count) bytes; these layers take \(plan.bytes)")
+        }
+        guard let target = output.bindMemory(to: UInt8.self).baseAddress else { return }
+        if exactCount > 0 { writeExact(header, plan, target) }
+        if codedCount > 0 { synthesise(header, plan, target) }
+    }
+
+    // MARK: - Parts of opening, apart so that a benchmark can time them
+
+    /// Header, checksums, and whether this is a block for this codec.
+    package func check(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
+        self.header = nil
+        let header = try BlockHeader.parse(block)
+        guard header.geometryHash == geometry.hash, header.rowElements == geometry.rowElements else {
+            throw .mismatch("the block is of another geometry")
+        }
+        if let needed = header.profile, needed != profile?.id {
+            throw .mismatch("the block needs profile \(needed)")
+        }
+        self.header = header
+        return header
+    }
+
+    /// The rows that are kept exact.
+    package func openExact(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
+        let protectedStart = BlockHeader.size + header.bitmapBytes
+        let codedStart = protectedStart + header.protectedBytes
+        (exactCount, codedCount) = (0, 0)
+        if header.mode.isExact {
+            guard header.bitmapBytes == 0, header.protectedBytes == 0 else {
+                throw .corrupt("an exact block with protected rows")
+            }
+            exactCount = header.tokens
+            if header.mode == .raw {
+                guard block.count - codedStart == header.rawBytes else {
+                    throw .corrupt("raw section of \(block.count - codedStart) bytes")
+                }
+                exactRows = block.bindMemory(to: UInt8.self).baseAddress! + codedStart
+            } else {
+                try unpack(UnsafeRawBufferPointer(rebasing: block[codedStart...]), header)
+            }
+            return
+        }
+        let (coded, exact) = (codedTokens.reserve(header.tokens), exactTokens.reserve(header.tokens))
+        for row in 0..<header.tokens {
+            if header.protected.contains(row) {
+                exact[exactCount] = UInt32(row)
+                exactCount += 1
+            } else {
+                coded[codedCount] = UInt32(row)
+                codedCount += 1
+            }
+        }
+        try unpack(UnsafeRawBufferPointer(rebasing: block[protectedStart..<codedStart]), header)
+    }
+
+    /// The symbols of the coded rows, made ready for the inverse transform.
+    package func openCoded(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
+        let start = BlockHeader.size + header.bitmapBytes + header.protectedBytes
+        let section = UnsafeRawBufferPointer(rebasing: block[start...])
+        switch header.mode {
+        case .transform:
+            let stepIndex = try decodeSymbols(section, step: header.step)
+            try arrange(step: header.step, stepIndex: stepIndex)
+        case .kvtc:
+            try decodePublished(section, step: header.step)
+            try arrange(step: header.step, stepIndex: nil)
+        case .quant8, .quant4: try dequantise(section, header)
+        case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
+        }
+    }
+
+    private func unpack(_ section: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
+        let size = exactCount * geometry.rowElements * header.element.bytes
+        let rows = exactBytes.reserve(size)
+        exactRows = UnsafePointer(rows)
+        try Lossless.decode(
+            section, rows: exactCount, bytesPerElement: header.element.bytes,
+            into: UnsafeMutableRawBufferPointer(start: rows, count: size), scratch: &planes, inflate: deflate)
+    }
+
+    // MARK: - Writing
+
+    private func writeExact(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
+        kv_scatter_rows(
+            exactRows, geometry.rowElements * header.element.bytes,
+            exactCount == header.tokens ? nil : exactTokens.base,
+            exactCount, plan.runs, plan.runs.count, header.element.bytes, output)
+    }
+
+    private func synthesise(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
+        guard let profile else { return }
+        profile.inverseWeight.withUnsafeBufferPointer { weight in
+            profile.mean.withUnsafeBufferPointer { mean in
+                profile.rotation.stretches.withUnsafeBufferPointer { stretches in
+                    plan.chunkRuns.withUnsafeBufferPointer { runs in
+                        var page = kv_synthesis(
+                            kernels: kernels.pointer, inverse_weight: weight.baseAddress, mean: mean.baseAddress,
+                            angles: angles.base, angle_stride: profile.rotation.angleCount, tokens: codedTokens.base,
+                            rows: UInt32(codedCount), element: header.element.kernelCode,
+                            bytes: UInt8(header.element.bytes))
+                        for chunk in plan.chunks {
+                            let basis = profile.bases[chunk.basis]
+                            let range = termRanges[chunk.basis]
+                            kv_synthesise(
+                                &page, basis.packed, basis.quads, UInt32(basis.columns.lowerBound),
+                                terms.base + range.lowerBound, range.count, UInt32(chunk.columns.lowerBound),
+                                UInt32(chunk.columns.upperBound),
+                                stretches.baseAddress.map { $0 + chunk.rotations.lowerBound }, chunk.rotations.count,
+                                runs.baseAddress.map { $0 + chunk.runs.lowerBound }, chunk.runs.count, output)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
