@@ -58,11 +58,12 @@ let package = Package(
             name: "kvtcctl",
             dependencies: ["KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments],
             swiftSettings: swiftFlags),
+        .target(name: "CPeers"),
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
                 "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCStore", "KVTCCalibration", "CKernels",
-                "COpenBLAS", arguments,
+                "COpenBLAS", "CPeers", arguments,
             ],
             swiftSettings: swiftFlags),
 

@@ -1,0 +1,113 @@
+import ArgumentParser
+import Glibc
+import KVTCClient
+import KVTCProtocol
+
+struct SocketBenchmark: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "socket",
+        abstract: "A real kvtcd against memcpy, a raw Unix-socket transfer, and Redis with the same page bytes.",
+        discussion: """
+            Starts the kvtcd beside it (or $KVTCD) and, where one is installed, a redis-server, both on sockets of \
+            their own. A context is 32 raw pages of 64 tokens in the shape of SmolLM2-135M: 47 MB.
+            """)
+
+    @OptionGroup var options: Options
+
+    func run() throws {
+        var report = Report()
+        let daemon = try DaemonProcess(ramBudget: 1 << 30)
+        try TransferBenchmark(daemon, quick: options.quick).run(&report)
+        try RequestBenchmark(daemon: daemon, quick: options.quick).run(&report)
+        try ConnectionBenchmark(daemon: daemon, quick: options.quick).run(&report)
+        try options.finish(report)
+    }
+}
+
+/// A session whose pages stay raw, with one context's worth of arena.
+struct BenchmarkSession {
+    static let pages = 32
+    static let pageTokens = 64
+
+    let client: Client
+    let session: ClientSession
+    let arena: ClientArena
+    var pageBytes: Int { session.tokenBytes * Self.pageTokens }
+    var contextBytes: Int { pageBytes * Self.pages }
+
+    init(_ daemon: DaemonProcess, order: WireOrder = .tensorTokenHead, policy: WirePolicy? = nil) throws {
+        client = try daemon.client()
+        let tensors = Shapes.smolLM2.map {
+            WireTensor(
+                layer: UInt16($0.layer), role: $0.role == .key ? .key : .value, heads: UInt16($0.heads),
+                headDim: UInt16($0.headDim))
+        }
+        session = try ClientSession(
+            client,
+            OpenSessionRequest(
+                name: "bench", geometry: WireGeometry(tensors: tensors),
+                layout: WireLayout(element: .float16, order: order), pageTokens: UInt32(Self.pageTokens),
+                // Nothing leaves a window that large, so nothing is coded.
+                policy: policy ?? WirePolicy(window: 1 << 20, mode: .lossless)))
+        arena = try client.makeArena(bytes: session.tokenBytes * Self.pageTokens * Self.pages)
+    }
+
+    /// Fills the arena with pages.
+    func fill(from source: UnsafeRawBufferPointer) throws {
+        guard arena.memory.write(source, offset: 0) else { throw Mismatch("the context does not fit in its arena") }
+    }
+
+    func pushEntries(_ keys: [PageKey]) -> [PushEntry] {
+        keys.enumerated().map { index, key in
+            PushEntry(
+                key: key, firstPosition: UInt32(index * Self.pageTokens), tokens: UInt32(Self.pageTokens),
+                offset: UInt64(index * pageBytes), length: UInt64(pageBytes))
+        }
+    }
+
+    /// Pushes what lies in the arena.
+    func push(_ keys: [PageKey]) throws {
+        let request = PushRequest(session: session.number, arena: arena.number, entries: pushEntries(keys))
+        try expectStored(try client.call(request).outcomes)
+    }
+
+    func pushInline(_ keys: [PageKey], _ bytes: ArraySlice<UInt8>) throws {
+        let request = PushRequest(
+            session: session.number, arena: Wire.none, entries: pushEntries(keys), inline: bytes)
+        try expectStored(try client.call(request).outcomes)
+    }
+
+    private func expectStored(_ outcomes: [PushOutcome]) throws {
+        guard outcomes.allSatisfy({ $0 == .stored }) else { throw Mismatch("a page was not stored: \(outcomes)") }
+    }
+
+    func drop(_ keys: [PageKey]) throws { _ = try client.call(DropRequest(session: session.number, keys: keys)) }
+
+    /// Pulls pages into the arena, or inline.
+    func pull(_ keys: [PageKey], inline: Bool = false, _ part: (PullPart) -> Void = { _ in }) throws {
+        let entries = keys.enumerated().map {
+            PullEntry(key: $0.element, offset: UInt64($0.offset * pageBytes), capacity: UInt64(pageBytes))
+        }
+        let request = PullRequest(
+            session: session.number, arena: inline ? Wire.none : arena.number, entries: entries)
+        let reply = try client.pull(request, part)
+        guard reply.hits == keys.count else { throw Mismatch("\(reply.hits) of \(keys.count) pages came back") }
+    }
+
+    /// Whether the arena holds these bytes.
+    func holds(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        arena.memory.withWritable(offset: 0, length: UInt64(bytes.count)) {
+            memcmp($0.baseAddress!, bytes.baseAddress!, bytes.count) == 0
+        } == true
+    }
+
+    static func keys(_ range: Range<Int>) -> [PageKey] {
+        range.map { number in PageKey((0..<32).map { UInt8(truncatingIfNeeded: number >> ($0 % 8 * 8)) })! }
+    }
+}
+
+/// A side that did not do what it was measured for.
+struct Mismatch: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
