@@ -71,7 +71,7 @@ let package = Package(
         tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
-        tests("KVTCStoreTests", ["KVTCStore"]),
+        tests("KVTCStoreTests", ["KVTCStore", "CLinux"]),
         tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
         tests(

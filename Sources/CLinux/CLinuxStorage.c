@@ -18,4 +18,6 @@ int clinux_storage_memfd(const char *name, size_t bytes) {
     return fd;
 }
 
+void clinux_storage_publish(void *word, uint64_t value) { __atomic_store_n((uint64_t *)word, value, __ATOMIC_RELEASE); }
+
 int clinux_storage_lock(int fd) { return flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno; }

@@ -22,7 +22,7 @@ public final class DaemonServer: Sendable {
 
     /// Opens store, profiles and sockets. Without sockets from outside it makes the configured one.
     public init(
-        configuration: DaemonConfiguration, inherited: [UnixListener] = [], log: Logger
+        configuration: DaemonConfiguration, inherited: [UnixListener] = [], keeper: ArenaKeeper? = nil, log: Logger
     ) throws {
         try configuration.validate()
         self.log = log
@@ -30,11 +30,12 @@ public final class DaemonServer: Sendable {
             (path) throws(CodecError) in try Profile.open(path: path)
         }
         profiles.scan(log: log)
-        let store = try Store.open(
-            StoreConfiguration(
-                directory: configuration.effectiveDiskBudget == 0 ? nil : configuration.directory,
-                ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
-                segmentBytes: configuration.segmentBytes))
+        var tiers = StoreConfiguration(
+            directory: configuration.effectiveDiskBudget == 0 ? nil : configuration.directory,
+            ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
+            segmentBytes: configuration.segmentBytes)
+        tiers.keeper = keeper
+        let store = try Store.open(tiers)
         // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
         PageCodec.useCallingThreadOnly()
         let pool = try WorkPool(threads: configuration.workers)
@@ -65,9 +66,11 @@ public final class DaemonServer: Sendable {
                 accepting.update { $0 -= 1 }
             }.detach()
         }
+        let found = engine.store.statistics
         log.info(
             "serving",
             metadata: [
+                "pages": "\(found.recovered)", "warm": "\(found.recoveredFromRAM)",
                 "socket": "\(listeners.first?.path ?? "inherited")", "ram": "\(engine.configuration.ramBudget)",
                 "disk": "\(engine.configuration.effectiveDiskBudget)",
                 "directory": "\(engine.configuration.directory ?? "none")",

@@ -16,7 +16,8 @@ struct StatusReport: Encodable {
     struct Bytes: Encodable { var raw_in: UInt64, stored: UInt64, returned: UInt64 }
     struct Counters: Encodable {
         var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
-        var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64
+        var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
+        var recovered_from_ram: UInt64
     }
     struct Queues: Encodable { var encode: Int, decode: Int }
     struct Latency: Encodable {
@@ -96,7 +97,8 @@ extension Engine {
                 pushed: counted.pushed, present: counted.present, hits: counted.hits, misses: counted.misses,
                 corrupt: max(counted.corrupt, stored.corrupt), evicted_to_disk: stored.evictedToDisk,
                 dropped: stored.dropped, encoded: counted.encoded, non_finite: counted.nonFinite,
-                errors: counted.errors + stored.ioErrors),
+                errors: counted.errors + stored.ioErrors, recovered: stored.recovered,
+                recovered_from_ram: stored.recoveredFromRAM),
             queues: .init(encode: pendingEncodes, decode: pool.waiting(.urgent)),
             latency_us: .init(
                 push: .init(metrics.latency(.push)), pull: .init(metrics.latency(.pull)),

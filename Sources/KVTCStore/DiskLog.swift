@@ -103,7 +103,7 @@ struct DiskLog: Sendable {
         header.write(to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
         try write(UnsafeRawBufferPointer(buffer.memory))
         if header.kind != .page { unsyncedSmall.append(SmallRecord(kind: header.kind, key: header.key)) }
-        return DiskLocation(segment: state.segment, offset: state.tail, recordBytes: bytes)
+        return DiskLocation(state.segment, state.tail, bytes)
     }
 
     /// Writes at the tail of the last segment.

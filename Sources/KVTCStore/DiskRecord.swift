@@ -58,11 +58,7 @@ struct RecordHeader: Hashable, Sendable {
         memset(target.baseAddress!, 0, Self.bytes)
         store(Self.magic, 0)
         store(kind.rawValue, 4)
-        var flags: UInt8 = 0
-        if attributes.pinned { flags |= 1 }
-        if attributes.coded { flags |= 2 }
-        if attributes.expires != nil { flags |= 4 }
-        store(flags, 5)
+        store(attributes.flags, 5)
         store(attributes.priority, 6)
         store(key.tenant, 8)
         store(attributes.tokens, 12)
@@ -90,10 +86,9 @@ struct RecordHeader: Hashable, Sendable {
             let kind = RecordKind(rawValue: load(4)), let payload = Int(exactly: load(24, as: UInt64.self)),
             recordBytes(payload: payload) != nil
         else { return nil }
-        let flags: UInt8 = load(5)
         let attributes = PageAttributes(
-            priority: load(6), pinned: flags & 1 != 0, expires: flags & 4 != 0 ? load(40) : nil,
-            firstPosition: load(16), tokens: load(12), rawBytes: load(32), coded: flags & 2 != 0)
+            flags: load(5), priority: load(6), expires: load(40), firstPosition: load(16), tokens: load(12),
+            rawBytes: load(32))
         let words = SIMD4<UInt64>(load(64), load(72), load(80), load(88))
         return RecordHeader(
             kind: kind, key: StoreKey(tenant: load(8), words: words), attributes: attributes, payloadBytes: payload,

@@ -45,6 +45,23 @@ package struct ExtentAllocator: Sendable {
         return range
     }
 
+    /// Takes a given range; false when any of it is not free.
+    package mutating func take(_ range: Range<Int>) -> Bool {
+        guard !range.isEmpty else { return false }
+        var low = 0
+        var high = free.count
+        while low < high {
+            let middle = (low + high) / 2
+            if free[middle].upperBound < range.upperBound { low = middle + 1 } else { high = middle }
+        }
+        guard low < free.count, free[low].lowerBound <= range.lowerBound else { return false }
+        let whole = free[low]
+        let rest = [whole.lowerBound..<range.lowerBound, range.upperBound..<whole.upperBound].filter { !$0.isEmpty }
+        free.replaceSubrange(low...low, with: rest)
+        used += range.count
+        return true
+    }
+
     /// Gives a range back exactly as it was handed out. Freeing what is free already is a programming error and traps.
     package mutating func release(_ range: Range<Int>) {
         precondition(!range.isEmpty && range.lowerBound >= 0 && range.upperBound <= capacity, "range outside the arena")

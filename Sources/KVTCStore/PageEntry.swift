@@ -4,6 +4,12 @@ struct DiskLocation: Sendable {
     let offset: Int
     /// Bytes of header, payload and padding.
     let recordBytes: Int
+
+    init(_ segment: Segment, _ offset: Int, _ recordBytes: Int) {
+        self.segment = segment
+        self.offset = offset
+        self.recordBytes = recordBytes
+    }
 }
 
 /// What the index knows of one page.

@@ -1,69 +1,22 @@
-import CLinux
-import CXXHash
-import Glibc
 import Synchronization
 
-/// XXH3-64 of the bytes, the checksum of everything the store keeps.
-package func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt64 = 0) -> UInt64 {
-    XXH3_64bits_withSeed(bytes.baseAddress, bytes.count, seed)
-}
+/// Where memory files outlive the process, such as the service manager's descriptor store.
+public struct ArenaKeeper: Sendable {
+    /// The files that an earlier process left, by name. ``Store/open(_:)`` takes them over.
+    public var kept: [(name: String, file: Int32)]
+    /// Keeps a file under a new name from now on; returns when it is safe.
+    public var keep: @Sendable (_ name: String, _ file: Int32) -> Void
+    /// Lets a file go that is of no use any more, for the reason given.
+    public var forget: @Sendable (_ name: String, _ reason: String) -> Void
 
-/// One sealed memory file mapped into the process, cut into extents.
-///
-/// Unchecked because of the raw mapping: it is mapped for the arena's lifetime, and extents never overlap.
-final class RAMArena: @unchecked Sendable {
-    let base: UnsafeMutableRawPointer
-    let bytes: Int
-    private let file: Int32
-    private let allocator: Mutex<ExtentAllocator>
-
-    /// Makes and maps a memory file; nil when the kernel refuses.
-    init?(bytes: Int) {
-        let file = clinux_storage_memfd("kvtc-pages", bytes)
-        guard file >= 0 else { return nil }
-        guard let base = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0), base != MAP_FAILED else {
-            close(file)
-            return nil
-        }
-        self.file = file
-        self.base = base
-        self.bytes = bytes
-        allocator = Mutex(ExtentAllocator(capacity: bytes))
-    }
-
-    deinit {
-        munmap(base, bytes)
-        close(file)
-    }
-
-    var used: Int { allocator.withLock { $0.used } }
-
-    func allocate(_ length: Int) -> RAMExtent? {
-        guard let range = allocator.withLock({ $0.allocate(length) }) else { return nil }
-        return RAMExtent(arena: self, range: range, length: length)
-    }
-
-    fileprivate func release(_ range: Range<Int>) { allocator.withLock { $0.release(range) } }
-}
-
-/// A piece of an arena that holds one page. Whoever holds the object may read it; the room is free again when the last
-/// holder lets go, so a page can be evicted while it is being read.
-final class RAMExtent: Sendable {
-    private let arena: RAMArena
-    private let range: Range<Int>
-    let length: Int
-
-    fileprivate init(arena: RAMArena, range: Range<Int>, length: Int) {
-        self.arena = arena
-        self.range = range
-        self.length = length
-    }
-
-    deinit { arena.release(range) }
-
-    /// The page's bytes; written once before the extent is published in the index, only read afterwards.
-    var bytes: UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(start: arena.base + range.lowerBound, count: length)
+    /// A keeper made of its two operations and what it has.
+    public init(
+        kept: [(name: String, file: Int32)], keep: @escaping @Sendable (String, Int32) -> Void,
+        forget: @escaping @Sendable (String, String) -> Void
+    ) {
+        self.kept = kept
+        self.keep = keep
+        self.forget = forget
     }
 }
 
@@ -71,20 +24,26 @@ final class RAMExtent: Sendable {
 final class RAMTier: Sendable {
     let budget: Int
     let arenaBytes: Int
+    private let keeper: ArenaKeeper?
+    private let clock: StoreClock
+    private let step: (@Sendable () -> Void)?
     private let arenas = Mutex<[RAMArena]>([])
 
-    init(budget: Int, arenaBytes: Int) {
+    init(_ configuration: StoreConfiguration) {
         let unit = ExtentAllocator.granularity
-        self.budget = max(0, budget) / unit * unit
-        self.arenaBytes = min(max(unit, arenaBytes / unit * unit), self.budget)
+        budget = max(0, configuration.ramBudget) / unit * unit
+        // A keeper holds few descriptors (see FileDescriptorStoreMax= in the unit).
+        let wanted = max(configuration.arenaBytes, budget / 32)
+        arenaBytes = min(max(unit, wanted / unit * unit), budget)
+        keeper = configuration.keeper
+        clock = configuration.clock
+        step = configuration.ramStep
     }
 
     /// The largest page that can ever fit.
     var maxPageBytes: Int { arenaBytes }
     /// Bytes handed out.
     var used: Int { arenas.withLock { $0.reduce(0) { $0 + $1.used } } }
-    /// Bytes of all arenas.
-    var capacity: Int { arenas.withLock { $0.reduce(0) { $0 + $1.bytes } } }
 
     /// Room for `length` bytes without evicting anything; nil when there is none.
     func allocate(_ length: Int) -> RAMExtent? {
@@ -93,9 +52,50 @@ final class RAMTier: Sendable {
                 if let extent = arena.allocate(length) { return extent }
             }
             let bytes = min(arenaBytes, budget - arenas.reduce(0) { $0 + $1.bytes })
-            guard length <= bytes, let arena = RAMArena(bytes: bytes) else { return nil }
+            guard length <= bytes, let arena = RAMArena(bytes: bytes, created: clock.wallSeconds(), step: step)
+            else { return nil }
+            // Before the first page in it is acknowledged.
+            keeper?.keep(arena.name, arena.file)
             arenas.append(arena)
             return arena.allocate(length)
         }
     }
+
+    /// What an earlier process left.
+    struct Inheritance {
+        var pages: [(RAMRecord, RAMExtent)] = []
+        /// Arenas that the budget as it is now has no place for; their pages have to move.
+        var surplus: [RAMArena] = []
+        /// Slots that were neither free nor valid.
+        var damaged = 0
+        /// Files that are no arenas that can be used.
+        var refused = 0
+    }
+
+    /// Takes the kept arenas over; what cannot be used is let go.
+    func inherit() -> Inheritance {
+        var result = Inheritance()
+        var total = 0
+        for (name, file) in keeper?.kept ?? [] {
+            do throws(RAMDirectoryError) {
+                let (arena, pages, damaged) = try RAMArena.adopt(file, name: name, step: step)
+                result.pages += pages
+                result.damaged += damaged
+                let fits = [arenaBytes, budget % arenaBytes].contains(arena.bytes) && total + arena.bytes <= budget
+                if fits {
+                    total += arena.bytes
+                    arenas.withLock { $0.append(arena) }
+                } else {
+                    result.surplus.append(arena)
+                }
+            } catch {
+                result.refused += 1
+                keeper?.forget(name, error.description)
+            }
+        }
+        return result
+    }
+
+    /// Lets an arena go whose pages have moved.
+    func letGo(_ arena: RAMArena) { keeper?.forget(arena.name, "the RAM budget has changed; its pages have moved") }
 }

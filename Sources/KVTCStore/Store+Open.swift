@@ -1,7 +1,7 @@
 import Synchronization
 
 extension Store {
-    /// Opens a store. Pages that were on disk are there again; damaged records are skipped and counted, damaged segment
+    /// Opens a store. Pages that were on disk or in kept arenas are there again; damaged records are skipped and counted, damaged segment
     /// files are set aside with the suffix `.corrupt`, and neither keeps the store from opening.
     ///
     /// Throws when the directory is in use, was written by a newer version, or cannot be used, or a budget makes no
@@ -10,32 +10,76 @@ extension Store {
         guard configuration.ramBudget >= ExtentAllocator.granularity, configuration.arenaBytes > 0 else {
             throw .invalid("the RAM budget is smaller than \(ExtentAllocator.granularity) bytes")
         }
-        guard let directory = configuration.directory else { return Store(configuration: configuration, log: nil) }
+        guard let directory = configuration.directory else {
+            let store = Store(configuration: configuration, log: nil)
+            store.recover(nil)
+            return store
+        }
         guard configuration.segmentBytes > 0, DiskLog.maxPayloadBytes(configuration) >= ExtentAllocator.granularity
         else {
             throw .invalid("the disk budget or the segment size is too small for a page of 512 bytes")
         }
         let recovered = try DiskLog.open(configuration, directory: directory)
         let store = Store(configuration: configuration, log: recovered.log)
-        store.index.withLock { index in
-            let now = configuration.clock.wallSeconds()
-            for (segment, record) in recovered.records { index.replay(record, in: segment, now: now) }
+        store.recover(recovered)
+        return store
+    }
+
+    /// Enters what earlier processes left. Pages in RAM come first: whatever the log says of their keys is older.
+    private func recover(_ recovered: RecoveredLog?) {
+        let inheritance = ram.inherit()
+        index.withLock { index in
+            index.inherit(inheritance.pages)
+            if let recovered {
+                for (segment, record) in recovered.records { index.replay(record, in: segment) }
+            }
             _ = index.purgeExpired(at: now)
             index.counters.recovered = UInt64(index.pages.count)
-            index.counters.corrupt = UInt64(recovered.skipped)
-            index.counters.corruptSegments = UInt64(recovered.corruptSegments)
+            index.counters.corrupt = UInt64((recovered?.skipped ?? 0) + inheritance.damaged)
+            index.counters.corruptSegments = UInt64(recovered?.corruptSegments ?? 0)
+            index.counters.refusedArenas = UInt64(inheritance.refused)
         }
-        // The budget may have shrunk since; a failure here shows in the state and does not keep the store from opening.
-        try? store.withLog { (log) throws(StoreError) in try store.makeRoom(0, &log) }
-        return store
+        // The budgets may have shrunk since; a failure here shows in the state and does not keep the store from opening.
+        if recovered != nil {
+            try? withLog { (log) throws(StoreError) in try makeRoom(0, &log) }
+        }
+        for arena in inheritance.surplus { empty(arena) }
+    }
+
+    /// Moves the pages of an arena that the budget has no place for.
+    private func empty(_ arena: RAMArena) {
+        let entries = index.withLock { index in
+            index.pages.values.filter { $0.ram?.isIn(arena) == true }.sorted { $0.lastUse > $1.lastUse }
+        }
+        for entry in entries {
+            // Making room may have moved it to disk meanwhile.
+            guard let extent = index.withLock({ index in index.pages[entry.key] === entry ? entry.ram : nil }) else {
+                continue
+            }
+            let room = reserve(extent.length, for: entry.key.tenant)
+            room?.fill(extent.bytes)
+            index.withLock { index in
+                guard index.pages[entry.key] === entry, entry.ram === extent else { return }
+                if let room {
+                    index.mutate(entry) { $0.ram = room }
+                } else if entry.disk != nil {
+                    index.evictFromRAM(entry)
+                } else {
+                    index.remove(entry)
+                    index.count(entry.key.tenant) { $0.dropped += 1 }
+                }
+            }
+        }
+        ram.letGo(arena)
     }
 }
 
 extension StoreIndex {
     /// Applies one record of the log; later records win.
-    mutating func replay(_ record: SegmentScanner.Record, in segment: Segment, now: UInt64) {
+    mutating func replay(_ record: SegmentScanner.Record, in segment: Segment) {
         let header = record.header
         let old = pages[header.key]
+        if let old, old.ram != nil { return replay(record, in: segment, inRAM: old) }
         switch header.kind {
         case .seal: break
         case .tombstone:
@@ -52,9 +96,34 @@ extension StoreIndex {
             if let old { forgetReplayed(old) }
             let entry = PageEntry(
                 key: header.key, attributes: header.attributes, length: header.payloadBytes, hash: header.payloadHash)
-            entry.disk = DiskLocation(segment: segment, offset: record.offset, recordBytes: header.recordBytes)
+            entry.disk = DiskLocation(segment, record.offset, header.recordBytes)
             entry.logged = true
             insert(entry)
+            entry.writtenUse = entry.lastUse
+            segmentKeys[segment.id, default: []].append(header.key)
+        }
+    }
+
+    /// Notes what the log has of a page that is in RAM, where its bytes and attributes are newer or the same.
+    private mutating func replay(_ record: SegmentScanner.Record, in segment: Segment, inRAM entry: PageEntry) {
+        let header = record.header
+        switch header.kind {
+        case .seal: break
+        case .tombstone:
+            mutate(entry) { $0.disk = nil }
+            entry.shadow = nil
+        case .attributes:
+            let (now, then) = (entry.attributes, header.attributes)
+            entry.attributesDirty =
+                now.priority != then.priority || now.pinned != then.pinned || now.expires != then.expires
+        case .page:
+            entry.logged = true
+            let isSame = header.payloadHash == entry.hash && header.payloadBytes == entry.length
+            mutate(entry) { entry in
+                entry.disk = isSame ? DiskLocation(segment, record.offset, header.recordBytes) : nil
+            }
+            entry.shadow = isSame ? nil : segment.id
+            entry.attributesDirty = header.attributes != entry.attributes
             entry.writtenUse = entry.lastUse
             segmentKeys[segment.id, default: []].append(header.key)
         }

@@ -16,7 +16,7 @@ extension Store {
         switch find(key, counted: true) {
         case .nothing: return .miss
         case .ram(let entry, let extent, let hash):
-            let bytes = UnsafeRawBufferPointer(extent.bytes)
+            let bytes = extent.bytes
             guard checksum(bytes) == hash else {
                 reject(entry) { $0.ram === extent }
                 return .corrupt
@@ -66,7 +66,7 @@ extension Store {
     /// Keeps bytes just read from disk in RAM, if room can be made without writing.
     private func promote(_ entry: PageEntry, _ bytes: UnsafeRawBufferPointer, version: UInt32) {
         guard let extent = reserveWithoutWriting(bytes.count, for: entry.key.tenant) else { return }
-        extent.bytes.copyMemory(from: bytes)
+        extent.fill(bytes)
         index.withLock { index in
             guard index.pages[entry.key] === entry, entry.version == version, entry.ram == nil else { return }
             index.mutate(entry) { $0.ram = extent }
@@ -86,7 +86,7 @@ extension Store {
             return false
         case .intact(let bytes):
             guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
-            extent.bytes.copyMemory(from: bytes)
+            extent.fill(bytes)
             return index.withLock { index in
                 guard index.pages[entry.key] === entry, entry.version == version else { return false }
                 if entry.ram == nil { index.mutate(entry) { $0.ram = extent } }

@@ -16,7 +16,7 @@ public final class Store: Sendable {
 
     init(configuration: StoreConfiguration, log: sending DiskLog?) {
         self.configuration = configuration
-        ram = RAMTier(budget: configuration.ramBudget, arenaBytes: configuration.arenaBytes)
+        ram = RAMTier(configuration)
         self.log = Mutex(log)
     }
 
@@ -44,7 +44,7 @@ public final class Store: Sendable {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        extent.bytes.copyMemory(from: bytes)
+        extent.fill(bytes)
         let entry = PageEntry(key: key, attributes: attributes, length: bytes.count, hash: checksum(bytes))
         entry.ram = extent
         return index.withLock { index in
@@ -83,7 +83,7 @@ public final class Store: Sendable {
     public func replace(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> Bool {
         guard !bytes.isEmpty, bytes.count <= maxPageBytes, residence(key) != .absent else { return false }
         guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
-        extent.bytes.copyMemory(from: bytes)
+        extent.fill(bytes)
         let hash = checksum(bytes)
         return index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }

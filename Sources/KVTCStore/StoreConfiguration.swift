@@ -41,6 +41,10 @@ public struct StoreConfiguration: Sendable {
     public var diskPerTenant = Int.max
     /// The clocks.
     public var clock: StoreClock
+    /// Where arenas outlive the process; nil: nowhere.
+    public var keeper: ArenaKeeper?
+    /// Called after every store to a RAM directory.
+    package var ramStep: (@Sendable () -> Void)?
     /// The device the disk tier works on.
     package var device: any StorageDevice = LinuxStorageDevice()
     /// Draws the salt of a new segment.

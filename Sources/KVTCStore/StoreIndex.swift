@@ -18,16 +18,36 @@ struct StoreIndex {
     var expiry = ExpiryHeap()
     private var leases: [UInt64: Lease] = [:]
     private var tick: UInt64 = 0
+    /// The number of the last record written to a RAM directory.
+    private var sequence: UInt64 = 0
 
     /// Changes an entry that is in the index, keeping totals and lists right.
     mutating func mutate(_ entry: PageEntry, _ change: (PageEntry) -> Void) {
+        let (extent, attributes) = (entry.ram, entry.attributes)
         account(entry, -1)
         change(entry)
         account(entry, 1)
         relink(entry)
+        if entry.ram !== extent || entry.attributes != attributes { publish(entry) }
+        if entry.ram !== extent { extent?.retract() }
+    }
+
+    /// Lets the page in RAM outlive the process, as it is now.
+    private mutating func publish(_ entry: PageEntry) {
+        guard let extent = entry.ram else { return }
+        sequence += 1
+        extent.publish(
+            RAMRecord(
+                key: entry.key, attributes: entry.attributes, length: entry.length, hash: entry.hash,
+                sequence: sequence, lastUse: entry.lastUse))
     }
 
     mutating func insert(_ entry: PageEntry) {
+        add(entry)
+        publish(entry)
+    }
+
+    private mutating func add(_ entry: PageEntry) {
         precondition(pages[entry.key] == nil, "the key is in the index already")
         pages[entry.key] = entry
         account(entry, 1)
@@ -43,6 +63,7 @@ struct StoreIndex {
         pages[entry.key] = nil
         if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
         entry.list = nil
+        entry.ram?.retract()
         entry.ram = nil
         entry.disk = nil
         if entry.logged { tombstones.append(entry.key) }
@@ -58,6 +79,7 @@ struct StoreIndex {
     mutating func touch(_ entry: PageEntry) {
         tick += 1
         entry.lastUse = tick
+        entry.ram?.noteUse(tick)
         guard let list = entry.list else { return }
         tenants[entry.key.tenant]?.lists[list].remove(entry)
         tenants[entry.key.tenant]?.lists[list].append(entry)
@@ -80,6 +102,22 @@ struct StoreIndex {
         }
         for (expires, key) in leased { expiry.push(expires, key) }
         return purged
+    }
+
+    /// Enters the pages that an earlier process left in RAM; of two records of a key the later one counts.
+    mutating func inherit(_ found: [(RAMRecord, RAMExtent)]) {
+        var latest: [StoreKey: (RAMRecord, RAMExtent)] = [:]
+        for (record, extent) in found.sorted(by: { $0.0.sequence < $1.0.sequence }) {
+            latest.updateValue((record, extent), forKey: record.key)?.1.retract()
+            sequence = record.sequence
+        }
+        for (record, extent) in latest.values.sorted(by: { $0.0.lastUse < $1.0.lastUse }) {
+            let entry = PageEntry(
+                key: record.key, attributes: record.attributes, length: record.length, hash: record.hash)
+            entry.ram = extent
+            add(entry)
+        }
+        counters.recoveredFromRAM = UInt64(latest.count)
     }
 
     private mutating func relink(_ entry: PageEntry) {

@@ -52,8 +52,12 @@ public struct StoreStatistics: Hashable, Sendable {
     public var reinserted: UInt64 = 0
     /// Device calls that failed.
     public var ioErrors: UInt64 = 0
-    /// Pages found on disk at start.
+    /// Pages found at start, in RAM or on disk.
     public var recovered: UInt64 = 0
+    /// Pages found in RAM at start.
+    public var recoveredFromRAM: UInt64 = 0
+    /// Memory files of an earlier process that could not be used.
+    public var refusedArenas: UInt64 = 0
     /// Segment files set aside as `.corrupt` at start.
     public var corruptSegments: UInt64 = 0
 

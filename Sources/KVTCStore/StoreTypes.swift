@@ -30,6 +30,20 @@ public struct PageAttributes: Hashable, Sendable {
     }
 }
 
+extension PageAttributes {
+    /// The three booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires.
+    var flags: UInt8 { (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) }
+
+    /// Attributes from their stored form; `expires` counts only with its flag.
+    init(
+        flags: UInt8, priority: UInt8, expires: UInt64, firstPosition: UInt32, tokens: UInt32, rawBytes: UInt64
+    ) {
+        self.init(
+            priority: priority, pinned: flags & 1 != 0, expires: flags & 4 != 0 ? expires : nil,
+            firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0)
+    }
+}
+
 /// What became of a page offered to the store.
 public enum PutOutcome: Hashable, Sendable {
     /// The page is in RAM.

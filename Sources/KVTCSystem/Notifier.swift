@@ -28,21 +28,48 @@ public struct Notifier: Sendable {
     /// Asks for more time to stop.
     public func extendTimeout(seconds: Int) { sd_notify(0, "EXTEND_TIMEOUT_USEC=\(seconds * 1_000_000)") }
 
+    /// Has the service manager keep a descriptor across restarts and crashes, and waits until it has it. False without a
+    /// service manager, or when it does not answer.
+    public func store(_ descriptor: Int32, name: String) -> Bool {
+        var descriptor = descriptor
+        let sent = sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=\(Notifier.line(name))", &descriptor, 1)
+        return sent > 0 && sd_notify_barrier(0, 5_000_000) > 0
+    }
+
+    /// Has the service manager let go of the descriptors kept under a name.
+    public func removeStored(name: String) { sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=\(Notifier.line(name))") }
+
+    /// Whether there is a service manager to talk to.
+    public var isSupervised: Bool { getenv("NOTIFY_SOCKET") != nil }
+
     /// A file name must not be able to forge further assignments.
     static func line(_ text: String) -> String { String(text.map { $0.isNewline ? " " : $0 }) }
 }
 
-/// Sockets that the service manager opened for the daemon.
-public enum ListenSockets {
-    /// The listening Unix stream sockets handed over, taken out of the environment so that children don't see them.
-    public static func take() -> [UnixListener] {
-        let count = sd_listen_fds(1)
-        guard count > 0 else { return [] }
-        return (0..<count).compactMap { index in
-            let raw = Int32(SD_LISTEN_FDS_START) + index
-            guard sd_is_socket_unix(raw, Int32(SOCK_STREAM.rawValue), 1, nil, 0) > 0 else { return nil }
-            return UnixListener(owning: FileDescriptor(owning: raw))
+/// What the service manager handed over at the start.
+public struct InheritedDescriptors: Sendable {
+    /// Listening Unix stream sockets.
+    public var listeners: [UnixListener] = []
+    /// Every other descriptor, by name: what ``Notifier/store(_:name:)`` kept. Whoever uses them owns them.
+    public var stored: [(name: String, descriptor: Int32)] = []
+
+    /// Takes all of them, out of the environment as well, so that children don't see them.
+    public static func take() -> InheritedDescriptors {
+        var names: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+        let count = sd_listen_fds_with_names(1, &names)
+        var result = InheritedDescriptors()
+        for index in 0..<max(0, Int(count)) {
+            let raw = Int32(SD_LISTEN_FDS_START) + Int32(index)
+            let name = names?[index]
+            if sd_is_socket_unix(raw, Int32(SOCK_STREAM.rawValue), 1, nil, 0) > 0 {
+                result.listeners.append(UnixListener(owning: FileDescriptor(owning: raw)))
+            } else {
+                result.stored.append((name.map { String(cString: $0) } ?? "", raw))
+            }
+            free(name)
         }
+        free(names)
+        return result
     }
 }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import KVTCDaemon
+import KVTCStore
 import KVTCSystem
 import Logging
 
@@ -43,7 +44,10 @@ struct Main: ParsableCommand {
         let notifier = Notifier()
         let server: DaemonServer
         do {
-            server = try DaemonServer(configuration: configuration, inherited: ListenSockets.take(), log: log)
+            let inherited = InheritedDescriptors.take()
+            server = try DaemonServer(
+                configuration: configuration, inherited: inherited.listeners,
+                keeper: keeper(inherited.stored, notifier, log), log: log)
             try server.start()
         } catch {
             log.critical("cannot start", metadata: ["error": "\(error)"])
@@ -58,6 +62,24 @@ struct Main: ParsableCommand {
             notifier.watchdog()
         }
         if !server.stop(notifier: notifier) { throw ExitCode.failure }
+    }
+
+    /// The service manager's descriptor store keeps the RAM tier; without a service manager nothing does.
+    private func keeper(
+        _ stored: [(name: String, descriptor: Int32)], _ notifier: Notifier, _ log: Logger
+    ) -> ArenaKeeper? {
+        guard notifier.isSupervised else { return nil }
+        return ArenaKeeper(
+            kept: stored.map { ($0.name, $0.descriptor) },
+            keep: { name, file in
+                if !notifier.store(file, name: name) {
+                    log.warning("the service manager does not keep an arena", metadata: ["name": "\(name)"])
+                }
+            },
+            forget: { name, reason in
+                notifier.removeStored(name: name)
+                log.warning("kept arena dropped", metadata: ["name": "\(name)", "reason": "\(reason)"])
+            })
     }
 
     private func settings() throws(ConfigurationError) -> DaemonConfiguration {

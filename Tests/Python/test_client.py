@@ -9,7 +9,7 @@ import pytest
 
 import kvtc
 from kvtc import messages, wire
-from scripted import ScriptedDaemon
+from scripted import ScriptedDaemon, header_name
 
 TOKENS, TOKEN_BYTES = 16, 64
 PAGE = TOKENS * TOKEN_BYTES
@@ -163,8 +163,98 @@ def test_a_connection_cut_in_a_reply(server, client):
     server.override[wire.Opcode.PING] = cut
     with pytest.raises(kvtc.ConnectionLost, match="inside a reply"):
         client.ping()
-    with pytest.raises(kvtc.ConnectionLost):
-        client.status()
+    assert sum(isinstance(request, messages.Ping) for request in server.seen) == 3, "repeated, but not for ever"
+    assert client.status(), "other requests go on"
+
+
+def cut_once(server, opcode, after=0):
+    """The daemon dies at the request after so many of them, and comes back without its sessions."""
+    seen = []
+
+    def cut(server, *request):
+        seen.append(request)
+        if len(seen) == after + 1:
+            return False
+        return getattr(type(server), header_name(opcode))(server, *request)
+
+    server.override[opcode] = cut
+
+
+@pytest.mark.parametrize("opcode", [wire.Opcode.PING, wire.Opcode.STATUS, wire.Opcode.OPEN_SESSION])
+def test_requests_are_repeated_on_a_new_connection(server, client, opcode):
+    cut_once(server, opcode)
+    assert client.ping(b"x") >= 0 and client.status() and client.open_session("chat").number == 1
+
+
+def test_a_push_goes_on_after_the_daemon_restarted(server, client):
+    keys, data = pages(2000)
+    with client.open_session("chat", page_tokens=TOKENS, policy=kvtc.Policy(window=77)) as session:
+        cut_once(server, wire.Opcode.PUSH, after=1)
+        kept = {kvtc.PushOutcome.STORED, kvtc.PushOutcome.PRESENT}
+        assert set(session.push(to_push(keys, data))) <= kept
+        assert session.fetch(keys) == [page.tobytes() for page in data]
+    opened = [request for request in server.seen if isinstance(request, messages.OpenSession)]
+    assert len(opened) == 2 and opened[0] == opened[1], "opened again as it was"
+
+
+def test_a_pull_goes_on_with_what_had_not_come(server, client):
+    keys, data = pages(900)
+    session = client.open_session("chat", page_tokens=TOKENS)
+    session.push(to_push(keys, data))
+
+    def cut(server, connection, request_id, request):
+        # One whole batch of parts, and not its end.
+        server.override.clear()
+        index, entry = 0, request.entries[0]
+        page = server.pages[entry.key]
+        part = messages.PullPart(index, 0, 1, 0, entry.offset, len(page), page if request.arena == wire.NONE32 else b"")
+        if request.arena != wire.NONE32:
+            server.arena[entry.offset : entry.offset + len(page)] = page
+        server.reply(connection, request_id, request, part, wire.MORE)
+        return False
+
+    server.override[wire.Opcode.PULL] = cut
+    indices = [part.index for part in session.pull(keys)]
+    assert sorted(indices) == list(range(900)), "every part exactly once"
+    assert session.fetch(keys) == [page.tobytes() for page in data]
+
+
+def test_a_daemon_that_is_away_for_a_moment_is_waited_for(tmp_path):
+    first = ScriptedDaemon(tmp_path / "s")
+    with kvtc.connect(first.path, arena_bytes=0) as client:
+        first.override[wire.Opcode.PING] = lambda server, *_: (os.unlink(server.path), server._listener.close(), False)[2]
+        back = []
+        timer = threading.Timer(0.2, lambda: back.append(ScriptedDaemon(tmp_path / "s")))
+        timer.start()
+        assert client.ping(b"x") >= 0
+        timer.join()
+    back[0].close()
+
+
+def test_without_reconnecting_the_loss_is_told(server):
+    cut_once(server, wire.Opcode.PING)
+    with kvtc.connect(server.path, reconnect=0) as client:
+        with pytest.raises(kvtc.ConnectionLost):
+            client.ping()
+        with pytest.raises(kvtc.ConnectionLost):
+            client.status()
+
+
+def test_a_lease_ends_with_its_connection(server, client):
+    keys, data = pages(3)
+    session = client.open_session("chat", page_tokens=TOKENS)
+    session.push(to_push(keys, data))
+    server.override[wire.Opcode.LOOKUP] = lambda server, connection, request_id, request: server.reply(
+        connection, request_id, request, messages.LookupReply(9, 3, bytes([2, 2, 2]))
+    )
+    lease = session.lookup(keys, lease_ms=1000).lease
+    assert lease.number == 9
+    cut_once(server, wire.Opcode.PING)
+    client.ping()
+    assert session.fetch(keys, lease=lease) == [page.tobytes() for page in data]
+    assert [request.lease for request in server.seen if isinstance(request, messages.Pull)] == [0]
+    lease.release()
+    assert not any(isinstance(request, messages.Release) for request in server.seen)
 
 
 def test_the_daemons_last_words_explain_the_end(server, client):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A worker of the unit tests: pushes pages made from a seed, or pulls them back and compares them.
 
-Prints one JSON object: {"pages": asked for, "found": hits, "identical": all of them and not a bit different}.
+Prints one JSON object: {"pages": asked for, "found": hits, "identical": all of them and not a bit different}. `load` pushes
+few at a time, prints how many have been acknowledged after every time, and goes on by itself when the daemon dies.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import kvtc
 
 GEOMETRY = kvtc.Geometry.from_heads(layers=4, kv_heads=2, head_dim=64, rope_base=10000.0)
 PAGE_TOKENS = 64
+LOAD_STEP = 4
 
 
 def pages(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
@@ -29,7 +31,7 @@ def pages(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["push", "pull"])
+    parser.add_argument("action", choices=["push", "pull", "load"])
     parser.add_argument("--socket", help="default: KVTC_SOCKET, then /run/kvtcd/kvtcd.sock")
     parser.add_argument("--pages", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
@@ -44,6 +46,13 @@ def main() -> int:
                 if any(outcome not in kept for outcome in outcomes):
                     print(f"not stored: {[outcome.name for outcome in outcomes]}", file=sys.stderr)
                     return 1
+            for first in range(0, len(keys) if options.action == "load" else 0, LOAD_STEP):
+                some = range(first, min(first + LOAD_STEP, len(keys)))
+                outcomes = session.push(kvtc.Page(keys[i], i * PAGE_TOKENS, contents[i]) for i in some)
+                if any(outcome not in (kvtc.PushOutcome.STORED, kvtc.PushOutcome.PRESENT) for outcome in outcomes):
+                    print(f"not stored: {[outcome.name for outcome in outcomes]}", file=sys.stderr)
+                    return 1
+                print(some.stop, flush=True)
             back = session.fetch(keys)
     result = {"pages": len(keys), "found": sum(page is not None for page in back), "identical": back == contents}
     print(json.dumps(result))

@@ -7,5 +7,9 @@
 /// Returns the descriptor.
 int clinux_storage_memfd(const char *name, size_t bytes);
 
+/// Stores a word at an address that is a multiple of 8, all of it at once, after everything stored before. Being a call
+/// into another module it also keeps the compiler from moving later stores before it.
+void clinux_storage_publish(void *word, uint64_t value);
+
 /// Takes an exclusive advisory lock on the open file without waiting; -EWOULDBLOCK when another holder exists.
 int clinux_storage_lock(int fd);

@@ -6,12 +6,13 @@ import json
 import logging
 import threading
 import time
-from typing import Any, Sequence
+import weakref
+from typing import Any, Callable, Sequence, TypeVar
 
 from . import messages
 from .arena import Arena
 from .connection import Connection
-from .errors import ErrorCode, KvtcError
+from .errors import ConnectionLost, ErrorCode, KvtcError, Unreachable
 from .geometry import Geometry, Layout
 from .policy import Mode, Policy
 from .session import Session
@@ -19,6 +20,8 @@ from .wire import NONE32
 
 DEFAULT_ARENA = 256 << 20
 _SMALLEST_ARENA = 1 << 20
+_ATTEMPTS = 3
+T = TypeVar("T")
 log = logging.getLogger("kvtc")
 
 
@@ -27,6 +30,13 @@ class Client:
 
     ``socket_path`` defaults to the environment variable KVTC_SOCKET, then /run/kvtcd/kvtcd.sock. ``timeout`` (seconds)
     bounds every wait for a reply. ``arena_bytes`` is the shared memory for pages; 0 sends them through the socket.
+
+    When the daemon restarts or crashes, the client connects again by itself, trying for ``reconnect`` seconds (0: not at
+    all), opens its sessions again with the policy they had, and repeats the request, which every request of this library
+    bears: what was acknowledged is still there, so a repeated push answers PRESENT, a repeated drop counts what was left
+    to drop, and a pull goes on with the parts that had not come. Leases end with a connection; a pull under one goes on
+    without it. A new session has no tokens yet: its window begins with the next page pushed, and pages pushed before stay
+    as they are, never coded with less protection. A request that fails three connections in a row raises.
     """
 
     def __init__(
@@ -36,37 +46,105 @@ class Client:
         name: str = "kvtc-python",
         timeout: float = 60.0,
         arena_bytes: int = DEFAULT_ARENA,
+        reconnect: float = 30.0,
     ):
-        self.connection = Connection(socket_path, timeout)
+        self._path, self._name, self._timeout, self._reconnect = socket_path, name, timeout, reconnect
+        self._closed = False
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._reviving = threading.Lock()
+        self._arena_lock = threading.Lock()
+        self.connection = self._connect()
+        self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
+
+    def _connect(self) -> Connection:
+        connection = Connection(self._path, self._timeout)
         try:
-            self.server: messages.HelloReply = self.connection.call(messages.Hello(client=name), messages.HelloReply)
+            connection.server = connection.call(messages.Hello(client=self._name), messages.HelloReply)
         except BaseException:
-            self.connection.close()
+            connection.close()
             raise
         # One less than allowed: a reply is here a moment before the daemon has counted its request as answered.
-        self.connection.limit(self.server.max_in_flight - 1)
-        self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
-        self._arena: Arena | None = None
-        self._arena_lock = threading.Lock()
+        connection.limit(connection.server.max_in_flight - 1)
+        return connection
+
+    def persist(self, action: Callable[[Connection], T]) -> T:
+        """Carries out the action on the connection, and again on a new one when the connection ends meanwhile."""
+        for remaining in reversed(range(_ATTEMPTS)):
+            connection = self.connection
+            try:
+                return action(connection)
+            except KvtcError as error:
+                if not remaining:
+                    raise
+                self.revive(connection, error)
+        raise AssertionError("unreachable")
+
+    def revive(self, lost: Connection, error: KvtcError) -> None:
+        """Connects again and opens the sessions again. Raises the error when it does not mean that the connection has
+        ended, or nobody answers in time."""
+        with self._reviving:
+            if self.connection is not lost and not self._closed:
+                return
+            if self._closed or not self._reconnect or not lost.is_over(error):
+                raise error
+            log.warning("connection to kvtcd lost (%s); connecting again", error)
+            lost.close()
+            deadline, pause = time.monotonic() + self._reconnect, 0.02
+            while True:
+                try:
+                    self.connection = self._reopen()
+                    return
+                except KvtcError as failure:
+                    temporary = isinstance(failure, (Unreachable, ConnectionLost)) or failure.code == ErrorCode.SHUTTING_DOWN
+                    if not temporary or time.monotonic() + pause > deadline:
+                        raise error from failure
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+
+    def _reopen(self) -> Connection:
+        connection = self._connect()
+        try:
+            for session in sorted(self._sessions, key=int):
+                session.open_on(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def forget(self, session: Session) -> None:
+        """A session has ended and is not to be opened again."""
+        self._sessions.discard(session)
+
+    def _call(self, message: Any, kind: type) -> Any:
+        return self.persist(lambda connection: connection.call(message, kind))
+
+    @property
+    def server(self) -> messages.HelloReply:
+        """What the daemon says about itself and its limits."""
+        return self.connection.server
 
     @property
     def instance(self) -> int:
-        """A number that is new at every start of the daemon: another one means that sessions and leases are gone."""
+        """A number that is new at every start of the daemon."""
         return self.server.instance
 
     def arena(self) -> Arena | None:
         """This connection's arena, made at the first use; None when pages travel through the socket."""
-        with self._arena_lock:
-            if self._arena is None and self._arena_bytes:
-                self._arena = self._make_arena(min(self._arena_bytes, self.server.max_arena))
-                if self._arena is None:
-                    self._arena_bytes = 0
-            return self._arena
+        return self.persist(self.arena_of)
 
-    def _make_arena(self, wanted: int) -> Arena | None:
+    def arena_of(self, connection: Connection) -> Arena | None:
+        """The arena of a certain connection."""
+        with self._arena_lock:
+            if connection.arena is None and self._arena_bytes:
+                connection.arena = self._make_arena(connection, min(self._arena_bytes, connection.server.max_arena))
+                if connection.arena is None:
+                    self._arena_bytes = 0
+            return connection.arena
+
+    def _make_arena(self, connection: Connection, wanted: int) -> Arena | None:
         while wanted >= _SMALLEST_ARENA:
             try:
-                body, _, descriptor = self.connection.start(messages.Arena(wanted)).next()
+                body, _, descriptor = connection.start(messages.Arena(wanted)).next()
             except KvtcError as error:
                 if error.code != ErrorCode.LIMIT_EXCEEDED:
                     raise
@@ -99,36 +177,42 @@ class Client:
         request = messages.OpenSession(
             name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy
         )
-        reply = self.connection.call(request, messages.OpenSessionReply)
-        return Session(self, request, reply)
+
+        def register(connection: Connection) -> Session:
+            session = Session(self, connection, request)
+            self._sessions.add(session)
+            return session
+
+        return self.persist(register)
 
     def status(self) -> dict[str, Any]:
         """The daemon's state, as ``kvtcctl status --json`` prints it."""
-        return json.loads(self.connection.call(messages.Status(), messages.JsonReply).json)
+        return json.loads(self._call(messages.Status(), messages.JsonReply).json)
 
     def flush(self, session: Session | int | None = None) -> messages.FlushReply:
         """Returns once everything acknowledged so far (or everything of one session) survives a power loss."""
-        number = NONE32 if session is None else int(session)
-        return self.connection.call(messages.Flush(number), messages.FlushReply)
+        if isinstance(session, Session):
+            return session.flush()
+        return self._call(messages.Flush(NONE32 if session is None else session), messages.FlushReply)
 
     def profiles(self) -> Any:
         """The profiles in the daemon's profile directory."""
-        return json.loads(self.connection.call(messages.Profile(0), messages.JsonReply).json)
+        return json.loads(self._call(messages.Profile(0), messages.JsonReply).json)
 
     def load_profile(self, file: str) -> Any:
         """Loads a file of the daemon's profile directory, named without its path; returns what it describes."""
-        return json.loads(self.connection.call(messages.Profile(1, file), messages.JsonReply).json)
+        return json.loads(self._call(messages.Profile(1, file), messages.JsonReply).json)
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
         """Forgets these pages of the tenant, or every page of the tenant without ``keys``; returns how many there were."""
         if keys is None:
-            return self.connection.call(messages.Drop(NONE32), messages.DropReply).dropped
-        return self._in_chunks(keys, lambda part: self.connection.call(messages.Drop(NONE32, part), messages.DropReply).dropped)
+            return self._call(messages.Drop(NONE32), messages.DropReply).dropped
+        return self._in_chunks(keys, lambda part: self._call(messages.Drop(NONE32, part), messages.DropReply).dropped)
 
     def ping(self, payload: bytes = b"") -> float:
         """Seconds for a round trip with that payload; raises when it does not come back unchanged."""
         start = time.perf_counter()
-        if self.connection.call(messages.Ping(payload), messages.PingReply).payload != payload:
+        if self._call(messages.Ping(payload), messages.PingReply).payload != payload:
             raise KvtcError("PING came back with other bytes", advice="report this as a bug of kvtcd")
         return time.perf_counter() - start
 
@@ -139,6 +223,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection and with it this client's sessions and leases. Pages stay with the daemon."""
+        self._closed = True
         self.connection.close()
 
     def __del__(self) -> None:

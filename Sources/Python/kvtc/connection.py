@@ -16,7 +16,8 @@ from typing import Any, Callable
 
 from . import wire
 from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
-from .messages import ErrorBody
+from .arena import Arena
+from .messages import ErrorBody, HelloReply
 
 DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"
 
@@ -75,6 +76,11 @@ class Pending:
 
 class Connection:
     """A connected socket, the thread that reads it and the requests that wait."""
+
+    #: What the daemon said about itself; set by the client, which says HELLO.
+    server: HelloReply
+    #: This connection's shared memory, once it is made.
+    arena: Arena | None = None
 
     def __init__(self, path: str | None, timeout: float):
         self.path = path or os.environ.get("KVTC_SOCKET") or default_socket()
@@ -138,6 +144,11 @@ class Connection:
     def call(self, message: Any, kind: type) -> Any:
         """Sends a request and waits for its one reply."""
         return self.start(message).reply(kind)
+
+    def is_over(self, error: KvtcError) -> bool:
+        """Whether the error means that this connection has ended or is about to, and another one may do better."""
+        lost = isinstance(error, ConnectionLost) or error is self._failure or error.code == ErrorCode.SHUTTING_DOWN
+        return lost and os.getpid() == self._process
 
     def close(self) -> None:
         """Ends the connection; requests under way fail with ``ConnectionLost``."""

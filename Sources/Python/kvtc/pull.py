@@ -13,11 +13,12 @@ from .messages import PullOutcome
 from .wire import NONE32
 
 if TYPE_CHECKING:
-    from .connection import Pending
-    from .session import Session
+    from .connection import Connection, Pending
+    from .session import Lease, Session
 
 _SPARE = 4096
 _BATCH_PAGES = 1024
+_ATTEMPTS = 3
 
 
 @dataclass
@@ -31,41 +32,77 @@ class Part:
     data: memoryview
 
 
-def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: int) -> Iterator[Part]:
+class _Pull:
+    """What a pull still has to bring, across connections."""
+
+    def __init__(self, session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None):
+        self.session, self.keys, self.layers, self.lease = session, keys, layers, lease
+        self.first_connection = session.client.connection
+        self.capacity, self.step = _capacity(session, layers, step)
+        size = min(max(session._batch_limit() // max(self.capacity, 1), 1), _BATCH_PAGES)
+        #: Ranges of pages that are not complete, each to be asked for in one request.
+        self.batches = deque(range(first, min(first + size, len(keys))) for first in range(0, len(keys), size))
+        #: Parts of the first batches that were handed on, as page and first layer.
+        self.delivered: set[tuple[int, int]] = set()
+
+    def lease_on(self, connection: Connection) -> int:
+        if self.lease is None or isinstance(self.lease, int):
+            return (self.lease or 0) if connection is self.first_connection else 0
+        return self.lease.on(connection)
+
+
+def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None) -> Iterator[Part]:
     """Yields the parts of all pages; see ``Session.pull``."""
-    capacity, step = _capacity(session, layers, step)
-    arena = session.client.arena()
-    per_batch = min(max(session._batch_limit() // max(capacity, 1), 1), _BATCH_PAGES)
-    batches = deque(range(0, len(keys), per_batch))
-    under_way: deque[tuple[int, Pending, Region | None]] = deque()
+    pull = _Pull(session, keys, layers, step, lease)
+    attempts, progress = _ATTEMPTS, 0
+    while pull.batches:
+        connection = session.client.connection
+        try:
+            for part in _run_on(connection, pull):
+                progress += 1
+                yield part
+        except KvtcError as error:
+            # Three failures with nothing in between: it is of no use.
+            attempts, progress = (_ATTEMPTS if progress else attempts - 1), 0
+            if not attempts:
+                raise
+            session.client.revive(connection, error)
+
+
+def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
+    session = pull.session
+    number, arena, lease = session.number_on(connection), session.client.arena_of(connection), pull.lease_on(connection)
+    under_way: deque[tuple[Pending, Region | None]] = deque()
     try:
-        while batches or under_way:
-            while batches and len(under_way) < 2:
-                first = batches[0]
-                count = min(per_batch, len(keys) - first)
+        while pull.batches:
+            while len(under_way) < min(2, len(pull.batches)):
+                batch = pull.batches[len(under_way)]
                 region = None
                 if arena is not None:
                     # With a batch under way there is something to go on with; without one, waiting is all that is left.
-                    size = count * capacity
-                    region = arena.try_take(size) if under_way else arena.take(size, session.client.connection.timeout)
+                    size = len(batch) * pull.capacity
+                    region = arena.try_take(size) if under_way else arena.take(size, connection.timeout)
                     if region is None:
                         break
-                batches.popleft()
-                message = _message(session, keys, first, count, capacity, layers, step, lease, region)
-                pending = session._start(message, region, keep=True) if region else session.client.connection.start(message)
-                under_way.append((first, pending, region))
-            first, pending, region = under_way[0]
+                message = _message(pull, batch, number, lease, region)
+                pending = session.start_on(connection, message, region, keep=True) if region else connection.start(message)
+                under_way.append((pending, region))
+            pending, region = under_way[0]
             body, more, _ = pending.next()
             if more:
-                yield _part(session, keys, first, messages.PullPart.decode(body), region)
+                part = _part(pull, pull.batches[0], messages.PullPart.decode(body), region)
+                if (part.index, part.layers.start) not in pull.delivered:
+                    pull.delivered.add((part.index, part.layers.start))
+                    yield part
                 continue
             messages.PullReply.decode(body)
             under_way.popleft()
+            pull.batches.popleft()
             if region is not None:
                 region.free()
     finally:
         # Left early or failed: the daemon may still be writing, so the memory comes back with the last reply.
-        for _, pending, region in under_way:
+        for pending, region in under_way:
             if region is not None:
                 pending.when_done(region.free)
 
@@ -83,28 +120,17 @@ def _capacity(session: Session, layers: range | None, step: int) -> tuple[int, i
     return capacity, step
 
 
-def _message(
-    session: Session,
-    keys: Sequence[bytes],
-    first: int,
-    count: int,
-    capacity: int,
-    layers: range | None,
-    step: int,
-    lease: int,
-    region: Region | None,
-) -> messages.Pull:
+def _message(pull: _Pull, batch: range, number: int, lease: int, region: Region | None) -> messages.Pull:
     base = region.offset if region else 0
-    entries = [messages.PullEntry(keys[first + i], base + i * capacity, capacity) for i in range(count)]
-    begin, end = (layers.start, layers.stop) if layers is not None else (0, 0)
-    number = region.arena.number if region else NONE32
-    return messages.Pull(session.number, lease, number, begin, end, step, entries)
+    entries = [messages.PullEntry(pull.keys[i], base + n * pull.capacity, pull.capacity) for n, i in enumerate(batch)]
+    begin, end = (pull.layers.start, pull.layers.stop) if pull.layers is not None else (0, 0)
+    return messages.Pull(number, lease, region.arena.number if region else NONE32, begin, end, pull.step, entries)
 
 
-def _part(session: Session, keys: Sequence[bytes], first: int, part: messages.PullPart, region: Region | None) -> Part:
-    index = first + part.entry
-    if index >= len(keys):
-        raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {index} of {len(keys)}")
+def _part(pull: _Pull, batch: range, part: messages.PullPart, region: Region | None) -> Part:
+    if part.entry >= len(batch):
+        raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch)}")
+    index = batch[part.entry]
     outcome = PullOutcome(part.outcome)
     data = memoryview(b"")
     if outcome == PullOutcome.HIT:
@@ -113,4 +139,4 @@ def _part(session: Session, keys: Sequence[bytes], first: int, part: messages.Pu
             if part.offset < region.offset or part.offset + part.length > region.offset + region.length:
                 raise KvtcError("the daemon's reply points outside the region of its request", advice="report this as a bug of kvtcd")
             data = region.arena.view[part.offset : part.offset + part.length]
-    return Part(index, keys[index], outcome, range(part.layer_begin, part.layer_end), data)
+    return Part(index, pull.keys[index], outcome, range(part.layer_begin, part.layer_end), data)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .wire import NONE32
 
 if TYPE_CHECKING:
     from .client import Client
-    from .connection import Pending
+    from .connection import Connection, Pending
 
 # Small enough that copying, sending and decoding of different batches overlap, large enough that frames cost nothing.
 _BATCH_BYTES = 32 << 20
@@ -37,6 +37,16 @@ class Page:
 
 
 @dataclass
+class _Batch:
+    """Pages that go in one request, with offsets from 0, and the request that is under way on some connection."""
+
+    entries: list[messages.PushEntry]
+    buffers: list[np.ndarray]
+    connection: Connection | None = None
+    pending: Pending | None = None
+
+
+@dataclass
 class Lookup:
     """``leading_run`` pages from the first on can be pulled; ``lease`` (when asked for) keeps them so."""
 
@@ -46,15 +56,26 @@ class Lookup:
 
 
 class Lease:
-    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time."""
+    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time.
 
-    def __init__(self, client: Client, number: int):
-        self._client, self.number = client, number
+    It ends when the daemon does; ``number`` is then of no use any more.
+    """
+
+    def __init__(self, connection: Connection, number: int):
+        self._connection, self.number = connection, number
+
+    def on(self, connection: Connection) -> int:
+        """The number for requests on that connection; 0 when the lease belongs to an earlier one."""
+        return self.number if connection is self._connection else 0
 
     def release(self) -> None:
         if self.number:
             number, self.number = self.number, 0
-            self._client.connection.call(messages.Release(number), messages.Empty)
+            try:
+                self._connection.call(messages.Release(number), messages.Empty)
+            except KvtcError as error:
+                if not self._connection.is_over(error):
+                    raise
 
     def __enter__(self) -> Lease:
         return self
@@ -66,13 +87,34 @@ class Lease:
 class Session:
     """Made by ``Client.open_session``. ``number`` is the daemon's id of it, ``profile`` the id of the profile in use."""
 
-    def __init__(self, client: Client, request: messages.OpenSession, reply: messages.OpenSessionReply):
+    def __init__(self, client: Client, connection: Connection, request: messages.OpenSession):
         self.client = client
-        self.number = reply.session
+        self._request = request
+        self._closed = False
+        reply = self.open_on(connection)
         self.profile = reply.profile
         self.token_bytes = reply.token_bytes
         self.geometry, self.layout, self.page_tokens = request.geometry, request.layout, request.page_tokens
         self.page_bytes = reply.token_bytes * request.page_tokens
+
+    def open_on(self, connection: Connection) -> messages.OpenSessionReply:
+        """Opens the session on a connection, with the policy it has now; from now on it belongs to that connection."""
+        reply = connection.call(self._request, messages.OpenSessionReply)
+        # One tuple, so that a thread never takes the number of one connection for that of another.
+        self._link = (connection, reply.session)
+        return reply
+
+    @property
+    def number(self) -> int:
+        """The daemon's id of it; another one after the client has connected again."""
+        return NONE32 if self._closed else self._link[1]
+
+    def number_on(self, connection: Connection) -> int:
+        """The daemon's id of it on that connection."""
+        link = self._link
+        if link[0] is not connection:
+            raise ConnectionLost("the session belongs to another connection")
+        return NONE32 if self._closed else link[1]
 
     def __int__(self) -> int:
         return self.number
@@ -80,16 +122,24 @@ class Session:
     def push(self, pages: Iterable[Page]) -> list[PushOutcome]:
         """Hands pages to the daemon, in order of position; returns what became of each."""
         outcomes: list[PushOutcome] = []
-        under_way: deque[Pending] = deque()
-        for batch, buffers in self._push_batches(pages):
-            if len(under_way) >= 4:
-                outcomes += self._outcomes(under_way.popleft())
-            under_way.append(self._send_push(batch, buffers))
-        while under_way:
-            outcomes += self._outcomes(under_way.popleft())
+        unanswered: deque[_Batch] = deque()
+        for batch in self._push_batches(pages):
+            unanswered.append(batch)
+            self.client.persist(lambda connection: self._push_on(connection, unanswered, outcomes, keep=4))
+        self.client.persist(lambda connection: self._push_on(connection, unanswered, outcomes, keep=0))
         return outcomes
 
-    def _push_batches(self, pages: Iterable[Page]) -> Iterator[tuple[list[messages.PushEntry], list[np.ndarray]]]:
+    def _push_on(self, connection: Connection, unanswered: deque[_Batch], outcomes: list[PushOutcome], keep: int) -> None:
+        """Sends the batches that are not under way on this connection, and waits until at most ``keep`` are unanswered."""
+        for batch in unanswered:
+            if batch.connection is not connection:
+                batch.pending = self._send_push(connection, batch)
+                batch.connection = connection
+        while len(unanswered) > keep:
+            outcomes += self._outcomes(unanswered[0].pending)
+            unanswered.popleft()
+
+    def _push_batches(self, pages: Iterable[Page]) -> Iterator[_Batch]:
         limit = self._batch_limit()
         batch: list[messages.PushEntry] = []
         buffers: list[np.ndarray] = []
@@ -102,37 +152,39 @@ class Session:
                 if rest:
                     raise ValueError(f"a page of {data.size} bytes is no whole number of tokens of {self.token_bytes} bytes")
             if batch and (size + data.size > limit or len(batch) >= _BATCH_PAGES):
-                yield batch, buffers
+                yield _Batch(batch, buffers)
                 batch, buffers, size = [], [], 0
             batch.append(messages.PushEntry(page.key, page.first_position, tokens, size, data.size))
             buffers.append(data)
             size += data.size
         if batch:
-            yield batch, buffers
+            yield _Batch(batch, buffers)
 
-    def _send_push(self, batch: list[messages.PushEntry], buffers: list[np.ndarray]) -> Pending:
-        connection, arena = self.client.connection, self.client.arena()
-        size = batch[-1].offset + batch[-1].length
+    def _send_push(self, connection: Connection, batch: _Batch) -> Pending:
+        number, arena, entries = self.number_on(connection), self.client.arena_of(connection), batch.entries
+        size = entries[-1].offset + entries[-1].length
         if arena is None:
-            if size > self.client.server.max_body - _SPARE - 56 * len(batch):
+            if size > connection.server.max_body - _SPARE - 56 * len(entries):
                 raise KvtcError(f"a page of {size} bytes does not fit in one message", advice="connect with an arena, or use smaller pages")
             inline = bytearray(size)
             into = np.frombuffer(inline, np.uint8)
         else:
             region = arena.take(size, connection.timeout)
             into = arena.array[region.offset : region.offset + size]
-        for entry, data in zip(batch, buffers):
+        for entry, data in zip(entries, batch.buffers):
             into[entry.offset : entry.offset + entry.length] = data
         if arena is None:
-            return connection.start(messages.Push(self.number, NONE32, batch, inline))
-        for entry in batch:
-            entry.offset += region.offset
-        return self._start(messages.Push(self.number, arena.number, batch), region)
+            return connection.start(messages.Push(number, NONE32, entries, inline))
+        placed = [replace(entry, offset=entry.offset + region.offset) for entry in entries]
+        return self.start_on(connection, messages.Push(number, arena.number, placed), region)
 
-    def _start(self, message: messages.Push | messages.Pull, region: Region, keep: bool = False) -> Pending:
+    @staticmethod
+    def start_on(
+        connection: Connection, message: messages.Push | messages.Pull, region: Region, keep: bool = False
+    ) -> Pending:
         """Sends a request that uses a region; frees it when the daemon is done with it, unless it is to be kept."""
         try:
-            pending = self.client.connection.start(message)
+            pending = connection.start(message)
         except BaseException:
             region.free()
             raise
@@ -150,9 +202,13 @@ class Session:
 
     def lookup(self, keys: Sequence[bytes], lease_ms: int = 0) -> Lookup:
         """Which of these pages are there, and where. With ``lease_ms`` the leading run stays fetchable that long."""
-        request = messages.Lookup(self.number, lease_ms, list(keys))
-        reply = self.client.connection.call(request, messages.LookupReply)
-        lease = Lease(self.client, reply.lease) if reply.lease else None
+
+        def on(connection: Connection) -> tuple[messages.LookupReply, Lease | None]:
+            request = messages.Lookup(self.number_on(connection), lease_ms, list(keys))
+            reply = connection.call(request, messages.LookupReply)
+            return reply, Lease(connection, reply.lease) if reply.lease else None
+
+        reply, lease = self.client.persist(on)
         return Lookup([Residence(value) for value in reply.residence], reply.leading_run, lease)
 
     def pull(
@@ -169,7 +225,7 @@ class Session:
         """
         if layers is not None and layers.step != 1:
             raise ValueError("layers must be a range with step 1")
-        return run(self, keys, layers, layer_step or 0, int(getattr(lease, "number", lease) or 0))
+        return run(self, keys, layers, layer_step or 0, lease)
 
     def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
         """Whole pages as bytes of their own; None for those that are not to be had."""
@@ -192,40 +248,50 @@ class Session:
 
     def prefetch(self, keys: Sequence[bytes]) -> int:
         """Asks for pages on disk to be brought to RAM; returns how many were queued."""
-        return self._chunked(keys, lambda part: self._call(messages.Prefetch(self.number, part), messages.PrefetchReply).queued)
+        return self._chunked(keys, lambda part: self._call(lambda number: messages.Prefetch(number, part), messages.PrefetchReply).queued)
 
     def touch(self, keys: Sequence[bytes], pin: bool | None = None, ttl_seconds: int | None = None) -> int:
         """Marks pages as used; pins or unpins them and sets their time to live where given. Returns how many were found."""
         action = 0 if pin is None else (1 if pin else 2)
         ttl = NONE32 if ttl_seconds is None else ttl_seconds
-        return self._chunked(keys, lambda part: self._call(messages.Touch(self.number, action, ttl, part), messages.TouchReply).found)
+        return self._chunked(keys, lambda part: self._call(lambda number: messages.Touch(number, action, ttl, part), messages.TouchReply).found)
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
         """Forgets these pages, or all pages of the session without ``keys``; returns how many there were."""
         if keys is None:
-            return self._call(messages.Drop(self.number), messages.DropReply).dropped
-        return self._chunked(keys, lambda part: self._call(messages.Drop(self.number, part), messages.DropReply).dropped)
+            return self._call(messages.Drop, messages.DropReply).dropped
+        return self._chunked(keys, lambda part: self._call(lambda number: messages.Drop(number, part), messages.DropReply).dropped)
 
     def policy(self) -> messages.GetPolicyReply:
         """The policy in force and the number of tokens pushed so far."""
-        return self._call(messages.GetPolicy(self.number), messages.GetPolicyReply)
+        return self._call(messages.GetPolicy, messages.GetPolicyReply)
 
     def set_policy(self, policy: Policy) -> list[Range]:
         """Changes the policy; returns positions newly protected whose values are lossy already."""
-        return self._call(messages.SetPolicy(self.number, policy), messages.SetPolicyReply).already_coded
+        coded = self._call(lambda number: messages.SetPolicy(number, policy), messages.SetPolicyReply).already_coded
+        self._request = replace(self._request, policy=policy)
+        return coded
 
     def flush(self) -> messages.FlushReply:
         """Returns once the session's pages survive a power loss."""
-        return self.client.flush(self)
+        return self._call(messages.Flush, messages.FlushReply)
 
     def close(self) -> None:
         """Ends the session. Its pages stay."""
-        if self.number != NONE32:
-            number, self.number = self.number, NONE32
-            self.client.connection.call(messages.CloseSession(number), messages.Empty)
+        if self._closed:
+            return
+        connection, number = self._link
+        self._closed = True
+        self.client.forget(self)
+        try:
+            connection.call(messages.CloseSession(number), messages.Empty)
+        except KvtcError as error:
+            # A session ends with its connection.
+            if not connection.is_over(error):
+                raise
 
-    def _call(self, message, kind):
-        return self.client.connection.call(message, kind)
+    def _call(self, make: Callable[[int], Any], kind: type) -> Any:
+        return self.client.persist(lambda connection: connection.call(make(self.number_on(connection)), kind))
 
     def _chunked(self, keys, call) -> int:
         return self.client._in_chunks(keys, call)
@@ -233,13 +299,8 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        try:
-            self.close()
-        except ConnectionLost:
-            # The session ended with the connection; an error under way must not be replaced by this one.
-            if error[0] is None:
-                raise
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _flat(data: object) -> np.ndarray:
