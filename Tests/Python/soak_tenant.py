@@ -194,7 +194,8 @@ class Tenant:
     def _connect(self, stop):
         while not stop():
             try:
-                self.client = kvtc.connect(self.terms.socket, arena_bytes=self.random.choice([0, 1 << 20, 4 << 20]))
+                # It has to know which process acknowledged what, so it connects again by itself.
+                self.client = kvtc.connect(self.terms.socket, arena_bytes=self.random.choice([0, 1 << 20, 4 << 20]), reconnect=0)
                 return
             except (Unreachable, ConnectionLost):
                 time.sleep(0.02)

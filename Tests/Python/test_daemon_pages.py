@@ -111,7 +111,7 @@ def test_a_lease_keeps_pages_and_ends(client):
         session.fetch(keys, lease=number)
     assert caught.value.code == kvtc.ErrorCode.UNKNOWN_LEASE
     with pytest.raises(kvtc.KvtcError) as caught:
-        kvtc.Lease(client, number).release()
+        kvtc.Lease(client.connection, number).release()
     assert caught.value.code == kvtc.ErrorCode.UNKNOWN_LEASE
 
 

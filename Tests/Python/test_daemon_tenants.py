@@ -93,7 +93,7 @@ def test_sessions_and_leases_of_others_do_not_exist(shared):
             with open_session(client) as own:
                 for call in (
                     lambda: client.flush(number),
-                    lambda: kvtc.Lease(client, lease).release(),
+                    lambda: kvtc.Lease(client.connection, lease).release(),
                     lambda: own.fetch(keys, lease=lease),
                 ):
                     try:

@@ -34,7 +34,7 @@ class Client:
     When the daemon restarts or crashes, the client connects again by itself, trying for ``reconnect`` seconds (0: not at
     all), opens its sessions again with the policy they had, and repeats the request, which every request of this library
     bears: what was acknowledged is still there, so a repeated push answers PRESENT, a repeated drop counts what was left
-    to drop, and a pull goes on with the parts that had not come. Leases end with a connection; a pull under one goes on
+    to drop, and a pull goes on with the pages that were not complete. Leases end with a connection; a pull under one goes on
     without it. A new session has no tokens yet: its window begins with the next page pushed, and pages pushed before stay
     as they are, never coded with less protection. A request that fails three connections in a row raises.
     """

@@ -42,8 +42,16 @@ class _Pull:
         size = min(max(session._batch_limit() // max(self.capacity, 1), 1), _BATCH_PAGES)
         #: Ranges of pages that are not complete, each to be asked for in one request.
         self.batches = deque(range(first, min(first + size, len(keys))) for first in range(0, len(keys), size))
-        #: Parts of the first batches that were handed on, as page and first layer.
-        self.delivered: set[tuple[int, int]] = set()
+        #: Pages of the first batches that were handed on whole. A page whose connection ended in the middle comes again from
+        #: its first layer: it may have another form by now, or be gone.
+        self.delivered: set[int] = set()
+
+    def is_last(self, part: Part) -> bool:
+        """Whether no further part of its page follows, as far as is known here."""
+        if part.outcome != PullOutcome.HIT or not self.step:
+            return True
+        end = self.layers.stop if self.layers is not None else self.session.geometry.layers
+        return bool(self.session.geometry.tensors) and part.layers.stop >= end
 
     def lease_on(self, connection: Connection) -> int:
         if self.lease is None or isinstance(self.lease, int):
@@ -91,9 +99,10 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
             body, more, _ = pending.next()
             if more:
                 part = _part(pull, pull.batches[0], messages.PullPart.decode(body), region)
-                if (part.index, part.layers.start) not in pull.delivered:
-                    pull.delivered.add((part.index, part.layers.start))
+                if part.index not in pull.delivered:
                     yield part
+                    if pull.is_last(part):
+                        pull.delivered.add(part.index)
                 continue
             messages.PullReply.decode(body)
             under_way.popleft()

@@ -221,7 +221,9 @@ class Session:
         """Brings pages back, part by part as they are decoded, in whatever order they become ready.
 
         ``layers`` restricts it to some layers, ``layer_step`` splits a page into parts of so many layers, the first of
-        them early. A page that is not a hit comes as one part without data.
+        them early. A page that is not a hit comes as one part without data; so does one that fails later, and then its
+        parts before are worth nothing. When the client had to connect again, the pages that were not complete come again
+        from their first layer.
         """
         if layers is not None and layers.step != 1:
             raise ValueError("layers must be a range with step 1")
@@ -231,8 +233,7 @@ class Session:
         """Whole pages as bytes of their own; None for those that are not to be had."""
         found: list[bytearray | None] = [None] * len(keys)
         for part in self.pull(keys, lease=lease):
-            if part.outcome == PullOutcome.HIT:
-                found[part.index] = self._assemble(found[part.index], part)
+            found[part.index] = self._assemble(found[part.index], part) if part.outcome == PullOutcome.HIT else None
         return [None if page is None else bytes(page) for page in found]
 
     def _assemble(self, page: bytearray | None, part: Part) -> bytearray:
