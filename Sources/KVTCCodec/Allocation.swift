@@ -13,7 +13,6 @@ struct Allocation {
         var error: Float
     }
 
-    private static let options: [UInt8] = [0, 1, TransformCoder.cutGroup]
     /// Resolution of the size axis.
     private static let cells = 12_288
 
@@ -39,7 +38,9 @@ struct Allocation {
     }
 
     private func allocate(_ stepIndex: Int, limit: Int, _ coefficients: Coefficients) -> RateControl.Plan? {
-        let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
+        let control = RateControl(profile: profile, budget: budget)
+        let start = control.plan(stepIndex, coefficients).allocation
+        let ranks = start.ranks
         let groups = zip(ranks.indices, ranks).flatMap { basis, rank in
             stride(from: 0, to: rank, by: TransformCoder.group).map { (basis: basis, first: $0) }
         }
@@ -50,13 +51,15 @@ struct Allocation {
         let size = (limit - fixed) * 512 / unit
         var least = [Float](repeating: 0, count: size + 1)
         var picks: [[UInt8]] = []
-        var costs: [[Int]] = []
+        var choicesOf: [[Choice]] = []
         var scratch = [Int16](repeating: 0, count: (ranks.max() ?? 0) * coefficients.rows)
         for group in groups {
-            let choices = Allocation.options.map {
+            let common = start.options[group.basis][group.first / TransformCoder.group]
+            let coarse = TransformCoder.option(octaves: 1, drift: TransformCoder.drift(common))
+            let choices = [common, coarse, TransformCoder.cutGroup].map {
                 choice($0, group.basis, group.first, ranks[group.basis], stepIndex, unit, coefficients, &scratch)
             }
-            costs.append(choices.map(\.cells))
+            choicesOf.append(choices)
             var next = [Float](repeating: .infinity, count: size + 1)
             var pick = [UInt8](repeating: 0, count: size + 1)
             for (index, choice) in choices.enumerated() where choice.cells <= size {
@@ -78,13 +81,13 @@ struct Allocation {
             cell = smallest
         }
         guard least[cell].isFinite else { return nil }
-        var options = ranks.map { [UInt8](repeating: 0, count: ($0 + TransformCoder.group - 1) / TransformCoder.group) }
+        var options = start.options
         for (index, group) in groups.enumerated().reversed() {
-            let pick = Int(picks[index][cell])
-            options[group.basis][group.first / TransformCoder.group] = Allocation.options[pick]
-            cell -= costs[index][pick]
+            let choice = choicesOf[index][Int(picks[index][cell])]
+            options[group.basis][group.first / TransformCoder.group] = choice.option
+            cell -= choice.cells
         }
-        return RateControl(profile: profile, budget: budget).plan(stepIndex, options: options, coefficients)
+        return control.plan(stepIndex, options: options, coefficients)
     }
 
     /// `scratch` takes the codes, which the final plan makes again.

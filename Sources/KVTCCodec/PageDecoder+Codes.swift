@@ -33,7 +33,7 @@ extension PageDecoder {
             termRanges[index] = count..<count + rank
             for component in 0..<rank {
                 let option = section[offset + component / TransformCoder.group]
-                guard option == TransformCoder.cutGroup || option <= 3 else { throw .corrupt("group options") }
+                guard option == TransformCoder.cutGroup || option <= 0x7F else { throw .corrupt("group options") }
                 all[count] = coder.component(level: basis.levels[component], option: option, stepIndex: stepIndex)
                 count += 1
             }

@@ -83,9 +83,7 @@ struct RateControl {
     func plan(_ stepIndex: Int, options: [[UInt8]]? = nil, _ coefficients: Coefficients) -> Plan {
         let rows = coefficients.rows
         let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
-        let options =
-            options
-            ?? ranks.map { [UInt8](repeating: 0, count: ($0 + TransformCoder.group - 1) / TransformCoder.group) }
+        let options = options ?? ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
         var plan = Plan(
             stepIndex: stepIndex, allocation: .init(ranks: ranks, options: options), codes: [], bytes: 0, distortion: 0)
         var cost: UInt64 = 0
@@ -108,6 +106,45 @@ struct RateControl {
         return plan
     }
 
+    /// The common step for every group, each with the symbol tables that suit its coefficients.
+    private func commonStep(basis index: Int, rank: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> [UInt8] {
+        let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
+        return (0..<groups).map { group in
+            TransformCoder.option(
+                octaves: 0,
+                drift: coefficients.drift(basis: index, group: group) {
+                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients)
+                })
+        }
+    }
+
+    /// Classes between the profile's scale of a group and what codes this page's coefficients in the fewest bits. It hardly
+    /// depends on the step: measured at one, it serves the others.
+    private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
+        let levels = profile.bases[index].levels
+        let rank = min(first + TransformCoder.group, levels.count)
+        let rows = coefficients.rows
+        var codes = [Int16](repeating: 0, count: rank * rows)
+        func bits(_ drift: Int) -> UInt64 {
+            RateControl.groupCost(
+                TransformCoder.option(octaves: 0, drift: drift), basis: index, first: first, rank: rank,
+                stepIndex: stepIndex, profile: profile, coefficients, codes: &codes
+            ).bits
+        }
+        // The bits fall towards the best class from either side.
+        var best = (drift: 0, bits: bits(0))
+        for direction in [-1, 1] {
+            var next = best.drift + direction
+            while TransformCoder.driftRange.contains(next) {
+                let cost = bits(next)
+                guard cost < best.bits else { break }
+                best = (next, cost)
+                next += direction
+            }
+        }
+        return best.drift
+    }
+
     /// Bits (in 1/64), squared error and energy of one group coded one way; its codes go to `codes`, [component][row].
     static func groupCost(
         _ option: UInt8, basis index: Int, first: Int, rank: Int, stepIndex: Int, profile: Profile,
@@ -117,7 +154,7 @@ struct RateControl {
         let components = first..<min(first + TransformCoder.group, rank)
         let cells = components.lowerBound * rows..<components.upperBound * rows
         let isCut = option == TransformCoder.cutGroup
-        let step = isCut ? 0 : TransformCoder.step(stepIndex + 64 * Int(option))
+        let step = isCut ? 0 : TransformCoder.step(stepIndex + 64 * TransformCoder.octaves(option))
         return coefficients.leading(rank, basis: index).withUnsafeBufferPointer { values in
             codes.withUnsafeMutableBufferPointer { codes in
                 var bits: UInt64 = 0
@@ -126,8 +163,8 @@ struct RateControl {
                         values.baseAddress! + cells.lowerBound, cells.count, 1 / step, Int32(TransformCoder.codeLimit),
                         codes.baseAddress! + cells.lowerBound)
                     for component in components {
-                        let entropyClass = EntropyTables.classOf(
-                            level: profile.bases[index].levels[component], stepIndex: stepIndex + 64 * Int(option))
+                        let entropyClass = TransformCoder.entropyClass(
+                            level: profile.bases[index].levels[component], stepIndex: stepIndex, option: option)
                         bits += kv_cost(
                             profile.tables.table(entropyClass), codes.baseAddress! + component * rows, rows,
                             UInt32(EntropyTables.shift(class: entropyClass)))
@@ -152,12 +189,16 @@ final class Coefficients {
     private let profile: Profile
     private let weighted: [Float]
     private var values: [[Float]]
+    private var drifts: [[Int?]]
 
     init(profile: Profile, weighted: [Float], rows: Int) {
         self.profile = profile
         self.weighted = weighted
         self.rows = rows
         values = profile.bases.map { _ in [] }
+        drifts = profile.bases.map {
+            [Int?](repeating: nil, count: ($0.rank + TransformCoder.group - 1) / TransformCoder.group)
+        }
         let width = profile.geometry.rowElements
         energy = (0..<rows).reduce(0) { sum, row in
             sum + weighted[row * width..<(row + 1) * width].reduce(into: Double(0)) { $0 += Double($1) * Double($1) }
@@ -180,5 +221,13 @@ final class Coefficients {
             values[index] += more
         }
         return values[index]
+    }
+
+    /// Classes that a group of 64 components is away from the profile's; measured when first asked for.
+    func drift(basis index: Int, group: Int, measure: () -> Int) -> Int {
+        if let known = drifts[index][group] { return known }
+        let drift = measure()
+        drifts[index][group] = drift
+        return drift
     }
 }

@@ -5,7 +5,7 @@ import Glibc
 /// The `transform` mode: weighted, centred rows on the profile's basis, one quantiser step, rANS with shared tables.
 ///
 /// Section: i16 step index, u16 0, u32 rANS words, u32 raw-bit bytes, then for each basis u32 rank and
-/// ⌈rank / 64⌉ bytes of group options (0xFF: the group is cut; else the log2 of its step multiplier), then the words and bits.
+/// ⌈rank / 64⌉ bytes of group options, then the words and bits.
 struct TransformCoder {
     static let group = 64
     /// Codes beyond this are not coded: their row is protected instead.
@@ -13,12 +13,27 @@ struct TransformCoder {
     /// Largest sum of a row's absolute codes, exclusive.
     static let sumLimit = 1 << 24
     static let cutGroup: UInt8 = 0xFF
+    /// How far a group's class may be from its calibrated one, in quarter octaves.
+    static let driftRange = -16...15
 
     let profile: Profile
     let kernels: KernelTable
 
     /// Step of an index: 2^(index / 64).
     static func step(_ index: Int) -> Float { Float(exp2(Double(index) / 64)) }
+
+    /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `drift` classes
+    /// from those of the profile because this page's coefficients are that much wider.
+    static func option(octaves: Int, drift: Int) -> UInt8 { UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F }
+
+    static func octaves(_ option: UInt8) -> Int { Int(option & 3) }
+
+    static func drift(_ option: UInt8) -> Int { Int(Int8(bitPattern: option << 1) >> 3) }
+
+    /// Class of a component of a group with that option.
+    static func entropyClass(level: Int, stepIndex: Int, option: UInt8) -> Int {
+        EntropyTables.classOf(level: level + 16 * drift(option), stepIndex: stepIndex + 64 * octaves(option))
+    }
 
     /// Bytes of a section beside the entropy-coded bits: header, allocation, rANS states, rounding.
     static func fixedBytes(ranks: [Int]) -> Int {
@@ -83,9 +98,9 @@ struct TransformCoder {
     /// How a component of a group with this option is coded.
     func component(level: Int, option: UInt8, stepIndex: Int) -> kv_component {
         guard option != TransformCoder.cutGroup else { return kv_component() }
-        let entropyClass = EntropyTables.classOf(level: level, stepIndex: stepIndex + 64 * Int(option))
+        let entropyClass = TransformCoder.entropyClass(level: level, stepIndex: stepIndex, option: option)
         return kv_component(
             table: profile.tables.table(entropyClass), low_bits: UInt8(EntropyTables.shift(class: entropyClass)),
-            doublings: option)
+            doublings: UInt8(TransformCoder.octaves(option)))
     }
 }
