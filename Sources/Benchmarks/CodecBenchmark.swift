@@ -1,18 +1,41 @@
 import ArgumentParser
+import Foundation
 import Glibc
 import KVTCCodec
 
 struct CodecBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "codec", abstract: "Encode and decode, against copying the same bytes.")
+        commandName: "codec",
+        abstract: "Encode and decode, against copying the same bytes and against a matrix product.",
+        discussion: """
+            Real pages need a profile and samples as 'deploy/setup --demo' and 'deploy/demo' leave them; without them that \
+            part is skipped.
+            """)
 
     @OptionGroup var options: Options
+
+    @Option(help: "A profile file (default: the newest in ~/.cache/kvtc/profiles).", completion: .file())
+    var profile: String?
+
+    @Option(help: "A sample file of the same model (default: the first in ~/.cache/kvtc/lab).", completion: .file())
+    var samples: String?
 
     func run() throws {
         PageCodec.useCallingThreadOnly()
         var report = Report()
         try measureExactModes(&report)
+        if let profile = profile ?? cached("profiles", ".kvtc.safetensors"),
+            let samples = samples ?? cached("lab", ".safetensors")
+        {
+            try PageBenchmark(profile: profile, samples: samples, quick: options.quick).run(&report)
+        }
         try options.finish(report)
+    }
+
+    private func cached(_ directory: String, _ suffix: String) -> String? {
+        let path = "\(NSHomeDirectory())/.cache/kvtc/\(directory)"
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+        return names.filter { $0.hasSuffix(suffix) }.min().map { "\(path)/\($0)" }
     }
 
     private func measureExactModes(_ report: inout Report) throws {

@@ -33,6 +33,7 @@ final class Basis: @unchecked Sendable {
     let quads: Int
     /// `kv_packed_size` bytes.
     let packed: UnsafePointer<UInt8>
+    var packedBytes: Int { kv_packed_size(columns.count, quads) }
     /// Plane and index of the digits of each component.
     private let digitsOf: [[(plane: Int, digit: Int)]]
 

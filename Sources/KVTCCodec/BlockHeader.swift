@@ -69,6 +69,8 @@ public struct BlockHeader: Hashable, Sendable {
     var protectedBytes: Int
     var codedBytes: Int
 
+    /// Where the coded rows lie in the block.
+    package var codedSection: Range<Int> { blockBytes - codedBytes..<blockBytes }
     /// Bytes of the page before coding.
     public var rawBytes: Int { tokens * rowElements * element.bytes }
     /// Bytes of the whole block.

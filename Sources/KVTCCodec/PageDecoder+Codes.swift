@@ -12,7 +12,7 @@ extension PageDecoder {
 
     /// Reads a `transform` section (see ``TransformCoder``) into `codes`, [component][row], basis after basis.
     /// - Returns: the step index.
-    func decodeSymbols(_ section: UnsafeRawBufferPointer, step: Float) throws(CodecError) -> Int {
+    package func decodeSymbols(_ section: UnsafeRawBufferPointer, step: Float) throws(CodecError) -> Int {
         let profile = try codedProfile
         let coder = TransformCoder(profile: profile, kernels: kernels)
         guard section.count >= 12 else { throw .corrupt("coded section of \(section.count) bytes") }
@@ -23,6 +23,7 @@ extension PageDecoder {
         let (wordCount, bitBytes) = (word(4), word(8))
         var offset = 12
         var count = 0
+        active = 0
         let all = components.reserve(profile.bases.reduce(0) { $0 + $1.rank })
         for (index, basis) in profile.bases.enumerated() {
             guard section.count - offset >= 4 else { throw .corrupt("allocation passes the end") }
@@ -35,6 +36,7 @@ extension PageDecoder {
                 let option = section[offset + component / TransformCoder.group]
                 guard option == TransformCoder.cutGroup || option <= 0x7F else { throw .corrupt("group options") }
                 all[count] = coder.component(level: basis.levels[component], option: option, stepIndex: stepIndex)
+                if all[count].table != nil { active += 1 }
                 count += 1
             }
             offset += groups
@@ -42,6 +44,7 @@ extension PageDecoder {
         guard section.count - offset == 2 * wordCount + bitBytes, step.isFinite, step > 0 else {
             throw .corrupt("coded section does not add up")
         }
+        rank = count
         let words = section.bindMemory(to: UInt8.self).baseAddress! + offset
         let result = kernels.pointer.pointee.rans_decode(
             words, wordCount, words + 2 * wordCount, bitBytes, all, count, codedCount,
@@ -75,7 +78,7 @@ extension PageDecoder {
     /// Makes `codes` into the terms of the inverse transform: for each plane of digits what its sum takes, large codes as
     /// several digits of base 128.
     /// - Parameter stepIndex: nil: all second digits take part.
-    func arrange(step: Float, stepIndex: Int?) throws(CodecError) {
+    package func arrange(step: Float, stepIndex: Int?) throws(CodecError) {
         guard codedCount > 0 else { return }
         let profile = try codedProfile
         let rows = codedCount

@@ -30,6 +30,9 @@ public final class PageDecoder: @unchecked Sendable {
     var quads = Scratch<Int8>()
     var sums = Scratch<Int32>()
     var angles = Scratch<Float>()
+    /// Components of the coded section, those of cut groups included; those that are coded; basis bytes that one column reads.
+    package internal(set) var rank = 0, active = 0
+    package var digits: Int { termRanges.reduce(0) { $1.reduce($0) { $0 + Basis.quad * Int(terms.base[$1].quads) } } }
     // Between the entropy decoder and the terms.
     var components = Scratch<kv_component>()
     var codes = Scratch<Int16>()

@@ -16,6 +16,10 @@ public final class Profile: Sendable {
     /// Standard deviation of each basis's components on held-out tokens, descending.
     public var spectra: [[Double]] { bases.map { $0.levels.map { exp2(Double($0) / 64) } } }
 
+    /// Bytes of the bases in memory, and of as many components as 32-bit floats.
+    package var packedBytes: Int { bases.reduce(0) { $0 + $1.packedBytes } }
+    package var float32Bytes: Int { bases.reduce(0) { $0 + 4 * $1.rank * $1.columns.count } }
+
     /// Subtracted from each row before weighting: [rowElements].
     let mean: [Float]
     /// Square root of what a squared error of the element costs: [rowElements].
