@@ -62,6 +62,13 @@ int clinux_peer(int fd, uint32_t *uid, uint32_t *gid, int32_t *pid) {
     return 0;
 }
 
+int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity) {
+    socklen_t length = (socklen_t)(capacity * sizeof *groups);
+    // ERANGE says in `length` how much room it takes.
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0 && errno != ERANGE) return -errno;
+    return (int)(length / sizeof *groups);
+}
+
 ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached) {
     struct iovec part = {(void *)bytes, length};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
@@ -102,7 +109,7 @@ ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size
     ssize_t received;
     while ((received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC)) < 0)
         if (errno != EINTR) return -errno;
-    if (capacity == 0) return received;
+    if (capacity == 0) return message.msg_flags & MSG_CTRUNC ? -EBADMSG : received;
     int excess = (message.msg_flags & MSG_CTRUNC) != 0;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;

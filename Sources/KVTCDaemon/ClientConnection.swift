@@ -1,3 +1,4 @@
+import Glibc
 import KVTCProtocol
 import KVTCSystem
 import Logging
@@ -13,6 +14,8 @@ final class ClientConnection: Sendable {
         var fault: WireError?
         /// Whether the connection ends with the answer.
         var isLast = false
+        /// Counts the body against the tenant's quota while the item is there.
+        var charge: RequestCharge?
     }
 
     private struct Inbox {
@@ -23,15 +26,16 @@ final class ClientConnection: Sendable {
         var isClosed = false
     }
 
-    let id: UInt64
+    let caller: Caller
     let socket: UnixConnection
+    var id: UInt64 { caller.connection }
     private let engine: Engine
     private let quota: Quota
     private let inbox = Monitor(Inbox())
     private var limits: DaemonConfiguration.Limits { engine.configuration.limits }
 
-    init(id: UInt64, socket: UnixConnection, engine: Engine, quota: Quota) {
-        self.id = id
+    init(caller: Caller, socket: UnixConnection, engine: Engine, quota: Quota) {
+        self.caller = caller
         self.socket = socket
         self.engine = engine
         self.quota = quota
@@ -71,7 +75,8 @@ final class ClientConnection: Sendable {
         while true {
             var header = FrameHeader(opcode: 0, id: 0, status: 0, bodyLength: 0)
             do throws(ConnectionError) {
-                let bytes = try socket.read(count: FrameHeader.byteCount, deadline: deadline)
+                let idle = MonotonicClock.nanoseconds + UInt64(limits.idleSeconds) * 1_000_000_000
+                let bytes = try socket.read(count: FrameHeader.byteCount, deadline: deadline ?? idle)
                 // 24 bytes always read as a header.
                 guard let parsed = try? FrameHeader.parse(bytes) else { return }
                 header = parsed.header
@@ -80,11 +85,13 @@ final class ClientConnection: Sendable {
                     return
                 }
                 awaitRoom(for: Int(header.bodyLength))
+                let charge = quota.takeRequest(
+                    Int(header.bodyLength), tenant: caller.tenant, limit: limits.inFlightBytesPerUser)
                 let frameDeadline = MonotonicClock.nanoseconds + UInt64(limits.frameSeconds) * 1_000_000_000
                 let body = try socket.read(
                     count: Int(header.bodyLength), deadline: deadline.map { min($0, frameDeadline) } ?? frameDeadline)
                 if header.opcode == Opcode.hello.rawValue { deadline = nil }
-                put(Item(header: header, body: body, fault: overload(), isLast: false))
+                put(Item(header: header, body: body, fault: overload(), charge: charge))
             } catch {
                 if let fault = ClientConnection.fault(error) {
                     put(Item(header: header, body: [], fault: fault, isLast: true))
@@ -97,6 +104,8 @@ final class ClientConnection: Sendable {
     private static func fault(_ error: ConnectionError) -> WireError? {
         switch error {
         case .timeout: WireError(.timeout, "the frame did not arrive in time")
+        case .system(let error) where error.code == EBADMSG:
+            WireError(.invalidField, field: "descriptors", "the daemon takes no file descriptors; it makes the arenas")
         case .closed(partial: true): WireError(.truncated, "the connection ended inside a frame")
         case .closed(partial: false), .system: nil
         }
@@ -135,7 +144,7 @@ final class ClientConnection: Sendable {
     // MARK: - Answering
 
     private func answer() {
-        var router = RequestRouter(engine: engine, quota: quota, connection: id, tenant: socket.peer.uid)
+        var router = RequestRouter(engine: engine, quota: quota, caller: caller)
         defer { router.end() }
         while let item = next() {
             let outcome = reply(to: item, &router)
@@ -173,7 +182,7 @@ final class ClientConnection: Sendable {
                 switch error {
                 case .connection(let lost): throw lost
                 case .refused(let fault):
-                    engine.metrics.count { $0.errors += 1 }
+                    engine.metrics.count(caller.tenant) { $0.errors += 1 }
                     engine.log.debug(
                         "request refused",
                         metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])

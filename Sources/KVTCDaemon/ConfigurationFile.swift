@@ -36,9 +36,9 @@ public enum ConfigurationFile {
         for name in table.keys.sorted() {
             let key = prefix + name
             guard let value = table[name] else { continue }
-            if let setting = ConfigurationSetting.all[key] {
-                try setting(key, value, &configuration)
-            } else if ConfigurationSetting.all.keys.contains(where: { $0.hasPrefix(key + ".") }) {
+            if let apply = ConfigurationSetting.apply(key) {
+                try apply(key, value, &configuration)
+            } else if key == "tenants" || ConfigurationSetting.all.keys.contains(where: { $0.hasPrefix(key + ".") }) {
                 guard let inner = value.table else { throw ConfigurationError(key: key, "expected a table") }
                 try walk(inner, prefix: key + ".", &configuration)
             } else {

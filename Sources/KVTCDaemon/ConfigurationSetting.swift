@@ -20,6 +20,13 @@ enum ConfigurationSetting {
         "disk.segment": size(1 << 20...4 << 30) { $0.segmentBytes = $1 },
         "profiles.directory": text { $0.profileDirectory = $1.isEmpty ? nil : $1 },
         "workers.threads": number(0...1024) { $0.workers = $1 == 0 ? Machine.processors : $1 },
+        "admin.users": { key, value, configuration throws(ConfigurationError) in
+            configuration.tenants.administrators = Set(try users(value, key: key))
+        },
+        "admin.group": { key, value, configuration throws(ConfigurationError) in
+            guard let name = value.string else { throw ConfigurationError(key: key, "expected a string") }
+            configuration.tenants.administratorGroup = name.isEmpty ? nil : try Tenants.group(name, key: key)
+        },
         "log.level": { key, value, configuration throws(ConfigurationError) in
             guard let level = value.string, levels.contains(level) else {
                 throw ConfigurationError(key: key, "expected one of \(levels.joined(separator: ", "))")
@@ -30,6 +37,11 @@ enum ConfigurationSetting {
         "limits.connections_per_user": number(1...65_536) { $0.limits.connectionsPerUser = $1 },
         "limits.in_flight": number(1...4096) { $0.limits.inFlight = $1 },
         "limits.body": size(4096...64 << 20) { $0.limits.bodyBytes = $1 },
+        "limits.keys": number(1...1 << 21) { $0.limits.keys = $1 },
+        "limits.in_flight_bytes_per_user": size(4096...1 << 44) { $0.limits.inFlightBytesPerUser = $1 },
+        "limits.ram_per_user": size { $0.limits.ramPerUser = $1 },
+        "limits.disk_per_user": size { $0.limits.diskPerUser = $1 },
+        "limits.idle_s": number(1...1 << 30) { $0.limits.idleSeconds = $1 },
         "limits.arena": size(4096...1 << 40) { $0.limits.arenaBytes = $1 },
         "limits.arena_per_user": size(4096...1 << 44) { $0.limits.arenaBytesPerUser = $1 },
         "limits.sessions_per_user": number(1...1 << 20) { $0.limits.sessionsPerUser = $1 },
@@ -45,6 +57,29 @@ enum ConfigurationSetting {
     ]
 
     static let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+
+    /// What a key sets; tenants are named freely.
+    static func apply(_ key: String) -> Apply? {
+        if let setting = all[key] { return setting }
+        guard key.hasPrefix("tenants.") else { return nil }
+        return { key, value, configuration throws(ConfigurationError) in
+            try configuration.tenants.share(try users(value, key: key), key: key)
+        }
+    }
+
+    private static func users(
+        _ value: any TOMLValueConvertible, key: String
+    ) throws(ConfigurationError) -> [UInt32] {
+        guard let list = value.array else { throw ConfigurationError(key: key, "expected a list of users") }
+        var users: [UInt32] = []
+        for item in list {
+            guard let name = item.string ?? item.int.map(String.init) else {
+                throw ConfigurationError(key: key, "expected names or numbers of users")
+            }
+            users.append(try Tenants.user(name, key: key))
+        }
+        return users
+    }
 
     private static func text(_ set: @escaping @Sendable (inout DaemonConfiguration, String) -> Void) -> Apply {
         { key, value, configuration throws(ConfigurationError) in

@@ -21,6 +21,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var workers: Int
     /// The least severe level that is logged: trace, debug, info, notice, warning, error or critical.
     public var logLevel = "info"
+    /// Who shares pages, who may see everybody's.
+    public var tenants = Tenants()
     /// What a client may use up.
     public var limits = Limits()
 
@@ -34,10 +36,18 @@ public struct DaemonConfiguration: Sendable, Equatable {
         public var inFlight = 64
         /// Bytes of one request's body.
         public var bodyBytes = 64 << 20
+        /// Keys of one request.
+        public var keys = 1 << 20
+        /// Bytes of all requests of one user that are not answered yet; beyond it they are read later.
+        public var inFlightBytesPerUser = 512 << 20
         /// Bytes of one arena.
         public var arenaBytes = 1 << 30
         /// Bytes of all arenas of one user.
         public var arenaBytesPerUser = 4 << 30
+        /// Bytes of RAM for one user's pages; 0 for no limit of its own.
+        public var ramPerUser = 0
+        /// Bytes of disk for one user's pages; 0 for no limit of its own.
+        public var diskPerUser = 0
         /// Sessions of one user.
         public var sessionsPerUser = 1024
         /// Leases of one user.
@@ -54,6 +64,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
         public var sessionTokens = 1 << 24
         /// Seconds until HELLO.
         public var helloSeconds = 5
+        /// Seconds without a request until a connection is closed.
+        public var idleSeconds = 604_800
         /// Seconds until a started frame is complete.
         public var frameSeconds = 30
         /// Seconds without progress after which a peer that does not read is given up.

@@ -33,7 +33,8 @@ public final class DaemonServer: Sendable {
         var tiers = StoreConfiguration(
             directory: configuration.effectiveDiskBudget == 0 ? nil : configuration.directory,
             ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
-            segmentBytes: configuration.segmentBytes)
+            segmentBytes: configuration.segmentBytes, ramPerTenant: configuration.limits.ramPerUser,
+            diskPerTenant: configuration.limits.diskPerUser)
         tiers.keeper = keeper
         let store = try Store.open(tiers)
         // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
@@ -91,12 +92,17 @@ public final class DaemonServer: Sendable {
     }
 
     private func admit(_ socket: UnixConnection) {
-        let limits = engine.configuration.limits
+        let (limits, tenants) = (engine.configuration.limits, engine.configuration.tenants)
+        let tenant = tenants.tenant(of: socket.peer)
+        let isAdministrator = tenants.isAdministrator(socket.peer)
         let connection = clients.update { clients -> ClientConnection? in
-            let ofUser = clients.connections.values.count { $0.socket.peer.uid == socket.peer.uid }
-            guard clients.connections.count < limits.connections, ofUser < limits.connectionsPerUser else { return nil }
+            let ofTenant = clients.connections.values.count { $0.caller.tenant == tenant }
+            // Whoever is to look after a crowded daemon must get in.
+            let isFull = clients.connections.count >= limits.connections && !isAdministrator
+            guard !isFull, ofTenant < limits.connectionsPerUser else { return nil }
             clients.lastID += 1
-            let connection = ClientConnection(id: clients.lastID, socket: socket, engine: engine, quota: quota)
+            let caller = Caller(tenant: tenant, connection: clients.lastID, isAdministrator: isAdministrator)
+            let connection = ClientConnection(caller: caller, socket: socket, engine: engine, quota: quota)
             clients.connections[clients.lastID] = connection
             return connection
         }

@@ -7,6 +7,7 @@ extension Engine {
     // MARK: - Lookup and leases
 
     func lookup(_ request: LookupRequest, _ caller: Caller) throws(WireError) -> LookupReply {
+        try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
         var lease: UInt64 = 0
@@ -66,6 +67,7 @@ extension Engine {
     // MARK: - Pages
 
     func prefetch(_ request: PrefetchRequest, _ caller: Caller) throws(WireError) -> PrefetchReply {
+        try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys).filter { store.residence($0) == .disk }
         for key in keys { pool.submit(.background) { [self] in _ = store.prefetch(key) } }
@@ -73,6 +75,7 @@ extension Engine {
     }
 
     func touch(_ request: TouchRequest, _ caller: Caller) throws(WireError) -> TouchReply {
+        try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let pinned: Bool? =
             switch request.pin {
@@ -86,6 +89,7 @@ extension Engine {
     }
 
     func drop(_ request: DropRequest, _ caller: Caller) throws(WireError) -> DropReply {
+        try checkCount(request.keys.count, "keys")
         let keys: [StoreKey]
         if request.session == Wire.none {
             keys =
@@ -105,7 +109,7 @@ extension Engine {
         return DropReply(dropped: UInt32(clamping: dropped ?? 0))
     }
 
-    /// Makes pages durable: those of a session, of the caller's tenant, or for user 0 of all tenants.
+    /// Makes pages durable: those of a session, of the caller's tenant, or for an administrator of all tenants.
     func flush(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
         var keys: [StoreKey]?
         if request.session != Wire.none {

@@ -37,10 +37,10 @@ extension Engine {
             ledger.update { $0.drop([key], isTruncation: false) }
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
-            metrics.count { $0.errors += 1 }
+            metrics.count(key.tenant) { $0.errors += 1 }
             ledger.update { $0.giveUp(key, plan) }
         case .hit(.success(let block)):
-            metrics.record(.encode, since: start)
+            metrics.record(.encode, key.tenant, since: start)
             finish(key, plan, block)
         }
     }
@@ -58,7 +58,7 @@ extension Engine {
             }
             if replaced {
                 exact = block.withUnsafeBytes { Engine.exactRows($0) }
-                metrics.count { $0.encoded += 1 }
+                metrics.count(key.tenant) { $0.encoded += 1 }
             }
             // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
             ledger.update { $0.endReplace(key, generation: plan.generation, exact: exact) }

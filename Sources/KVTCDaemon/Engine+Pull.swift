@@ -116,6 +116,7 @@ extension Engine {
         let session: Session
         do throws(WireError) {
             session = try self.session(request.session, caller)
+            try checkCount(request.entries.count, "entries")
             try check(request, session, arena, caller)
         } catch { throw .refused(error) }
         let layers = session.context.codec.geometry.layers
@@ -130,7 +131,12 @@ extension Engine {
             layers: begin..<end, context: session.context, arena: arena)
         let reply: PullReply
         do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
-        metrics.record(.pull, since: start)
+        metrics.record(.pull, session.tenant, since: start)
+        metrics.count(session.tenant) {
+            $0.hits += UInt64(reply.hits)
+            $0.misses += UInt64(reply.misses)
+            $0.corrupt += UInt64(reply.corrupt)
+        }
         return reply
     }
 
@@ -180,15 +186,9 @@ extension Engine {
             if next.isOver { break }
         }
         func count(_ outcome: PullOutcome) -> UInt32 { UInt32(worst.count { $0 == outcome }) }
-        let reply = PullReply(
+        return PullReply(
             hits: count(.hit), misses: count(.miss), corrupt: count(.corrupt),
             other: count(.noSpace) + count(.busy))
-        metrics.count {
-            $0.hits += UInt64(reply.hits)
-            $0.misses += UInt64(reply.misses)
-            $0.corrupt += UInt64(reply.corrupt)
-        }
-        return reply
     }
 
     // Layer by layer over all pages: what the worker computes first is what it gets first.
@@ -257,8 +257,8 @@ extension Engine {
             page.state.withLock { $0 = .failed }
             return failure(.corrupt)
         }
-        metrics.record(.decode, since: start)
-        metrics.count { $0.bytesReturned += UInt64(length) }
+        metrics.record(.decode, page.key.tenant, since: start)
+        metrics.count(page.key.tenant) { $0.bytesReturned += UInt64(length) }
         return part
     }
 

@@ -8,6 +8,7 @@ extension Engine {
     func push(_ request: PushRequest, arena: Arena?, _ caller: Caller) throws(WireError) -> PushReply {
         let start = MonotonicClock.nanoseconds
         let session = try session(request.session, caller)
+        try checkCount(request.entries.count, "entries")
         let keys = request.entries.map { storeKey(session, $0.key) }
         try check(request, session, bytes: UInt64(arena?.byteCount ?? request.inline.count))
         try checkPositions(request, session, keys)
@@ -18,7 +19,7 @@ extension Engine {
             outcomes.append(outcome)
             enqueue(ledger.update { $0.release(session.id) })
         }
-        metrics.record(.push, since: start)
+        metrics.record(.push, session.tenant, since: start)
         return PushReply(outcomes: outcomes)
     }
 
@@ -94,7 +95,7 @@ extension Engine {
         ledger.update {
             $0.pushed(session.id, key: key, first: Int(entry.firstPosition), tokens: Int(entry.tokens), coded: nil)
         }
-        metrics.count {
+        metrics.count(session.tenant) {
             $0.pushed += 1
             $0.rawBytesIn += entry.length
             $0.nonFinite += isBad ? 1 : 0
@@ -124,7 +125,7 @@ extension Engine {
                 coded: attributes.coded)
         }
         if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
-        metrics.count { $0.present += 1 }
+        metrics.count(session.tenant) { $0.present += 1 }
         return .present
     }
 

@@ -5,12 +5,12 @@ import KVTCSystem
 import Logging
 import Synchronization
 
-/// Who asks: the peer's user as the kernel knows it, and the connection the answer goes to.
+/// Who asks: the tenant by the peer's user as the kernel knows it, and the connection the answer goes to.
 struct Caller: Sendable {
     var tenant: UInt32
     var connection: UInt64
-    /// User 0 may name sessions of any tenant.
-    var isAdministrator: Bool { tenant == 0 }
+    /// Whether sessions of any tenant may be named.
+    var isAdministrator: Bool
 }
 
 /// What the daemon does with requests: joins sessions, store, codec and the compute pool. Knows nothing of sockets.
@@ -62,6 +62,11 @@ final class Engine: Sendable {
         }
         guard let found else { throw WireError(.unknownSession, field: "session", "no session \(id)") }
         return found
+    }
+
+    func checkCount(_ count: Int, _ field: String) throws(WireError) {
+        let limit = configuration.limits.keys
+        guard count <= limit else { throw WireError(.limitExceeded, field: field, "\(count) are more than \(limit)") }
     }
 
     func storeKey(_ session: Session, _ key: PageKey) -> StoreKey {

@@ -28,6 +28,11 @@ package struct LatencyHistogram: Sendable {
         count += 1
     }
 
+    package mutating func add(_ other: LatencyHistogram) {
+        for index in buckets.indices { buckets[index] += other.buckets[index] }
+        count += other.count
+    }
+
     /// Microseconds that the given share of all durations does not exceed; 0 without any.
     package func percentile(_ share: Double) -> Double {
         guard count > 0 else { return 0 }
@@ -41,7 +46,7 @@ package struct LatencyHistogram: Sendable {
     }
 }
 
-/// What the daemon counts itself; the store counts the rest.
+/// What the daemon counts itself, for each tenant; the store counts the rest.
 final class Metrics: Sendable {
     enum Operation: Int, CaseIterable { case push, pull, encode, decode }
 
@@ -56,23 +61,50 @@ final class Metrics: Sendable {
         var encoded: UInt64 = 0
         var nonFinite: UInt64 = 0
         var errors: UInt64 = 0
+
+        static func += (sum: inout Counters, more: Counters) {
+            sum.rawBytesIn += more.rawBytesIn
+            sum.bytesReturned += more.bytesReturned
+            sum.pushed += more.pushed
+            sum.present += more.present
+            sum.hits += more.hits
+            sum.misses += more.misses
+            sum.corrupt += more.corrupt
+            sum.encoded += more.encoded
+            sum.nonFinite += more.nonFinite
+            sum.errors += more.errors
+        }
     }
 
-    private struct State {
+    /// One tenant's part, or the sum of several.
+    struct Part: Sendable {
         var counters = Counters()
-        var latencies = Operation.allCases.map { _ in LatencyHistogram() }
+        fileprivate var latencies = Operation.allCases.map { _ in LatencyHistogram() }
+
+        func latency(_ operation: Operation) -> LatencyHistogram { latencies[operation.rawValue] }
+
+        fileprivate mutating func add(_ other: Part) {
+            counters += other.counters
+            for index in latencies.indices { latencies[index].add(other.latencies[index]) }
+        }
     }
 
-    private let state = Mutex(State())
+    private let parts = Mutex<[UInt32: Part]>([:])
 
-    func count(_ body: (inout Counters) -> Void) { state.withLock { body(&$0.counters) } }
+    func count(_ tenant: UInt32, _ body: (inout Counters) -> Void) {
+        parts.withLock { body(&$0[tenant, default: Part()].counters) }
+    }
 
-    func record(_ operation: Operation, since start: UInt64) {
+    func record(_ operation: Operation, _ tenant: UInt32, since start: UInt64) {
         let elapsed = MonotonicClock.nanoseconds - start
-        state.withLock { $0.latencies[operation.rawValue].record(elapsed) }
+        parts.withLock { $0[tenant, default: Part()].latencies[operation.rawValue].record(elapsed) }
     }
 
-    var counters: Counters { state.withLock { $0.counters } }
-
-    func latency(_ operation: Operation) -> LatencyHistogram { state.withLock { $0.latencies[operation.rawValue] } }
+    /// A tenant's part; nil for everybody's together.
+    func part(of tenant: UInt32?) -> Part {
+        parts.withLock { parts in
+            if let tenant { return parts[tenant] ?? Part() }
+            return parts.values.reduce(into: Part()) { $0.add($1) }
+        }
+    }
 }

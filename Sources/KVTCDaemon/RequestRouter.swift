@@ -1,6 +1,5 @@
 import KVTCProtocol
 import KVTCSystem
-import Synchronization
 
 /// Why a request has no proper answer.
 enum RouterError: Error {
@@ -8,27 +7,6 @@ enum RouterError: Error {
     case refused(WireError)
     /// The client is gone.
     case connection(ConnectionError)
-}
-
-/// What users hold across their connections.
-final class Quota: Sendable {
-    private let arenaBytes = Mutex<[UInt32: Int]>([:])
-
-    /// Charges arena memory to a user; false when that would be more than `limit`.
-    func takeArena(_ bytes: Int, user: UInt32, limit: Int) -> Bool {
-        arenaBytes.withLock { held in
-            guard held[user, default: 0] <= limit - bytes else { return false }
-            held[user, default: 0] += bytes
-            return true
-        }
-    }
-
-    func returnArena(_ bytes: Int, user: UInt32) {
-        arenaBytes.withLock { held in
-            held[user, default: 0] -= bytes
-            if held[user] == 0 { held[user] = nil }
-        }
-    }
 }
 
 /// Turns the frames of one connection into calls of the engine. Used by one thread.
@@ -42,15 +20,15 @@ struct RequestRouter {
     private var lastArena: UInt32 = 0
     private var hasGreeted = false
 
-    init(engine: Engine, quota: Quota, connection: UInt64, tenant: UInt32) {
+    init(engine: Engine, quota: Quota, caller: Caller) {
         self.engine = engine
         self.quota = quota
-        caller = Caller(tenant: tenant, connection: connection)
+        self.caller = caller
     }
 
     /// Gives back what the connection held.
     mutating func end() {
-        for arena in arenas.values { quota.returnArena(arena.byteCount, user: caller.tenant) }
+        for arena in arenas.values { quota.returnArena(arena.byteCount, tenant: caller.tenant) }
         arenas = [:]
     }
 
@@ -177,7 +155,7 @@ struct RequestRouter {
         }
         // Whole pages of memory, so that the client may map all of it.
         let bytes = (Int(request.bytes) + 4095) & ~4095
-        guard quota.takeArena(bytes, user: caller.tenant, limit: limits.arenaBytesPerUser) else {
+        guard quota.takeArena(bytes, tenant: caller.tenant, limit: limits.arenaBytesPerUser) else {
             throw WireError(
                 .limitExceeded, field: "bytes", "the arenas of one user hold at most \(limits.arenaBytesPerUser) bytes")
         }
@@ -187,7 +165,7 @@ struct RequestRouter {
             arenas[lastArena] = arena
             return (lastArena, arena)
         } catch {
-            quota.returnArena(bytes, user: caller.tenant)
+            quota.returnArena(bytes, tenant: caller.tenant)
             throw WireError(.limitExceeded, field: "bytes", "\(error)")
         }
     }

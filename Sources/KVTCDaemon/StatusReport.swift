@@ -40,6 +40,9 @@ struct StatusReport: Encodable {
             model = loaded.profile.model
         }
     }
+    struct TenantRow: Encodable {
+        var tenant: UInt32, pages: Int, ram: Int, disk: Int, stored: UInt64, evicted_to_disk: UInt64, dropped: UInt64
+    }
     struct SessionRow: Encodable {
         var id: UInt32, name: String, tenant: UInt32, connection: UInt64, profile: String, mode: String
         var quality_kind: String, quality: Float, sink: UInt32, window: UInt32, tokens: Int, pages: Int, raw_pages: Int
@@ -60,6 +63,7 @@ struct StatusReport: Encodable {
     var latency_us: Latencies
     var profiles: [Profile]
     var profile_directory: String
+    var tenants: [TenantRow]
     var sessions: [SessionRow]
 
     /// The value as one line of JSON with sorted keys.
@@ -75,9 +79,12 @@ struct StatusReport: Encodable {
 extension Engine {
     func status(_ caller: Caller) -> JSONReply { JSONReply(json: StatusReport.json(report(caller))) }
 
+    // What a tenant learns is about itself; how much others keep or ask for is theirs and the administrator's business.
     private func report(_ caller: Caller) -> StatusReport {
-        let stored = store.statistics
-        let counted = metrics.counters
+        let scope = caller.isAdministrator ? nil : caller.tenant
+        let stored = scope.map(statistics(of:)) ?? store.statistics
+        let part = metrics.part(of: scope)
+        let counted = part.counters
         let now = MonotonicClock.nanoseconds
         var state = "ready"
         if case .degraded = stored.state { state = "degraded" }
@@ -99,12 +106,42 @@ extension Engine {
                 dropped: stored.dropped, encoded: counted.encoded, non_finite: counted.nonFinite,
                 errors: counted.errors + stored.ioErrors, recovered: stored.recovered,
                 recovered_from_ram: stored.recoveredFromRAM),
-            queues: .init(encode: pendingEncodes, decode: pool.waiting(.urgent)),
+            queues: .init(
+                encode: scope.map(pendingEncodes(of:)) ?? pendingEncodes,
+                decode: scope == nil ? pool.waiting(.urgent) : 0),
             latency_us: .init(
-                push: .init(metrics.latency(.push)), pull: .init(metrics.latency(.pull)),
-                encode: .init(metrics.latency(.encode)), decode: .init(metrics.latency(.decode))),
+                push: .init(part.latency(.push)), pull: .init(part.latency(.pull)),
+                encode: .init(part.latency(.encode)), decode: .init(part.latency(.decode))),
             profiles: profiles.all.map(StatusReport.Profile.init), profile_directory: profiles.directory ?? "",
-            sessions: sessionRows(caller, now))
+            tenants: tenantRows(scope), sessions: sessionRows(caller, now))
+    }
+
+    /// The store as one tenant sees it: its own pages, against what it may have.
+    private func statistics(of tenant: UInt32) -> StoreStatistics {
+        let all = store.statistics
+        let limits = configuration.limits
+        var own = StoreStatistics()
+        if let usage = store.usage[tenant] {
+            own.add(usage)
+            own.ramUsed = usage.ramBytes
+            own.diskUsed = usage.diskBytes
+        }
+        own.state = all.state
+        own.ramBudget = limits.ramPerUser == 0 ? all.ramBudget : min(limits.ramPerUser, all.ramBudget)
+        own.diskBudget = limits.diskPerUser == 0 ? all.diskBudget : min(limits.diskPerUser, all.diskBudget)
+        return own
+    }
+
+    private func pendingEncodes(of tenant: UInt32) -> Int {
+        ledger.withLock { ledger in ledger.pages.keys.count { $0.tenant == tenant && ledger.isPending($0) } }
+    }
+
+    private func tenantRows(_ scope: UInt32?) -> [StatusReport.TenantRow] {
+        store.usage.filter { scope == nil || $0.key == scope }.sorted { $0.key < $1.key }.map { tenant, usage in
+            StatusReport.TenantRow(
+                tenant: tenant, pages: usage.pages, ram: usage.ramBytes, disk: usage.diskBytes,
+                stored: usage.storedBytes, evicted_to_disk: usage.evictedToDisk, dropped: usage.dropped)
+        }
     }
 
     // Other tenants' sessions are nobody's business but the administrator's.

@@ -28,8 +28,8 @@ extension Store {
     }
 
     private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
-        guard configuration.ramPerTenant < ram.budget else { return false }
-        return index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + bytes > configuration.ramPerTenant }
+        let quota = configuration.ramPerTenant
+        return quota > 0 && index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + bytes > quota }
     }
 
     private func allocate(_ length: Int, for tenant: UInt32) -> RAMExtent? {

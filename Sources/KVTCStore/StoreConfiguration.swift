@@ -35,10 +35,10 @@ public struct StoreConfiguration: Sendable {
     public var segmentBytes: Int
     /// Bytes of one RAM arena. A page is never larger than an arena.
     public var arenaBytes: Int
-    /// Bytes of RAM that the pages of one tenant may take.
-    public var ramPerTenant = Int.max
-    /// Bytes of disk that the pages of one tenant may take.
-    public var diskPerTenant = Int.max
+    /// Bytes of RAM that the pages of one tenant may take; 0 for no limit of its own.
+    public var ramPerTenant: Int
+    /// Bytes of disk that the pages of one tenant may take; 0 for no limit of its own.
+    public var diskPerTenant: Int
     /// The clocks.
     public var clock: StoreClock
     /// Where arenas outlive the process; nil: nowhere.
@@ -53,13 +53,15 @@ public struct StoreConfiguration: Sendable {
     /// A configuration; the defaults are for one machine with a modest disk.
     public init(
         directory: String? = nil, ramBudget: Int, diskBudget: Int = 0, segmentBytes: Int = 64 << 20,
-        arenaBytes: Int = 256 << 20, clock: StoreClock = .system
+        arenaBytes: Int = 256 << 20, ramPerTenant: Int = 0, diskPerTenant: Int = 0, clock: StoreClock = .system
     ) {
         self.directory = directory
         self.ramBudget = ramBudget
         self.diskBudget = diskBudget
         self.segmentBytes = segmentBytes
         self.arenaBytes = arenaBytes
+        self.ramPerTenant = ramPerTenant
+        self.diskPerTenant = diskPerTenant
         self.clock = clock
     }
 }

@@ -107,7 +107,7 @@ extension StoreIndex {
     /// beyond, so that the next page need not search again. False when protected pages are in the way.
     mutating func trimDisk(of tenant: UInt32, by bytes: Int, quota: Int) -> Bool {
         func used() -> Int { tenants[tenant]?.usage.diskBytes ?? 0 }
-        guard used() + bytes > quota else { return true }
+        guard quota > 0, used() + bytes > quota else { return true }
         let candidates = pages.values.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
         let order = candidates.sorted { a, b in
             (a.attributes.priority, a.lastUse) < (b.attributes.priority, b.lastUse)

@@ -65,7 +65,7 @@ public struct StoreStatistics: Hashable, Sendable {
     public init() {}
 
     /// Adds what one tenant has.
-    mutating func add(_ usage: TenantUsage) {
+    package mutating func add(_ usage: TenantUsage) {
         pages += usage.pages
         rawPages += usage.rawPages
         codedPages += usage.pages - usage.rawPages

@@ -10,6 +10,8 @@ public struct PeerCredentials: Hashable, Sendable {
     public let gid: UInt32
     /// The process, when it connected.
     public let pid: Int32
+    /// The supplementary groups.
+    public let groups: [UInt32]
 }
 
 /// Why bytes did not come or go.
@@ -35,8 +37,19 @@ public final class UnixConnection: Sendable {
         var gid: UInt32 = 0
         var pid: Int32 = 0
         _ = try SystemError.check("SO_PEERCRED", clinux_peer(descriptor.raw, &uid, &gid, &pid))
-        peer = PeerCredentials(uid: uid, gid: gid, pid: pid)
+        peer = PeerCredentials(uid: uid, gid: gid, pid: pid, groups: UnixConnection.groups(descriptor.raw))
         self.descriptor = descriptor
+    }
+
+    // None where the kernel does not tell, so that membership is never assumed.
+    private static func groups(_ socket: Int32) -> [UInt32] {
+        var groups = [UInt32](repeating: 0, count: 32)
+        var count = Int(clinux_peer_groups(socket, &groups, groups.count))
+        if count > groups.count {
+            groups = [UInt32](repeating: 0, count: count)
+            count = min(Int(clinux_peer_groups(socket, &groups, groups.count)), groups.count)
+        }
+        return Array(groups.prefix(max(0, count)))
     }
 
     /// Connects to the socket at a path.
@@ -77,7 +90,8 @@ public final class UnixConnection: Sendable {
         }
     }
 
-    /// Reads exactly as many bytes as the buffer has. Descriptors that come along are dropped by the kernel.
+    /// Reads exactly as many bytes as the buffer has. Descriptors that come along are dropped by the kernel, and an error
+    /// (EBADMSG).
     public func read(into buffer: UnsafeMutableRawBufferPointer, deadline: UInt64? = nil) throws(ConnectionError) {
         var none: [Int32] = []
         try receive(buffer, descriptors: &none, limit: 0, deadline: deadline)

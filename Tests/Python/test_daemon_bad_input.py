@@ -1,12 +1,16 @@
 """Bad frames, bad requests, bad clients: each gets its documented error, and the daemon goes on serving others."""
 
+import array
+import os
 import random
+import socket
 import time
 
 import pytest
 
 import kvtc
 from kvtc import ErrorCode, Layout, Mode, Policy, messages, wire
+from process_state import ProcessState
 from raw import Raw
 from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
 
@@ -124,6 +128,78 @@ def test_a_version_nobody_speaks(daemon, witness):
     with Raw(daemon.socket, hello=False) as raw:
         raw.frame(wire.Opcode.HELLO, messages.Hello(min_version=7, max_version=9).encode())
         assert raw.read()[0] == ErrorCode.BAD_VERSION
+
+
+@pytest.mark.parametrize("low, high, code", [(1, 1, 0), (1, 9, 0), (0, 0xFFFF, 0), (2, 9, ErrorCode.BAD_VERSION), (0, 0, ErrorCode.BAD_VERSION)])
+def test_clients_newer_and_older_than_the_daemon(daemon, witness, low, high, code):
+    with Raw(daemon.socket, hello=False) as raw:
+        raw.frame(wire.Opcode.HELLO, messages.Hello(min_version=low, max_version=high, features=0xFFFFFFFF).encode())
+        got, body, _ = raw.read()
+        assert got == code
+        if code == 0:
+            reply = messages.HelloReply.decode(body)
+            # Features that the daemon does not know are not promised.
+            assert reply.version == 1 and reply.features == messages.FEATURE_ARENAS | messages.FEATURE_STREAMING_PULL
+
+
+def test_descriptors_are_not_taken(daemon, witness):
+    before = ProcessState(daemon).descriptors()
+    for count in (1, 16, 200):
+        with Raw(daemon.socket) as raw:
+            files = array.array("i", [os.open("/dev/null", os.O_RDONLY) for _ in range(count)])
+            try:
+                frame = wire.frame(PING, 7, messages.Ping(b"x").encode())
+                raw.socket.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+                code, body, _ = raw.read()
+                assert (code, messages.ErrorBody.decode(body).field) == (ErrorCode.INVALID_FIELD, "descriptors")
+                assert raw.closed()
+            finally:
+                for file in files:
+                    os.close(file)
+    after = ProcessState(daemon).descriptors()
+    assert after.get("/dev/null", 0) == before.get("/dev/null", 0)
+
+
+def test_idle_connections_are_closed(make_daemon):
+    daemon = make_daemon(**{"limits.idle_s": 1})
+    with Raw(daemon.socket) as raw:
+        assert raw.read()[0] == ErrorCode.TIMEOUT
+        assert raw.closed()
+    with daemon.connect() as client:
+        client.ping()
+
+
+def test_too_many_keys(make_daemon):
+    daemon = make_daemon(**{"limits.keys": 8})
+    with daemon.connect(arena_bytes=0) as client:
+        session = open_session(client)
+        keys, contents = random_pages(9)
+        assert session.lookup(keys[:8]).leading_run == 0
+        many = [
+            lambda: session.lookup(keys),
+            lambda: session.fetch(keys),
+            lambda: session.prefetch(keys),
+            lambda: session.touch(keys),
+            lambda: session.drop(keys),
+            lambda: session.push(to_push(keys, contents)),
+        ]
+        for call in many:
+            assert refused(call) == ErrorCode.LIMIT_EXCEEDED
+        assert session.push(to_push(keys[:8], contents)) == [kvtc.PushOutcome.STORED] * 8
+
+
+def test_requests_of_one_user_wait_for_each_other(make_daemon):
+    """Far more is sent than may be in work, on several connections: it is read later, and all of it is answered."""
+    daemon = make_daemon(**{"limits.in_flight_bytes_per_user": 4096})
+    connections = [Raw(daemon.socket) for _ in range(4)]
+    payload = messages.Ping(bytes(200000)).encode()
+    for _ in range(3):
+        sent = [(raw, raw.frame(PING, payload)) for raw in connections]
+        for raw, request in sent:
+            code, body, header = raw.read()
+            assert (code, header.request, len(body)) == (0, request, len(payload))
+    for raw in connections:
+        raw.socket.close()
 
 
 def test_silence_before_hello(make_daemon):

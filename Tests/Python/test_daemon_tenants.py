@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
+import time
 
+import numpy as np
 import pytest
 
 import kvtc
@@ -14,14 +17,14 @@ NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as several users")
 
 
-def as_user(user, work):
+def as_user(user, work, groups=()):
     """What ``work`` returns (as JSON can say it) when another user runs it, in a process of its own."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            os.setgroups([])
+            os.setgroups(groups)
             os.setgid(user)
             os.setuid(user)
             os.write(writing, json.dumps(work()).encode())
@@ -146,3 +149,226 @@ def test_a_socket_for_the_group_keeps_others_out(make_daemon):
         return "let in"
 
     assert "group kvtcd" in as_user(NOBODY, knock)
+
+
+@pytest.fixture
+def make_shared(make_daemon):
+    """Makes daemons that every user can connect to."""
+
+    def make(**settings):
+        daemon = make_daemon(**{"socket.mode": "0666"} | settings)
+        daemon.directory.chmod(0o755)
+        return daemon
+
+    return make
+
+
+def pusher(daemon, keys, contents):
+    def push():
+        with daemon.connect() as client:
+            return [int(outcome) for outcome in open_session(client).push(to_push(keys, contents))]
+
+    return push
+
+
+def finder(daemon, keys):
+    def find():
+        with daemon.connect() as client:
+            return open_session(client).lookup(keys).leading_run
+
+    return find
+
+
+def test_users_that_are_listed_together_share_pages(make_shared):
+    daemon = make_shared(**{"tenants.engines": [NOBODY, NOBODY - 1]})
+    keys, contents = random_pages(3)
+    assert as_user(NOBODY, pusher(daemon, keys, contents)) == [PushOutcome.STORED] * 3
+    assert as_user(NOBODY - 1, finder(daemon, keys)) == 3
+    assert as_user(NOBODY - 2, finder(daemon, keys)) == 0 == finder(daemon, keys)()
+
+
+def test_status_is_about_the_tenant_that_asks(shared):
+    keys, contents = random_pages(4)
+    other_keys, other_contents = random_pages(2, seed=2)
+    pusher(shared, keys, contents)()
+
+    def look():
+        with shared.connect() as client:
+            return client.status()
+
+    def push_and_look():
+        pusher(shared, other_keys, other_contents)()
+        return look()
+
+    nothing = as_user(NOBODY - 1, look)
+    assert nothing["tiers"]["ram"]["used"] == nothing["tiers"]["ram"]["pages"] == nothing["bytes"]["stored"] == 0
+    assert not any(nothing["counters"].values()) and not nothing["sessions"] and not nothing["tenants"]
+    assert nothing["latency_us"]["push"]["count"] == 0
+    theirs = as_user(NOBODY, push_and_look)
+    assert (theirs["tiers"]["ram"]["pages"], theirs["counters"]["pushed"]) == (2, 2)
+    assert [row["tenant"] for row in theirs["tenants"]] == [NOBODY]
+    everything = look()
+    assert (everything["tiers"]["ram"]["pages"], everything["counters"]["pushed"]) == (6, 6)
+    assert {row["tenant"]: row["pages"] for row in everything["tenants"]} == {0: 4, NOBODY: 2}
+
+
+@pytest.mark.parametrize("how", ["user", "group"])
+def test_an_administrator_sees_and_steers_sessions_of_all(make_shared, how):
+    group = 64321
+    daemon = make_shared(**({"admin.users": [NOBODY]} if how == "user" else {"admin.group": str(group)}))
+    keys, contents = random_pages(2)
+    with daemon.connect() as client:
+        session = open_session(client, "rooted")
+        session.push(to_push(keys, contents))
+
+        def steer():
+            with daemon.connect() as admin:
+                rows = [row["name"] for row in admin.status()["sessions"]]
+                return [rows, admin.flush(session.number).pages]
+
+        def trespass():
+            with daemon.connect() as other:
+                try:
+                    other.flush(session.number)
+                except kvtc.KvtcError as error:
+                    return [row["name"] for row in other.status()["sessions"]], error.code
+            return "let in"
+
+        groups = [group, 64322] if how == "group" else []
+        assert as_user(NOBODY, steer, groups) == [["rooted"], 2]
+        assert as_user(NOBODY - 1, trespass) == [[], kvtc.ErrorCode.UNKNOWN_SESSION]
+
+
+def area_under_curve(first, second):
+    """How well durations tell two kinds of requests apart: 0.5 not at all, 0 or 1 always."""
+    ranks = np.argsort(np.argsort(np.concatenate([first, second]), kind="stable"))[: len(first)]
+    return (ranks.sum() - len(first) * (len(first) - 1) / 2) / (len(first) * len(second))
+
+
+def test_how_long_an_answer_takes_does_not_tell_a_foreign_key_from_none(shared):
+    keys, contents = random_pages(32)
+    pusher(shared, keys, contents)()
+    own_keys, own_contents = random_pages(32, seed=2)
+
+    def probe():
+        rng = random.Random(1)
+        with shared.connect() as client:
+            session = open_session(client)
+            session.push(to_push(own_keys, own_contents))
+            kinds = {"foreign": lambda: rng.choice(keys), "absent": lambda: rng.randbytes(32), "own": lambda: rng.choice(own_keys)}
+            times = {kind: [] for kind in kinds}
+            # Taken in turns at random, so that whatever else the machine does falls on all kinds alike.
+            for kind in rng.choices(list(kinds), k=6000):
+                key = kinds[kind]()
+                start = time.perf_counter()
+                session.fetch([key])
+                times[kind].append(time.perf_counter() - start)
+            return times
+
+    times = as_user(NOBODY, probe)
+    assert abs(area_under_curve(times["foreign"], times["absent"]) - 0.5) < 0.1
+    # The same measure does tell what is there from what is not.
+    assert area_under_curve(times["own"], times["absent"]) > 0.7
+
+
+def test_memory_of_another_tenant_is_never_seen_again(make_shared):
+    daemon = make_shared(**{"ram.budget": "1MiB", "disk.budget": 0})
+    pages = random_pages(60)
+
+    def write_and_leave():
+        with daemon.connect(arena_bytes=4 << 20) as client:
+            client.arena().array[:] = 0xAB
+            outcomes = open_session(client).push(to_push(*pages))
+            return sum(outcome == PushOutcome.STORED for outcome in outcomes)
+
+    def look():
+        keys, contents = random_pages(1, seed=3)
+        with daemon.connect(arena_bytes=4 << 20) as client:
+            arena = client.arena()
+            fresh = bool((arena.array == 0).all())
+            session = open_session(client)
+            session.push(to_push(keys, contents))
+            arena.array[:] = 0x11
+            # Its place has room for a longer page, whose end must stay as it was.
+            part = [kvtc.messages.PullEntry(keys[0], 0, 1 << 20)]
+            pending = client.connection.start(kvtc.messages.Pull(session.number, 0, arena.number, 0, 0, 0, part))
+            while pending.next()[1]:
+                pass
+            view = bytes(arena.view[: 1 << 20])
+            return [fresh, view[: len(contents[0])] == contents[0], set(view[len(contents[0]) :]) == {0x11}]
+
+    assert as_user(NOBODY, write_and_leave) > 0
+    assert as_user(NOBODY - 1, look) == [True, True, True]
+
+
+def test_a_flood_of_one_tenant_leaves_the_others_pages(make_shared):
+    daemon = make_shared(**{"ram.budget": "2MiB", "disk.budget": "8MiB", "disk.segment": "1MiB"})
+    keys, contents = random_pages(20)
+    flood_keys, flood_contents = random_pages(2500, seed=2)
+
+    def keep():
+        with daemon.connect() as client:
+            open_session(client).push(to_push(keys, contents))
+            return client.flush().pages
+
+    def flood():
+        with daemon.connect() as client:
+            outcomes = open_session(client).push(to_push(flood_keys, flood_contents))
+            return sum(outcome == PushOutcome.STORED for outcome in outcomes)
+
+    def fetch():
+        with daemon.connect() as client:
+            return open_session(client).fetch(keys) == contents
+
+    assert as_user(NOBODY, keep) == 20
+    # Twice what RAM and disk hold together.
+    assert as_user(NOBODY - 1, flood) == 2500
+    assert as_user(NOBODY, fetch)
+
+
+def test_quotas_hold_for_each_tenant(make_shared):
+    page = len(random_pages(1)[1][0])
+    daemon = make_shared(**{"limits.ram_per_user": 20 * page, "limits.disk_per_user": 40 * page, "disk.segment": "1MiB"})
+    flood = random_pages(200)
+
+    def push():
+        with daemon.connect() as client:
+            outcomes = open_session(client).push(to_push(*flood))
+            status = client.status()
+            return [sum(o == PushOutcome.STORED for o in outcomes), status["tiers"]]
+
+    stored, tiers = as_user(NOBODY, push)
+    assert stored == 200
+    assert tiers["ram"]["used"] <= tiers["ram"]["budget"] == 20 * page
+    assert tiers["disk"]["used"] <= tiers["disk"]["budget"] == 40 * page
+
+
+def test_connections_are_counted_for_each_tenant_and_the_administrator_gets_in(make_shared):
+    daemon = make_shared(**{"limits.connections": 3, "limits.connections_per_user": 3, "admin.users": [NOBODY]})
+
+    def crowd(count):
+        def work():
+            held, refused = [], 0
+            for _ in range(count):
+                try:
+                    held.append(daemon.connect(arena_bytes=0))
+                except kvtc.KvtcError as error:
+                    refused += error.code == kvtc.ErrorCode.LIMIT_EXCEEDED or isinstance(error, kvtc.ConnectionLost)
+            return [len(held), refused]
+
+        return work
+
+    assert as_user(NOBODY - 1, crowd(5)) == [3, 2]
+    clients = []
+    # The daemon notices the end of connections when it comes to it.
+    deadline = time.monotonic() + 30
+    while len(clients) < 3 and time.monotonic() < deadline:
+        try:
+            clients.append(daemon.connect(arena_bytes=0))
+        except kvtc.KvtcError:
+            pass
+    assert len(clients) == 3
+    assert as_user(NOBODY - 1, crowd(1)) == [0, 1]
+    assert as_user(NOBODY, crowd(1)) == [1, 0]
+    for client in clients:
+        client.close()

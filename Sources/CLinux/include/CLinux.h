@@ -20,10 +20,12 @@ int clinux_unix_pair(int fds[2]);
 int clinux_accept(int fd);
 /// Who is at the other end, as the kernel knows it.
 int clinux_peer(int fd, uint32_t *uid, uint32_t *gid, int32_t *pid);
+/// The supplementary groups of the process at the other end; how many there are, of which the first `capacity` are stored.
+int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity);
 /// Sends bytes without raising SIGPIPE; `attached` (or -1) is a descriptor that travels with the first of them.
 ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached);
 /// Receives bytes and up to `capacity` (at most CLINUX_MAX_FDS) descriptors. More than that is -EBADMSG and all are
-/// closed; with capacity 0 the kernel drops them.
+/// closed; with capacity 0 any is -EBADMSG, and the kernel drops them.
 ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size_t capacity, size_t *count);
 /// A counter that poll can wait for.
 int clinux_eventfd(void);
