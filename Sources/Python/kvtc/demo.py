@@ -20,7 +20,7 @@ from typing import Any
 from . import llama_cpp
 from .client import Client
 from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
-from .demo_profile import profile_for
+from .profile_cache import profile_for
 from .demo_report import Report
 from .demo_score import PREFIX_TOKENS, Score, mean
 from .errors import KvtcError
@@ -30,7 +30,7 @@ from .llama_model import LlamaWorker
 from .llama_state import StateError
 from .messages import Residence
 from .policy import Policy
-from .progress import Progress
+from .progress import Progress, say
 from .session import Session
 from .texts import MissingTexts, held_out_documents
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Report:
     """The whole demo; raises when a step does not do what it must."""
     with LlamaWorker(threads=options.threads) as worker:
         profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
-        with Daemon(options.kvtcd, options.kvtcctl, profile, ram_mib=RAM_MIB, disk_mib=DISK_MIB) as daemon:
+        with Daemon(options.kvtcd, options.kvtcctl, [profile], ram_mib=RAM_MIB, disk_mib=DISK_MIB) as daemon:
             first_process = daemon.start()
             with daemon.connect(name="kvtc-demo") as client:
                 first_instance = client.instance
@@ -177,11 +177,6 @@ def _report(pushed: Pushed, answers: list[dict[str, Any]], restarted: bool, docu
         daemon_restarted=restarted,
         evicted_to_disk=pushed.evicted,
     )
-
-
-def say(text: str) -> None:
-    """A line of progress; standard output is the result's."""
-    print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

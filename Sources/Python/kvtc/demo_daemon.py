@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,18 @@ class DaemonFailed(RuntimeError):
 class Daemon:
     """`start` returns when the daemon has said READY. As a context manager: stops it and removes its directory."""
 
-    def __init__(self, kvtcd: Path, kvtcctl: Path, profile: Path, *, ram_mib: int, disk_mib: int) -> None:
+    def __init__(self, kvtcd: Path, kvtcctl: Path, profiles: Sequence[Path], *, ram_mib: int, disk_mib: int) -> None:
         self._kvtcd, self._kvtcctl = kvtcd, kvtcctl
         self._directory = Path(tempfile.mkdtemp(prefix="kvtc-demo-"))
         self.socket = self._directory / "kvtcd.sock"
         self._log = self._directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        profiles = self._directory / "profiles"
-        profiles.mkdir()
-        shutil.copy(profile, profiles / profile.name)
+        directory = self._directory / "profiles"
+        directory.mkdir()
+        for profile in profiles:
+            shutil.copy(profile, directory / profile.name)
         self._config = self._directory / "kvtcd.toml"
-        self._config.write_text(_configuration(self._directory, self.socket, profiles, ram_mib, disk_mib))
+        self._config.write_text(_configuration(self._directory, self.socket, directory, ram_mib, disk_mib))
 
     def __enter__(self) -> "Daemon":
         return self

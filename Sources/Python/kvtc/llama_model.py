@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .llama_library import F16, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
+from .llama_library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
 from .llama_state import SequenceState, gap_of, parse_state
 
 SEQUENCE = 0
@@ -44,32 +45,57 @@ def model_path() -> Path:
 
 
 class LlamaWorker:
-    """Loads a GGUF model on the CPU. Use as a context manager, or call `close`."""
+    """Loads a GGUF model on the CPU. Use as a context manager, or call `close`.
+
+    `context` is the longest sequence wanted; a model trained for less gets what it was trained for.
+    """
 
     def __init__(self, path: Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
         self.path = Path(path or model_path())
+        if not self.path.is_file():
+            raise LlamaError(f"no model at {self.path}")
         self._library = library = LlamaLibrary()
+        self._context = None
         self._model = library.llama_model_load_from_file(str(self.path).encode(), library.llama_model_default_params())
         if not self._model:
-            raise LlamaError(f"cannot load the model {self.path}")
+            raise LlamaError(f"cannot load the model {self.path}: is it a GGUF file of an architecture this llama.cpp knows?")
+        self._owns_model = True
+        self.name = self.metadata("general.name") or self.path.stem
+        self.trained_context = library.llama_model_n_ctx_train(self._model)
+        try:
+            self.geometry = self._geometry()
+            self._open_context(min(context, self.trained_context), batch, threads, "f16")
+            self.state_form = self._learn_state_form()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_context(self, context: int, batch: int, threads: int, cache: str) -> None:
+        library = self._library
         parameters = library.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, batch, batch
         parameters.n_threads = parameters.n_threads_batch = threads
-        parameters.type_k = parameters.type_v = F16
+        parameters.type_k = parameters.type_v = CACHE_TYPES[cache]
         parameters.flash_attn_type = FLASH_ATTENTION_ON
         self._context = library.llama_init_from_model(self._model, parameters)
         if not self._context:
-            library.llama_model_free(self._model)
-            raise LlamaError(f"cannot make a context of {context} tokens for {self.path}")
-        self.context, self.batch = context, batch
+            raise LlamaError(f"cannot make a context of {context} tokens with a cache of {cache} for {self.path}")
+        self.context, self.batch, self.threads = context, batch, threads
         self._vocabulary = library.llama_model_get_vocab(self._model)
         self.vocabulary_size = library.llama_vocab_n_tokens(self._vocabulary)
         self._batch = library.llama_batch_init(batch, 0, 1)
         self._memory = library.llama_get_memory(self._context)
-        self.name = self.metadata("general.name") or self.path.stem
-        self.geometry = self._geometry()
         self.position = 0
-        self.state_form = self._learn_state_form()
+
+    def sibling(self, cache: str) -> "LlamaWorker":
+        """A second context of the same model whose cache has another element type ("f16", "q8_0", "q4_0").
+
+        The engine's own compression; `get_state` cannot read such a cache. Close it before this worker.
+        """
+        other = copy.copy(self)
+        other._owns_model, other._context = False, None
+        other._open_context(self.context, self.batch, self.threads, cache)
+        return other
 
     def __enter__(self) -> "LlamaWorker":
         return self
@@ -81,8 +107,10 @@ class LlamaWorker:
         if self._context:
             self._library.llama_batch_free(self._batch)
             self._library.llama_free(self._context)
-            self._library.llama_model_free(self._model)
             self._context = None
+        if self._model and self._owns_model:
+            self._library.llama_model_free(self._model)
+        self._model = None
 
     def metadata(self, key: str) -> str | None:
         """A scalar of the GGUF header as text."""
@@ -110,10 +138,11 @@ class LlamaWorker:
 
     # Text
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, begin: bool = True) -> list[int]:
+        """Token ids. With `begin`, as a text's beginning: preceded by what the model wants there (often a BOS token)."""
         raw = text.encode()
         tokens = (ctypes.c_int32 * (len(raw) + 8))()
-        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, len(tokens), True, False)
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, len(tokens), begin, False)
         if count < 0:
             raise LlamaError(f"{len(raw)} bytes of text need {-count} tokens")
         return list(tokens[:count])
@@ -204,6 +233,12 @@ class LlamaWorker:
         if (state.layers, state.keys[0].shape[1]) != expected or state.token_bytes() != self.geometry.token_bytes:
             raise LlamaError(f"the state has {state.layers} layers of {state.keys[0].shape[1]}, the model {expected}")
         return state
+
+    def cache_bytes(self) -> int:
+        """Bytes of the sequence's cache as this context's element type holds it, without the state's own headers."""
+        size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
+        _, gap = self.state_form
+        return size - 16 - 12 * self.position - 8 - gap - 12 * 2 * self.geometry.layers
 
     def set_state(self, state: SequenceState | bytes) -> None:
         """Replaces the sequence's cache."""

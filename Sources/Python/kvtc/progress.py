@@ -46,6 +46,11 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    """A line of progress; standard output is for results."""
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(round(seconds)), 60)
     return f"{minutes}:{seconds:02}"

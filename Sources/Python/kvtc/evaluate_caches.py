@@ -1,0 +1,141 @@
+"""The ways to keep a cache that an evaluation compares: kvtcd's modes, the engine's own quantised caches, and the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from . import llama_cpp
+from .client import Client
+from .demo_daemon import DaemonFailed, all_coded, kept_bytes, until
+from .keys import page_keys
+from .llama_model import LlamaWorker
+from .llama_state import SequenceState
+from .policy import Mode, Policy
+from .sensitivity import SINKS, WINDOW
+
+WEIGHTED_KVTC = "kvtc+weights"
+"""The published coder on transform's profile, to tell the coder's share of a difference from the profile's."""
+RATIO_MODES = ("transform", "kvtc", WEIGHTED_KVTC)
+PLAIN_MODES = ("lossless", "quant8", "quant4")
+ENGINE_TYPES = ("q8_0", "q4_0")
+FLOOR = "floor"
+MODES = (*RATIO_MODES, *PLAIN_MODES, *ENGINE_TYPES, FLOOR)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cache that was kept and is back in `worker`. `state` is what came back, where it can be read.
+
+    Sizes in bytes. Coded pages hold neither sinks nor window; the rest of `stored` does.
+    """
+
+    worker: LlamaWorker
+    state: SequenceState | None
+    raw: int
+    stored: int
+    coded_raw: int
+    coded_stored: int
+
+
+class Way(Protocol):
+    """A mode, at one ratio where it has one."""
+
+    mode: str
+    ratio: float | None
+
+    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+        """Keeps the cache of `tokens` and brings it back."""
+
+
+class DaemonWay:
+    """kvtcd, as any worker uses it: pages pushed, coded, measured, pulled."""
+
+    def __init__(self, worker: LlamaWorker, client: Client, profile: str, mode: str, ratio: float | None = None) -> None:
+        self.mode, self.ratio = mode, ratio
+        self._worker, self._client, self._profile = worker, client, profile
+        coder = "kvtc" if mode == WEIGHTED_KVTC else mode
+        self._policy = Policy(sink=SINKS, window=WINDOW, mode=coder, quality=ratio or 1)
+
+    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+        worker, client = self._worker, self._client
+        needs_profile = self._policy.mode in (Mode.TRANSFORM, Mode.KVTC)
+        profile = self._profile if needs_profile else ""
+        with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
+            empty = kept_bytes(client)
+            worker.set_state(exact)
+            done = llama_cpp.offload(session, worker, tokens)
+            if done.stored != done.pages:
+                raise DaemonFailed(f"kvtcd stored {done.stored} of {done.pages} pages: give it more memory")
+            until(client, "coding pages", all_coded)
+            stored = kept_bytes(client) - empty
+            restored = llama_cpp.restore(session, worker, tokens)
+            keys = page_keys(tokens, session.page_tokens, session.profile)
+            coded = coded_pages(len(keys), session.page_tokens)
+            session.drop(keys[coded.start : coded.stop])
+            coded_stored = stored + empty - kept_bytes(client)
+            session.drop(keys)
+            if restored != len(tokens):
+                raise DaemonFailed(f"kvtcd gave back {restored} of {len(tokens)} tokens")
+            coded_raw = len(coded) * session.page_bytes
+            return Kept(worker, worker.get_state(), done.raw_bytes, stored, coded_raw, coded_stored)
+
+
+class EngineWay:
+    """llama.cpp's own quantised cache, computed and read in that type as its users do: no token of it is exact."""
+
+    ratio = None
+
+    def __init__(self, worker: LlamaWorker, mode: str) -> None:
+        self.mode = mode
+        self._worker, self._sibling = worker, worker.sibling(mode)
+
+    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+        self._sibling.clear()
+        self._sibling.prefill(tokens)
+        raw, stored = exact.token_bytes() * exact.cells, self._sibling.cache_bytes()
+        return Kept(self._sibling, None, raw, stored, raw, stored)
+
+    def close(self) -> None:
+        self._sibling.close()
+
+
+class FloorWay:
+    """The least change there is: the last bit of every number at random. A model with quantised weights rounds its
+    activations, so that any change at all moves its predictions by about as much as this one does."""
+
+    mode, ratio = FLOOR, None
+
+    def __init__(self, worker: LlamaWorker, seed: int) -> None:
+        self._worker, self._random = worker, np.random.default_rng(seed)
+
+    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+        state = exact.copy()
+        region = slice(SINKS, state.cells - WINDOW)
+        for tensor in state.tensors():
+            bits = tensor[region].view(np.uint16)
+            bits ^= self._random.integers(0, 2, bits.shape, np.uint16)
+        self._worker.set_state(state)
+        size = exact.token_bytes() * exact.cells
+        return Kept(self._worker, state, size, size, size, size)
+
+
+def coded_pages(pages: int, page_tokens: int) -> range:
+    """Numbers of the pages of a sequence that hold neither sinks nor window."""
+    first = -(-SINKS // page_tokens)
+    return range(first, max(first, pages - -(-WINDOW // page_tokens)))
+
+
+def layer_errors(exact: SequenceState, kept: SequenceState) -> np.ndarray:
+    """Squared error between sinks and window, K and V of each layer [layers, 2]."""
+    region = slice(SINKS, exact.cells - WINDOW)
+
+    def error(mine: np.ndarray, theirs: np.ndarray) -> float:
+        difference = mine[region].astype(np.float32) - theirs[region].astype(np.float32)
+        return float(np.square(difference, out=difference).sum(dtype=np.float64))
+
+    pairs = zip(exact.keys, kept.keys, exact.values, kept.values, strict=True)
+    return np.array([[error(k, kept_k), error(v, kept_v)] for k, kept_k, v, kept_v in pairs])

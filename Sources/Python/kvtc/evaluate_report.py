@@ -1,0 +1,309 @@
+"""The HTML report: one file that explains itself to somebody who has never heard of KV caches, with nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from . import evaluate_charts as charts
+from .evaluate_bits import allocations
+from .evaluate_charts import Point, Series
+from .evaluate_results import Result, ratio_at
+from .evaluate_style import STYLE
+from .sensitivity import SINKS, WINDOW
+
+LABELS = {
+    "transform": "kvtcd transform",
+    "kvtc": "published KVTC",
+    "kvtc+weights": "published, our profile",
+    "quant8": "8-bit integers",
+    "quant4": "4-bit integers",
+    "q8_0": "llama.cpp q8_0",
+    "q4_0": "llama.cpp q4_0",
+    "lossless": "lossless",
+    "floor": "floor",
+}
+COLOURS = {"transform": "var(--ours)", "kvtc": "var(--published)", "kvtc+weights": "var(--third)", "q8_0": "var(--engine)", "q4_0": "var(--engine)"}
+SHADES = ("var(--ours)", "var(--published)", "var(--third)", "var(--engine)")
+
+
+def page(document: dict[str, Any], profile: Path, prefix: int, scored: int) -> str:
+    """The report of an evaluation's JSON document; `profile` is where the bit allocation is read from."""
+    results = [Result(**result) for result in document["results"]]
+    pairs = list(dict.fromkeys((r.calibrated_on, r.evaluated_on) for r in results))
+    home = [r for r in results if (r.calibrated_on, r.evaluated_on) == pairs[0]]
+    sections = [
+        _cards(home),
+        _explanation(document, prefix, scored),
+        _quality(home) if len(pairs) == 1 else _shift(results, pairs),
+        _tasks(home),
+        _sizes(home, prefix),
+        _bits(home, profile),
+        _layers(home),
+        _figures(results, len(pairs) > 1),
+        _method(document, prefix, scored),
+    ]
+    title = f"What compressing its memory costs {document['model']}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<header><p class='kicker'>kvtcd evaluation</p><h1>{escape(title)}</h1></header>"
+        + "".join(section for section in sections if section)
+        + "</main></body></html>\n"
+    )
+
+
+def _section(heading: str, body: str, lead: str = "") -> str:
+    return f"<section><h2>{escape(heading)}</h2>{f'<p>{lead}</p>' if lead else ''}{body}</section>"
+
+
+def _cards(results: Sequence[Result]) -> str:
+    ours = [r for r in results if r.mode == "transform" and r.top1 is not None]
+    chosen = sorted(ours, key=lambda r: r.ratio_coded)[-3:]
+    cards = [
+        f"<div class='card'><b>{r.ratio_coded:.0f}×</b><span>smaller</span>"
+        f"<p>the model’s first choice for the next word is the same <strong>{100 * (r.top1 or 0):.1f} %</strong> of the time</p></div>"
+        for r in chosen
+    ]
+    return f"<div class='cards'>{''.join(cards)}</div>" if cards else ""
+
+
+def _explanation(document: dict[str, Any], prefix: int, scored: int) -> str:
+    return _section(
+        "What this is about",
+        f"""<p>While a language model reads, it takes notes: for every word so far, a few thousand numbers called <em>keys</em> and
+<em>values</em>. Together they are the <em>KV cache</em>. It saves the model from reading everything again for each new word, and it
+grows until the fast memory is full. <em>kvtcd</em> takes the notes out of that memory, keeps them many times smaller, and brings them back
+when the conversation goes on.</p>
+<p>Small notes are blurred notes, so the question is: <strong>does the model still say the same things?</strong> To find out, {escape(document["model"])}
+read {len(document["texts"])} documents, {prefix} tokens of each (a token is about three quarters of a word). Its notes were kept in every way named below and
+brought back, and it was asked to go on: its predictions for the next {scored} tokens are set beside those it makes with its untouched notes.</p>
+<dl><dt>Ratio</dt><dd>How many times smaller. 16× means that what took 16 MB takes 1 MB.</dd>
+<dt>KL divergence</dt><dd>How far the model’s odds for the next token move: 0 is no change, and lower is better. It looks at all
+odds, so it notices damage long before the words change.</dd>
+<dt>Same first choice</dt><dd>How often the most likely next token is the same as with untouched notes.</dd>
+<dt>Floor</dt><dd>What the smallest possible change does (the last bit of every number, at random). A model of rounded weights reacts to
+that too; nothing that changes anything can be told from it below this line.</dd></dl>""",
+    )
+
+
+def _of_mode(results: Sequence[Result], mode: str) -> list[Result]:
+    return sorted((r for r in results if r.mode == mode and r.kl), key=lambda r: r.ratio_coded)
+
+
+def _points(results: Sequence[Result]) -> list[Point]:
+    return [
+        Point(r.ratio_coded, r.kl or 0, f"{LABELS[r.mode]} {r.ratio_coded:.1f}×: KL {r.kl:.4f}, same first choice {100 * (r.top1 or 0):.1f} %", r.kl_error or 0)
+        for r in results
+    ]
+
+
+def _quality(results: Sequence[Result]) -> str:
+    modes = [mode for mode in LABELS if mode not in ("floor", "lossless")]
+    series = [Series(LABELS[mode], COLOURS.get(mode, "var(--plain)"), _points(_of_mode(results, mode))) for mode in modes if _of_mode(results, mode)]
+    if not series:
+        return ""
+    bridge, claim = _claim(results)
+    floor = next((r.kl for r in results if r.mode == "floor" and r.kl), None)
+    chart = charts.lines(
+        series,
+        x_label="times smaller (coded ratio, logarithmic)",
+        y_label="KL divergence, nats (logarithmic)",
+        describe="Divergence against ratio for every way of keeping the cache",
+        x_log=True,
+        y_log=True,
+        height=440,
+        x_format=lambda value: f"{value:g}×",
+        levels=[(floor, "floor: any change at all")] if floor else [],
+        bridge=bridge,
+    )
+    lead = (
+        "Further right is smaller, further down is more faithful: the best place is the lower right. "
+        f"Bars show the standard error over the documents. {claim}"
+    )
+    return _section("Smaller against faithful", f"<figure>{chart}</figure>", lead)
+
+
+def _claim(results: Sequence[Result]) -> tuple[tuple[float, float, float, str] | None, str]:
+    """Where transform reaches the published pipeline's divergence at its ratio asked nearest to 16."""
+    published, ours = _of_mode(results, "kvtc"), _of_mode(results, "transform")
+    if not published or not ours:
+        return None, ""
+    base = min(published, key=lambda r: abs((r.ratio_asked or 0) - 16))
+    reached = ratio_at(ours, base.kl or 0)
+    if reached is None:
+        if all((r.kl or 0) < (base.kl or 0) for r in ours):
+            best = ours[-1]
+            return None, (
+                f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform stays below that at every "
+                f"ratio measured, up to {best.ratio_coded:.1f}×: more than {best.ratio_coded / base.ratio_coded:.1f} times the ratio at equal KL."
+            )
+        return None, ""
+    times = reached / base.ratio_coded
+    text = f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform has it at {reached:.1f}×: <strong>{times:.1f} times the ratio at equal KL</strong>."
+    return ((base.ratio_coded, reached, base.kl or 0, f"{times:.1f}× the ratio") if times > 1.3 else None), text
+
+
+def _shift(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> str:
+    series, rows = [], []
+    for pair, colour in zip(pairs, SHADES):
+        own = [r for r in results if (r.calibrated_on, r.evaluated_on) == pair and r.mode == "transform" and r.kl]
+        label = f"{pair[0]} → {pair[1]}"
+        series.append(Series(label, colour, _points(sorted(own, key=lambda r: r.ratio_coded))))
+        rows += [[escape(label), *_cells(r)] for r in own]
+    chart = charts.lines(
+        [one for one in series if one.points],
+        x_label="times smaller (coded ratio, logarithmic)",
+        y_label="KL divergence, nats (logarithmic)",
+        describe="Divergence against ratio for every pair of domains",
+        x_log=True,
+        y_log=True,
+        x_format=lambda value: f"{value:g}×",
+    )
+    lead = (
+        "A profile learns what a model’s notes usually look like from sample texts. Here it learned from one kind of text and met "
+        "another: “prose → code” is calibrated on prose and evaluated on code. The closer the curves, the less that matters."
+    )
+    return _section("Texts unlike those it learned from", f"<figure>{chart}</figure>", lead)
+
+
+def _tasks(results: Sequence[Result]) -> str:
+    asked = [r for r in results if r.passkey is not None or r.verbatim is not None]
+    if not asked:
+        return ""
+    first = asked[0]
+    rows = [["untouched notes", "", _percent(first.passkey_untouched), "", _percent(first.verbatim_untouched), ""]]
+    for r in asked:
+        ratio = f"{r.ratio_coded:.1f}×"
+        rows.append(
+            [LABELS[r.mode], ratio, _percent(r.passkey), _difference(r.passkey, r.passkey_untouched), _percent(r.verbatim), _difference(r.verbatim, r.verbatim_untouched)]
+        )
+    heads = ["", "ratio", "pass keys found", "points", "tokens repeated", "points"]
+    lead = (
+        "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were hidden at ten depths of a "
+        "text; how many does the model give back whole? <strong>Repeating</strong>: the beginning of a passage read before is shown again; how many of the next tokens are right? "
+        "“Points” compares with the untouched notes."
+    )
+    return _section("Finding and repeating", _table(heads, rows), lead)
+
+
+def _sizes(results: Sequence[Result], prefix: int) -> str:
+    chosen = [r for r in results if r.mode in ("transform", "kvtc") and r.totals]
+    if not chosen:
+        return ""
+    lengths = list(chosen[0].totals)
+    heads = ["", "coded", f"{prefix} tokens, measured", *[f"{int(n):,} tokens".replace(",", " ") for n in lengths]]
+    rows = [[LABELS[r.mode], f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", *[f"{r.totals[n]:.1f}×" for n in lengths]] for r in chosen]
+    lead = (
+        f"The first {SINKS} tokens and the last {WINDOW} matter most and are kept exactly, so a short conversation shrinks less as a whole than its middle "
+        "does. The longer columns are computed from the block sizes measured here."
+    )
+    return _section("The whole conversation", _table(heads, rows), lead)
+
+
+def _bits(results: Sequence[Result], profile: Path) -> str:
+    ratios = sorted({r.ratio_asked for r in results if r.mode == "transform" and r.ratio_asked})
+    if not ratios:
+        return ""
+    plans = allocations(profile, ratios)
+    rows = [(f"{plan.ratio:g}× {name}", plan.layers[:, role]) for plan in plans for role, name in enumerate(("keys", "values"))]
+    picture = charts.heat(rows, unit="bits per number", x_label="layer of the model", describe="Bits per number for keys and values of every layer")
+    curves = [
+        Series(f"{plan.ratio:g}×", shade, [Point(i + 1, float(plan.components[i])) for i in _log_steps(len(plan.components))], "plain")
+        for plan, shade in zip(plans, ("var(--step1)", "var(--step2)", "var(--step3)", "var(--step4)") * 9)
+    ]
+    chart = charts.lines(
+        curves,
+        x_label="pattern, the strongest first (logarithmic)",
+        y_label="bits",
+        describe="Bits for each component",
+        x_log=True,
+        height=300,
+        x_format=lambda value: f"{value:g}",
+    )
+    lead = (
+        "A number in the cache takes 16 bits before. kvtcd finds the patterns that run through all layers, spends bits on the strong ones and none on "
+        "the rest. The first picture shows what that leaves for each layer, in bits per number: darker is more, and layers in which "
+        "errors do harm get more. The second shows the bits of every pattern, strongest first."
+    )
+    return _section("Where the bits go", f"<figure>{picture}</figure><figure>{chart}</figure>", lead)
+
+
+def _layers(results: Sequence[Result]) -> str:
+    chosen = [r for r in results if r.mode == "transform" and r.layers]
+    if not chosen:
+        return ""
+    r = min(chosen, key=lambda r: abs((r.ratio_asked or 0) - 16))
+    layers = r.layers or []
+    series = [
+        Series(name, colour, [Point(entry["layer"], 100 * entry[key], f"layer {entry['layer']:g}: {100 * entry[key]:.2g} %") for entry in layers])
+        for name, key, colour in (("keys", "key", "var(--ours)"), ("values", "value", "var(--published)"))
+    ]
+    chart = charts.lines(
+        series,
+        x_label="layer of the model",
+        y_label="squared error, % of variance",
+        describe="Error of keys and values by layer",
+        height=300,
+        y_format=lambda value: f"{value:g} %",
+    )
+    lead = (
+        f"How far keys and values of each layer are off after coding at {r.ratio_asked:g}×, as a share of how much they vary. Unequal on purpose: the error "
+        "is put where the model notices it least."
+    )
+    return _section("Error by layer", f"<figure>{chart}</figure>", lead)
+
+
+def _cells(r: Result) -> list[str]:
+    asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
+    error = f" ± {r.kl_error:.4f}" if r.kl_error is not None else ""
+    kl = "–" if r.kl is None else f"{r.kl:.4f}{error}"
+    perplexity = "–" if r.perplexity is None else f"{r.perplexity:.3f}"
+    return [asked, f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", kl, _percent(r.top1), perplexity]
+
+
+def _figures(results: Sequence[Result], apart: bool) -> str:
+    heads = ["", "asked", "coded", "total", "KL, nats", "same first choice", "perplexity"] + (["calibrated → evaluated"] if apart else [])
+    rows = [[LABELS[r.mode], *_cells(r)] + ([escape(f"{r.calibrated_on} → {r.evaluated_on}")] if apart else []) for r in results]
+    untouched = results[0].perplexity_untouched
+    lead = f"Perplexity with the untouched cache: {untouched:.3f}." if untouched and not apart else ""
+    return _section("All figures", _table(heads, rows), lead)
+
+
+def _method(document: dict[str, Any], prefix: int, scored: int) -> str:
+    names = ", ".join(escape(name) for name in document["texts"])
+    return _section(
+        "How it was measured",
+        f"""<p>Every way but llama.cpp’s own went through a running kvtcd: pages of 64 tokens pushed, coded, counted as stored with all headers, and pulled
+back. Texts were split by document; profiles were calibrated, and sensitivity measured, on documents that are not among those evaluated. The profile
+takes {document["profile_bytes"] / 2**20:.0f} MiB once for a model and is not counted in the ratios. “Published KVTC” is kvtcd’s rendering of the pipeline of
+arXiv 2511.01815 on a profile calibrated its way: keys and values on bases of their own, nothing weighed. llama.cpp’s q8_0 and q4_0 caches were computed and read in
+that type, as its users do; they keep no token exact.</p>
+<p>{prefix} tokens kept and {scored} predicted in each document; sinks {SINKS}, window {WINDOW}; seed {document["seed"]}. Documents: {names}.</p>""",
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{text}</td>' for text in row)}</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _difference(value: float | None, untouched: float | None) -> str:
+    if value is None or untouched is None:
+        return "–"
+    points = 100 * (value - untouched)
+    return f"{points:+.1f}" if abs(points) >= 0.05 else "0"
+
+
+def _log_steps(count: int) -> list[int]:
+    """Indices below `count`, closer together at the beginning as a logarithmic axis shows them."""
+    steps = {min(count - 1, round(1.12**power) - 1) for power in range(200)}
+    return sorted(steps | {count - 1})

@@ -1,0 +1,94 @@
+"""Profiles calibrated for a model and texts, kept in the user's cache directory for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import capture, sensitivity
+from .corpus import Corpus, demo
+from .demo_daemon import DaemonFailed
+from .llama_model import LlamaWorker
+
+_EDITION = 1
+"""Raised when what calibration reads or does changes, so that a profile of before is not used again."""
+
+OURS, PUBLISHED = "sensitivity", "published"
+"""How errors are weighed: by what they cost the model, keys and values on one basis; or all alike on two bases, as published."""
+
+
+def cache_directory() -> Path:
+    """`~/.cache/kvtc`, or where XDG_CACHE_HOME says."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvtc"
+
+
+def profile_for(worker: LlamaWorker, kvtcctl: Path, tokens: int) -> Path:
+    """The demo's profile: cached, or calibrated now."""
+    return profiles_for(worker, kvtcctl, tokens, demo(), [OURS])[OURS]
+
+
+def profiles_for(worker: LlamaWorker, kvtcctl: Path, tokens: int, corpus: Corpus, weightings: Sequence[str]) -> dict[str, Path]:
+    """A profile for each weighting. What is not cached is calibrated, all from one set of samples of the corpus.
+
+    A cached profile is found by what it depends on: model file, engine, calibration texts, number of tokens.
+    """
+    directory = cache_directory() / "profiles"
+    directory.mkdir(parents=True, exist_ok=True)
+    identity = _identity(worker, corpus)
+    stem = f"{worker.path.stem}-{tokens // 1024}k-{identity}"
+    names = {OURS: f"{stem}.kvtc.safetensors", PUBLISHED: f"{stem}.published.kvtc.safetensors"}
+    profiles = {weighting: directory / names[weighting] for weighting in weightings}
+    missing = {weighting: path for weighting, path in profiles.items() if not _readable(path, kvtcctl)}
+    if not missing:
+        return profiles
+    arguments = {PUBLISHED: ["--published"]}
+    if OURS in missing:
+        weights = directory / f"{worker.path.stem}-{identity}.sensitivity.json"
+        if not weights.exists():
+            _write(weights, json.dumps(sensitivity.measure(worker, sensitivity.Plan(), corpus)))
+        arguments[OURS] = ["--sensitivity", str(weights)]
+    with tempfile.TemporaryDirectory(prefix="samples-", dir=directory) as samples:
+        shards = capture.capture_calibration(worker, tokens, Path(samples) / "samples.safetensors", corpus)
+        for weighting, path in missing.items():
+            command = ["calibrate", *map(str, shards), *arguments[weighting], "--out", str(path)]
+            if not _run(kvtcctl, command):
+                raise DaemonFailed("kvtcctl calibrate failed")
+    return profiles
+
+
+def _readable(profile: Path, kvtcctl: Path) -> bool:
+    return profile.exists() and _run(kvtcctl, ["profile", "show", str(profile)], quiet=True)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _identity(worker: LlamaWorker, corpus: Corpus) -> str:
+    """Names what the samples depend on: the model file, the engine, the texts and how they are taken."""
+    engine = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", "")
+    with worker.path.open("rb") as file:
+        model = hashlib.file_digest(file, "sha256").hexdigest()
+    words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else [])]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _run(kvtcctl: Path, arguments: list[str], quiet: bool = False) -> bool:
+    # What it prints is progress here, and standard output is for the tables of the caller.
+    output = subprocess.DEVNULL if quiet else 2
+    return subprocess.run([kvtcctl, *arguments], stdout=output, stderr=output, check=False).returncode == 0
