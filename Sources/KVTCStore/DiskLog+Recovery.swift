@@ -1,11 +1,12 @@
-/// What opening a directory found: the log, and its records in the order they were written.
+/// What opening a directory found: the log; its records have been handed out in the order they were written.
 struct RecoveredLog: Sendable {
     var log: DiskLog
-    var records: [(segment: Segment, record: SegmentScanner.Record)] = []
     /// Damaged stretches that were skipped.
     var skipped = 0
     /// Segments set aside.
     var corruptSegments = 0
+    /// Bytes of segments that are not part of the log yet.
+    fileprivate var unread = 0
 }
 
 extension DiskLog {
@@ -14,7 +15,9 @@ extension DiskLog {
 
     /// Opens or makes the directory. Never refuses to start because of damage: what cannot be read is set aside.
     /// Throws when the directory is locked, was written by a newer version, or cannot be used at all.
-    static func open(_ configuration: StoreConfiguration, directory: String) throws(StoreError) -> RecoveredLog {
+    static func open(
+        _ configuration: StoreConfiguration, directory: String, _ replay: (Segment, [SegmentScanner.Record]) -> Void
+    ) throws(StoreError) -> RecoveredLog {
         let device = configuration.device
         let lock: DirectoryLock
         var names: [String]
@@ -42,11 +45,13 @@ extension DiskLog {
                 result.log.noteSetAside(directory + "/" + name, id)
             }
         }
+        result.unread = found.reduce(0) { $0 + ($1.file?.size ?? 0) }
         for (id, path, file, header) in found {
             result.log.nextID = max(result.log.nextID, id &+ 1)
+            result.unread -= file?.size ?? 0
             if let file, case .valid(let header) = header, header.id == id {
                 let segment = Segment(id: id, path: path, salt: header.salt, file: file.take(), device: device)
-                result.add(segment, size: file.size)
+                result.add(segment, size: file.size, replay)
             } else if let file, file.size < SegmentHeader.bytes {
                 // The start of a segment that never got its header; nothing can be in it.
                 result.remove(path, size: file.size)
@@ -113,7 +118,9 @@ extension DiskLog {
 
 extension RecoveredLog {
     /// Reads a segment, cuts what is torn, and appends it to the log.
-    fileprivate mutating func add(_ segment: Segment, size: Int) {
+    fileprivate mutating func add(
+        _ segment: Segment, size: Int, _ replay: (Segment, [SegmentScanner.Record]) -> Void
+    ) {
         var scanner = SegmentScanner(segment: segment, size: size)
         scanner.scan()
         log.ioErrors += scanner.readErrors
@@ -124,8 +131,8 @@ extension RecoveredLog {
         }
         skipped += scanner.skipped + (scanner.isTorn ? 1 : 0)
         var state = SegmentState(segment: segment, tail: scanner.tail, end: size, synced: scanner.tail)
-        if !scanner.sealed, !unreadable { log.finish(&state, intact: scanner.skipped == 0) }
-        records += scanner.records.map { (segment, $0) }
+        if !scanner.sealed, !unreadable { log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread) }
+        replay(segment, scanner.records)
         log.segments.append(state)
     }
 
@@ -163,7 +170,9 @@ extension RecoveredLog {
 extension DiskLog {
     /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it if all of it is intact:
     /// behind a seal a record with a good header and bad payload would override an older, good one.
-    fileprivate mutating func finish(_ state: inout SegmentState, intact: Bool) {
+    fileprivate mutating func finish(
+        _ state: inout SegmentState, _ records: [SegmentScanner.Record], intact: Bool, _ unread: Int
+    ) {
         let segment = state.segment
         do throws(DeviceError) {
             if state.tail < state.end {
@@ -178,13 +187,18 @@ extension DiskLog {
             newlyFailed.append(state)
             return
         }
-        guard intact, used + state.end + RecordHeader.bytes <= budget else { return }
-        let buffer = RecordBuffer(bytes: RecordHeader.bytes)
-        RecordHeader.seal.write(to: buffer.memory, segment: segment.id, offset: state.tail, salt: segment.salt)
-        let bytes = UnsafeRawBufferPointer(buffer.memory)
-        do {
-            try device.writeAll(segment.file, segment.path, bytes, at: state.tail)
-            state.tail += RecordHeader.bytes
+        var index = SegmentIndex()
+        for record in records { index.append(record.header, at: record.offset) }
+        let closing = index.closing(segment: segment.id, salt: segment.salt, at: state.tail)
+        guard intact, used + unread + state.end + closing.count <= budget else { return }
+        do throws(DeviceError) {
+            let written = closing.withUnsafeBytes { bytes in
+                Result { () throws(DeviceError) in
+                    try device.writeAll(segment.file, segment.path, bytes, at: state.tail)
+                }
+            }
+            try written.get()
+            state.tail += closing.count
             state.synced = state.tail
         } catch {
             ioErrors += 1

@@ -42,6 +42,8 @@ struct DiskLog: Sendable {
 
     var segments: [SegmentState] = []
     private(set) var hasActive = false
+    /// What was written to the active segment.
+    private var activeIndex = SegmentIndex()
     var nextID: UInt64 = 1
     /// Files that were set aside or could not be removed; they count against the budget and go first.
     var setAside: [(path: String, bytes: Int)] = []
@@ -69,10 +71,13 @@ struct DiskLog: Sendable {
         return min(wanted, configuration.diskBudget / 4) / RecordHeader.alignment * RecordHeader.alignment
     }
 
-    /// The largest payload for which a segment has room beside its header and its seal.
+    /// The largest payload for which a segment has room beside its header, its index and its seal.
     static func maxPayloadBytes(_ configuration: StoreConfiguration) -> Int {
-        max(0, segmentBytes(configuration) - SegmentHeader.bytes - 2 * RecordHeader.bytes)
+        max(0, segmentBytes(configuration) - SegmentHeader.bytes - RecordHeader.bytes - closingBytes(1))
     }
+
+    /// What completing a segment of so many records takes.
+    private static func closingBytes(_ records: Int) -> Int { SegmentIndex.recordBytes(records) + RecordHeader.bytes }
 
     /// Bytes of all files.
     var used: Int { segments.reduce(0) { $0 + $1.end } + setAside.reduce(0) { $0 + $1.bytes } }
@@ -80,7 +85,8 @@ struct DiskLog: Sendable {
     /// Whether a record fits into the budget. One segment's worth is kept back for records that are carried over from
     /// a segment about to be dropped.
     func fits(_ recordBytes: Int, reserve: Bool) -> Bool {
-        let overhead = SegmentHeader.bytes + 2 * RecordHeader.bytes
+        let active = hasActive ? Self.closingBytes(activeIndex.count + 1) : 0
+        let overhead = SegmentHeader.bytes + active + Self.closingBytes(1)
         return used + recordBytes + overhead <= (reserve ? budget : budget - segmentBytes)
     }
 
@@ -90,7 +96,9 @@ struct DiskLog: Sendable {
     ) throws(StoreError) -> DiskLocation? {
         let bytes = header.recordBytes
         guard fits(bytes, reserve: reserve) else { throw .diskFull }
-        if hasActive, segments.last!.tail + bytes + RecordHeader.bytes > segmentBytes { try sealActive() }
+        if hasActive, segments.last!.tail + bytes + Self.closingBytes(activeIndex.count + 1) > segmentBytes {
+            try sealActive()
+        }
         if !hasActive { try openSegment() }
         let state = segments.last!
         let buffer = RecordBuffer(bytes: bytes)
@@ -102,6 +110,7 @@ struct DiskLog: Sendable {
         if header.kind == .page, checksum(copied) != header.payloadHash { return nil }
         header.write(to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
         try write(UnsafeRawBufferPointer(buffer.memory))
+        activeIndex.append(header, at: state.tail)
         if header.kind != .page { unsyncedSmall.append(SmallRecord(kind: header.kind, key: header.key)) }
         return DiskLocation(state.segment, state.tail, bytes)
     }
@@ -151,6 +160,7 @@ struct DiskLog: Sendable {
             let bytes = SegmentHeader.bytes
             segments.append(SegmentState(segment: segment, tail: bytes, end: bytes, synced: 0))
             hasActive = true
+            activeIndex = SegmentIndex()
         } catch {
             note(error)
             writeFailure = error
@@ -163,11 +173,12 @@ struct DiskLog: Sendable {
         guard hasActive else { return }
         try sync(segments.count - 1)
         let state = segments[segments.count - 1]
-        let buffer = RecordBuffer(bytes: RecordHeader.bytes)
-        RecordHeader.seal.write(
-            to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
+        let closing = activeIndex.closing(segment: state.segment.id, salt: state.segment.salt, at: state.tail)
         // Without its seal a segment is merely read in full at the next start.
-        do { try write(UnsafeRawBufferPointer(buffer.memory)) } catch {}
+        do throws(StoreError) {
+            let result = closing.withUnsafeBytes { bytes in Result { () throws(StoreError) in try write(bytes) } }
+            try result.get()
+        } catch {}
         segments[segments.count - 1].synced = segments[segments.count - 1].tail
         hasActive = false
     }

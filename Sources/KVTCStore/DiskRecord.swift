@@ -21,6 +21,8 @@ enum RecordKind: UInt8, Sendable {
     case attributes = 3
     /// The segment is complete and its content was synced before this record was written.
     case seal = 4
+    /// What the segment's other records say.
+    case index = 5
 }
 
 /// The 128 byte header in front of every record; the article DiskFormat documents it byte by byte.
@@ -97,9 +99,10 @@ struct RecordHeader: Hashable, Sendable {
 }
 
 /// The 64 bytes at the start of every segment file.
-struct SegmentHeader: Hashable, Sendable {
+package struct SegmentHeader: Hashable, Sendable {
     static let bytes = 64
-    static let version: UInt32 = 1
+    /// The format of new segments. Those of format 1 have no index.
+    package static let version: UInt32 = 2
     static let magic: UInt64 = 0x0A47_4553_4354_564B  // "KVTCSEG\n"
     private static let checksumOffset = 56
 
@@ -137,7 +140,7 @@ struct SegmentHeader: Hashable, Sendable {
         guard load(0, as: UInt64.self) == magic, load(checksumOffset) == sum else { return .bad }
         let version: UInt32 = load(8)
         guard version <= Self.version else { return .newer(version) }
-        guard version == Self.version, load(12, as: UInt32.self) == UInt32(bytes) else { return .bad }
+        guard (1...Self.version).contains(version), load(12, as: UInt32.self) == UInt32(bytes) else { return .bad }
         return .valid(SegmentHeader(id: load(16), salt: load(24), created: load(32)))
     }
 }

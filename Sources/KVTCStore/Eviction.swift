@@ -98,10 +98,12 @@ extension Store {
     public func evictToDisk(_ keys: [StoreKey]) throws(StoreError) -> Int {
         var moved = 0
         for key in keys {
-            guard let entry = index.withLock({ $0.live(key, at: now) }) else { continue }
-            try withLog { (log) throws(StoreError) in
-                if index.withLock({ entry.isDirty && $0.pages[key] === entry }) { _ = try writePage(entry, &log) }
-                index.withLock { $0.evictFromRAM(entry) }
+            // One that is packed is on disk only.
+            if let entry = index.withLock({ $0.pages[key] }) {
+                try withLog { (log) throws(StoreError) in
+                    if index.withLock({ entry.isDirty && $0.pages[key] === entry }) { _ = try writePage(entry, &log) }
+                    index.withLock { $0.evictFromRAM(entry) }
+                }
             }
             if residence(key) == .disk { moved += 1 }
         }

@@ -5,6 +5,8 @@ struct DiskLocation: Sendable {
     /// Bytes of header, payload and padding.
     let recordBytes: Int
 
+    func isSame(as other: DiskLocation) -> Bool { segment === other.segment && offset == other.offset }
+
     init(_ segment: Segment, _ offset: Int, _ recordBytes: Int) {
         self.segment = segment
         self.offset = offset
@@ -20,8 +22,9 @@ final class PageEntry: @unchecked Sendable {
     let key: StoreKey
     var attributes: PageAttributes
     var length: Int
-    /// The checksum of the bytes as they were put; it travels with them through every tier.
-    var hash: UInt64
+    /// The checksum of the bytes as they were put; it travels with them through every tier. Nil for a page that is on disk
+    /// only and has not been read: there it lies in the record.
+    var hash: UInt64?
     var ram: RAMExtent?
     var disk: DiskLocation?
     /// Counts replacements of the bytes, so that a slow writer or reader notices that it is out of date.
@@ -44,7 +47,7 @@ final class PageEntry: @unchecked Sendable {
     unowned(unsafe) var next: PageEntry?
     var list: Int?
 
-    init(key: StoreKey, attributes: PageAttributes, length: Int, hash: UInt64) {
+    init(key: StoreKey, attributes: PageAttributes, length: Int, hash: UInt64?) {
         self.key = key
         self.attributes = attributes
         self.length = length

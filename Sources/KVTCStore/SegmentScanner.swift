@@ -1,59 +1,108 @@
 /// Reads one segment file from its start to its end and reports the records that are intact.
 ///
-/// A sealed segment was synced before it was sealed, so only its headers are read (payloads are verified whenever a page
-/// is read). Any other segment is read in full, and what is torn or damaged is left out.
-struct SegmentScanner {
+/// A sealed segment was synced before it was sealed, so its index is believed, or without one its headers are (payloads
+/// are verified whenever a page is read). Any other segment is read in full, and what is torn or damaged is left out.
+package struct SegmentScanner {
     struct Record: Sendable {
         let header: RecordHeader
         let offset: Int
     }
 
-    let segment: Segment
-    let size: Int
+    /// Fills the buffer from an offset of the file, as far as the file goes; returns the bytes read.
+    typealias Read = (UnsafeMutableRawBufferPointer, Int) throws(DeviceError) -> Int
+
+    private let id: UInt64
+    private let salt: UInt64
+    private let size: Int
+    private let source: Read
+    /// Whether payloads are read even where the segment is sealed.
+    private let verifiesAll: Bool
     private(set) var records: [Record] = []
     /// The end of the last intact record.
     private(set) var tail = SegmentHeader.bytes
     /// Stretches that held no intact record, except the tail.
     private(set) var skipped = 0
+    /// Bytes in these stretches.
+    private(set) var skippedBytes = 0
     /// Whether the segment was complete.
     private(set) var sealed = false
+    /// Whether the segment has an intact index; it is not looked for in one that is not sealed.
+    private(set) var isIndexed = false
     /// Whether any header was intact, be its record whole or not.
     private(set) var sawHeader = false
     /// Device calls that failed; the file must not be cut then.
     private(set) var readErrors: UInt64 = 0
 
-    init(segment: Segment, size: Int) {
-        self.segment = segment
+    init(id: UInt64, salt: UInt64, size: Int, verifiesAll: Bool = false, read: @escaping Read) {
+        self.id = id
+        self.salt = salt
         self.size = size
+        self.verifiesAll = verifiesAll
+        source = read
+    }
+
+    init(segment: Segment, size: Int) {
+        self.init(id: segment.id, salt: segment.salt, size: size) { (buffer, offset) throws(DeviceError) in
+            try segment.device.readAll(segment.file, segment.path, buffer, at: offset)
+        }
     }
 
     /// Whether bytes that are not part of any record follow the last intact one.
     var isTorn: Bool { tail < size }
 
     mutating func scan() {
-        sealed = isSealed()
+        let seal = sealHeader()
+        sealed = seal != nil
+        if let seal, let indexed = readIndex(seal) {
+            isIndexed = true
+            if !verifiesAll {
+                records = indexed
+                tail = size
+                sawHeader = true
+                return
+            }
+        }
         var offset = SegmentHeader.bytes
-        var damaged = false
+        var damaged: Int?
         while offset + RecordHeader.bytes <= size {
             if let record = intactRecord(at: offset) {
-                if damaged { skipped += 1 }
-                damaged = false
+                if let start = damaged {
+                    skipped += 1
+                    skippedBytes += offset - start
+                }
+                damaged = nil
                 tail = offset + record.header.recordBytes
-                if record.header.kind != .seal { records.append(record) }
+                if record.header.kind != .seal, record.header.kind != .index { records.append(record) }
                 offset = tail
             } else {
-                damaged = true
+                damaged = damaged ?? offset
                 guard let next = nextHeader(after: offset) else { break }
                 offset = next
             }
         }
     }
 
-    /// Whether the file ends with the seal of this segment.
-    private mutating func isSealed() -> Bool {
+    /// The seal that the file of a complete segment ends with.
+    private mutating func sealHeader() -> RecordHeader? {
         let offset = size - RecordHeader.bytes
-        guard offset >= SegmentHeader.bytes, offset % RecordHeader.alignment == 0 else { return false }
-        return header(at: offset)?.kind == .seal
+        guard offset >= SegmentHeader.bytes, offset % RecordHeader.alignment == 0, let header = header(at: offset),
+            header.kind == .seal
+        else { return nil }
+        return header
+    }
+
+    /// The records that the index tells of; nil without an intact one.
+    private mutating func readIndex(_ seal: RecordHeader) -> [Record]? {
+        guard let offset = Int(exactly: seal.attributes.rawBytes), offset >= SegmentHeader.bytes,
+            offset % RecordHeader.alignment == 0, offset <= size - 2 * RecordHeader.bytes,
+            let header = header(at: offset), header.kind == .index,
+            header.recordBytes == size - RecordHeader.bytes - offset
+        else { return nil }
+        let buffer = RecordBuffer(bytes: header.payloadBytes)
+        guard read(into: buffer.memory, at: offset + RecordHeader.bytes) == header.payloadBytes,
+            checksum(UnsafeRawBufferPointer(buffer.memory)) == header.payloadHash
+        else { return nil }
+        return SegmentIndex.parse(UnsafeRawBufferPointer(buffer.memory), end: offset)
     }
 
     private mutating func header(at offset: Int) -> RecordHeader? {
@@ -63,14 +112,14 @@ struct SegmentScanner {
     }
 
     private func parse(_ bytes: UnsafeRawBufferPointer, _ offset: Int) -> RecordHeader? {
-        RecordHeader.parse(bytes, segment: segment.id, offset: offset, salt: segment.salt)
+        RecordHeader.parse(bytes, segment: id, offset: offset, salt: salt)
     }
 
     private mutating func intactRecord(at offset: Int) -> Record? {
         guard let header = header(at: offset) else { return nil }
         sawHeader = true
         guard header.recordBytes <= size - offset else { return nil }
-        if header.kind == .page, !sealed {
+        if header.payloadBytes > 0, !sealed || verifiesAll {
             let buffer = RecordBuffer(bytes: header.payloadBytes)
             guard read(into: buffer.memory, at: offset + RecordHeader.bytes) == header.payloadBytes,
                 checksum(UnsafeRawBufferPointer(buffer.memory)) == header.payloadHash
@@ -81,7 +130,7 @@ struct SegmentScanner {
 
     /// The place of the next intact header behind a damaged record. The salt keeps page bytes from posing as one.
     private mutating func nextHeader(after offset: Int) -> Int? {
-        let buffer = RecordBuffer(bytes: 1 << 20)
+        let buffer = RecordBuffer(bytes: min(1 << 20, max(size, RecordHeader.bytes)))
         var start = offset + RecordHeader.alignment
         while start + RecordHeader.bytes <= size {
             let count = read(into: buffer.memory, at: start)
@@ -100,10 +149,69 @@ struct SegmentScanner {
 
     private mutating func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
         do {
-            return try segment.device.readAll(segment.file, segment.path, buffer, at: offset)
+            return try source(buffer, offset)
         } catch {
             readErrors += 1
             return 0
         }
+    }
+}
+
+extension SegmentScanner {
+    /// Scans a segment given as bytes, header included; nil when the header is not intact.
+    package static func scan(_ bytes: UnsafeRawBufferPointer, verifiesAll: Bool = false) -> SegmentReport? {
+        guard case .valid(let header) = SegmentHeader.parse(bytes) else { return nil }
+        return withoutActuallyEscaping(
+            { (target: UnsafeMutableRawBufferPointer, offset: Int) throws(DeviceError) -> Int in
+                let count = max(0, min(target.count, bytes.count - offset))
+                if count > 0 {
+                    target.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count]))
+                }
+                return count
+            }
+        ) { read in
+            var scanner = SegmentScanner(
+                id: header.id, salt: header.salt, size: bytes.count, verifiesAll: verifiesAll, read: read)
+            scanner.scan()
+            return SegmentReport(scanner, size: bytes.count)
+        }
+    }
+}
+
+/// What is in a segment file.
+package struct SegmentReport: Hashable, Sendable {
+    /// Intact records of pages, and their payload.
+    package var pages = 0
+    package var pageBytes = 0
+    /// Intact records that remove a page or change its attributes.
+    package var tombstones = 0
+    package var attributeChanges = 0
+    /// Stretches without an intact record between intact ones, and their bytes.
+    package var damaged = 0
+    package var damagedBytes = 0
+    /// Bytes behind the last intact record.
+    package var tornBytes = 0
+    package var isSealed = false
+    package var isIndexed = false
+    /// Device calls that failed.
+    package var readErrors: UInt64 = 0
+
+    init(_ scanner: SegmentScanner, size: Int) {
+        for record in scanner.records {
+            switch record.header.kind {
+            case .page:
+                pages += 1
+                pageBytes += record.header.payloadBytes
+            case .tombstone: tombstones += 1
+            case .attributes: attributeChanges += 1
+            case .seal, .index: break
+            }
+        }
+        damaged = scanner.skipped
+        damagedBytes = scanner.skippedBytes
+        tornBytes = max(0, size - scanner.tail)
+        isSealed = scanner.sealed
+        isIndexed = scanner.isIndexed
+        readErrors = scanner.readErrors
     }
 }

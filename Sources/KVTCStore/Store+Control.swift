@@ -54,6 +54,7 @@ extension Store {
         index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }
             let before = entry.attributes
+            index.touch(entry)
             index.mutate(entry) { entry in
                 if let pinned { entry.attributes.pinned = pinned }
                 if let priority { entry.attributes.priority = priority }
@@ -65,7 +66,6 @@ extension Store {
                 if entry.attributes != before, entry.logged { entry.attributesDirty = true }
             }
             if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, key) }
-            index.touch(entry)
             return true
         }
     }
@@ -81,7 +81,7 @@ extension Store {
         let removed = index.withLock { index in
             var removed = 0
             for key in keys {
-                guard let entry = index.pages[key] else { continue }
+                guard let entry = index.entry(key) else { continue }
                 if !entry.isExpired(at: now) { removed += 1 }
                 index.remove(entry)
             }
@@ -96,14 +96,15 @@ extension Store {
 
     /// The keys of a tenant's pages, in no order.
     public func keys(tenant: UInt32) -> [StoreKey] {
-        index.withLock { index in index.pages.keys.filter { $0.tenant == tenant } }
+        index.withLock { $0.keys(tenant: tenant) }
     }
 
-    /// Removes pages whose time is over. They are misses anyway; this gives their room back early.
+    /// Removes pages whose time is over. They are misses anyway; this gives their room back early. Of pages that are on disk
+    /// only it looks at some and goes on from there the next time.
     public func purgeExpired() -> Int {
         index.withLock { index in
             index.releaseOverdue(at: milliseconds)
-            return index.purgeExpired(at: now)
+            return index.purgeExpired(at: now) + index.purgePacked(at: now)
         }
     }
 
@@ -112,7 +113,11 @@ extension Store {
 
     /// What the store holds and has done.
     public var statistics: StoreStatistics {
-        var (counters, tenants) = index.withLock { ($0.counters, $0.tenants.values.map(\.usage)) }
+        var (counters, tenants) = index.withLock { index in
+            index.counters.packedPages = index.packed.count
+            index.counters.packedBytes = index.packed.bytes
+            return (index.counters, index.tenants.values.map(\.usage))
+        }
         for usage in tenants { counters.add(usage) }
         counters.ramUsed = ram.used
         counters.ramBudget = ram.budget

@@ -6,8 +6,8 @@ enum RecordRead {
     case failed
     /// The record is not what was written.
     case corrupt
-    /// The payload, verified; it lies in the buffer that was passed.
-    case intact(UnsafeRawBufferPointer)
+    /// The payload, verified, which lies in the buffer that was passed, and its checksum.
+    case intact(UnsafeRawBufferPointer, hash: UInt64)
 }
 
 /// What a writer needs of a page, taken under the index lock.
@@ -64,7 +64,7 @@ extension Store {
             entry.logged = true
             let tombstones = index.takeTombstones()
             let snapshot = PageSnapshot(
-                extent: extent, attributes: entry.attributes, hash: entry.hash, version: entry.version,
+                extent: extent, attributes: entry.attributes, hash: entry.hash!, version: entry.version,
                 lastUse: entry.lastUse)
             return (tombstones, snapshot)
         }
@@ -120,7 +120,7 @@ extension Store {
 
     /// Reads a page's record into the buffer and checks that it is the record expected there.
     func readRecord(
-        _ key: StoreKey, _ location: DiskLocation, length: Int, hash: UInt64, into buffer: borrowing RecordBuffer
+        _ key: StoreKey, _ location: DiskLocation, length: Int, into buffer: borrowing RecordBuffer
     ) -> RecordRead {
         let segment = location.segment
         do {
@@ -132,10 +132,9 @@ extension Store {
         }
         let record = UnsafeRawBufferPointer(buffer.memory)
         let parsed = RecordHeader.parse(record, segment: segment.id, offset: location.offset, salt: segment.salt)
-        guard let header = parsed, header.kind == .page, header.key == key, header.payloadBytes == length,
-            header.payloadHash == hash
+        guard let header = parsed, header.kind == .page, header.key == key, header.payloadBytes == length
         else { return .corrupt }
         let payload = UnsafeRawBufferPointer(rebasing: record[RecordHeader.bytes..<RecordHeader.bytes + length])
-        return checksum(payload) == hash ? .intact(payload) : .corrupt
+        return checksum(payload) == header.payloadHash ? .intact(payload, hash: header.payloadHash) : .corrupt
     }
 }

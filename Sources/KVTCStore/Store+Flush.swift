@@ -49,11 +49,14 @@ extension Store {
         index.withLock { index in
             let entries: [PageEntry]
             if let keys {
-                entries = keys.compactMap { index.live($0, at: now) }
+                entries = keys.compactMap { index.pages[$0] }
             } else {
-                entries = index.pages.values.filter { !$0.isExpired(at: now) }
+                entries = Array(index.pages.values)
             }
-            return entries.sorted { $0.lastUse < $1.lastUse }.map { Target(entry: $0, version: $0.version) }
+            // What is packed is on disk as it is.
+            return entries.filter { !$0.isExpired(at: now) }.sorted { $0.lastUse < $1.lastUse }.map {
+                Target(entry: $0, version: $0.version)
+            }
         }
     }
 
@@ -81,8 +84,10 @@ extension Store {
         try makeRoom(header.recordBytes, &log)
         // A removal in the meantime left its tombstone pending, so it comes after this record in the log.
         _ = try log.append(header)
-        index.withLock { _ in
-            if entry.attributes == attributes { entry.attributesDirty = false }
+        index.withLock { index in
+            guard entry.attributes == attributes else { return }
+            entry.attributesDirty = false
+            index.packIfPossible(entry)
         }
     }
 

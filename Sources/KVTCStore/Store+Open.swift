@@ -10,40 +10,31 @@ extension Store {
         guard configuration.ramBudget >= ExtentAllocator.granularity, configuration.arenaBytes > 0 else {
             throw .invalid("the RAM budget is smaller than \(ExtentAllocator.granularity) bytes")
         }
-        guard let directory = configuration.directory else {
-            let store = Store(configuration: configuration, log: nil)
-            store.recover(nil)
-            return store
-        }
-        guard configuration.segmentBytes > 0, DiskLog.maxPayloadBytes(configuration) >= ExtentAllocator.granularity
-        else {
-            throw .invalid("the disk budget or the segment size is too small for a page of 512 bytes")
-        }
-        let recovered = try DiskLog.open(configuration, directory: directory)
-        let store = Store(configuration: configuration, log: recovered.log)
-        store.recover(recovered)
-        return store
-    }
-
-    /// Enters what earlier processes left. Pages in RAM come first: whatever the log says of their keys is older.
-    private func recover(_ recovered: RecoveredLog?) {
-        let inheritance = ram.inherit()
-        index.withLock { index in
-            index.inherit(inheritance.pages)
-            if let recovered {
-                for (segment, record) in recovered.records { index.replay(record, in: segment) }
+        if configuration.directory != nil {
+            guard configuration.segmentBytes > 0, DiskLog.maxPayloadBytes(configuration) >= ExtentAllocator.granularity
+            else {
+                throw .invalid("the disk budget or the segment size is too small for a page of 512 bytes")
             }
-            _ = index.purgeExpired(at: now)
-            index.counters.recovered = UInt64(index.pages.count)
-            index.counters.corrupt = UInt64((recovered?.skipped ?? 0) + inheritance.damaged)
-            index.counters.corruptSegments = UInt64(recovered?.corruptSegments ?? 0)
-            index.counters.refusedArenas = UInt64(inheritance.refused)
         }
+        let ram = RAMTier(configuration)
+        var index = StoreIndex()
+        // Pages in RAM come first: whatever the log says of their keys is older.
+        let inheritance = ram.inherit()
+        index.inherit(inheritance.pages)
+        var recovered: RecoveredLog?
+        if let directory = configuration.directory {
+            recovered = try DiskLog.open(configuration, directory: directory) { segment, records in
+                for record in records { index.replay(record, in: segment) }
+            }
+        }
+        index.settle(recovered, inheritance, now: configuration.clock.wallSeconds())
+        let store = Store(configuration: configuration, ram: ram, index: index, log: recovered?.log)
         // The budgets may have shrunk since; a failure here shows in the state and does not keep the store from opening.
-        if recovered != nil {
-            try? withLog { (log) throws(StoreError) in try makeRoom(0, &log) }
+        if store.hasDisk {
+            try? store.withLog { (log) throws(StoreError) in try store.makeRoom(0, &log) }
         }
-        for arena in inheritance.surplus { empty(arena) }
+        for arena in inheritance.surplus { store.empty(arena) }
+        return store
     }
 
     /// Moves the pages of an arena that the budget has no place for.
@@ -75,13 +66,22 @@ extension Store {
 }
 
 extension StoreIndex {
+    /// Counts what was found, and leaves out what has expired meanwhile.
+    fileprivate mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: UInt64) {
+        _ = purgeExpired(at: now) + purgePacked(at: now, looking: .max)
+        counters.recovered = UInt64(pages.count + packed.count)
+        counters.corrupt = UInt64((recovered?.skipped ?? 0) + inherited.damaged)
+        counters.corruptSegments = UInt64(recovered?.corruptSegments ?? 0)
+        counters.refusedArenas = UInt64(inherited.refused)
+    }
+
     /// Applies one record of the log; later records win.
     mutating func replay(_ record: SegmentScanner.Record, in segment: Segment) {
         let header = record.header
-        let old = pages[header.key]
+        let old = entry(header.key)
         if let old, old.ram != nil { return replay(record, in: segment, inRAM: old) }
         switch header.kind {
-        case .seal: break
+        case .seal, .index: break
         case .tombstone:
             if let old { forgetReplayed(old) }
         case .attributes:
@@ -100,7 +100,7 @@ extension StoreIndex {
             entry.logged = true
             insert(entry)
             entry.writtenUse = entry.lastUse
-            segmentKeys[segment.id, default: []].append(header.key)
+            packIfPossible(entry)
         }
     }
 
@@ -108,7 +108,7 @@ extension StoreIndex {
     private mutating func replay(_ record: SegmentScanner.Record, in segment: Segment, inRAM entry: PageEntry) {
         let header = record.header
         switch header.kind {
-        case .seal: break
+        case .seal, .index: break
         case .tombstone:
             mutate(entry) { $0.disk = nil }
             entry.shadow = nil
@@ -125,7 +125,6 @@ extension StoreIndex {
             entry.shadow = isSame ? nil : segment.id
             entry.attributesDirty = header.attributes != entry.attributes
             entry.writtenUse = entry.lastUse
-            segmentKeys[segment.id, default: []].append(header.key)
         }
     }
 

@@ -3,7 +3,7 @@ extension Store {
     private enum Found {
         case nothing
         case ram(PageEntry, RAMExtent, hash: UInt64)
-        case disk(PageEntry, DiskLocation, length: Int, hash: UInt64, version: UInt32)
+        case disk(DiskLocation, length: Int)
     }
 
     /// Finds a page, verifies it and lets `body` see its bytes. The buffer is valid inside `body` only and stays intact
@@ -23,18 +23,18 @@ extension Store {
             }
             countHit()
             return .hit(try body(bytes))
-        case .disk(let entry, let location, let length, let hash, let version):
+        case .disk(let location, let length):
             let buffer = RecordBuffer(bytes: location.recordBytes)
-            switch readRecord(key, location, length: length, hash: hash, into: buffer) {
+            switch readRecord(key, location, length: length, into: buffer) {
             case .failed:
                 index.withLock { $0.counters.misses += 1 }
                 return .miss
             case .corrupt:
-                reject(entry) { $0.version == version && $0.disk?.segment === location.segment }
+                reject(key, at: location)
                 return .corrupt
-            case .intact(let bytes):
+            case .intact(let bytes, let hash):
                 countHit()
-                promote(entry, bytes, version: version)
+                promote(key, location, bytes, hash)
                 return .hit(try body(bytes))
             }
         }
@@ -42,14 +42,17 @@ extension Store {
 
     private func find(_ key: StoreKey, counted: Bool) -> Found {
         index.withLock { index in
-            guard let entry = index.live(key, at: now) else {
+            guard index.touch(key, at: now) else {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }
-            index.touch(entry)
-            if let extent = entry.ram { return .ram(entry, extent, hash: entry.hash) }
+            guard let entry = index.pages[key] else {
+                let page = index.packed[index.packed.find(key)!]
+                return .disk(index.packed.location(page), length: page.bytes)
+            }
+            if let extent = entry.ram { return .ram(entry, extent, hash: entry.hash!) }
             guard let location = entry.disk else { preconditionFailure("a page is neither in RAM nor on disk") }
-            return .disk(entry, location, length: entry.length, hash: entry.hash, version: entry.version)
+            return .disk(location, length: entry.length)
         }
     }
 
@@ -63,53 +66,65 @@ extension Store {
         }
     }
 
-    /// Keeps bytes just read from disk in RAM, if room can be made without writing.
-    private func promote(_ entry: PageEntry, _ bytes: UnsafeRawBufferPointer, version: UInt32) {
-        guard let extent = reserveWithoutWriting(bytes.count, for: entry.key.tenant) else { return }
-        extent.fill(bytes)
+    /// Removes a page whose record is bad, unless it has another one by now.
+    func reject(_ key: StoreKey, at location: DiskLocation) {
         index.withLock { index in
-            guard index.pages[entry.key] === entry, entry.version == version, entry.ram == nil else { return }
+            index.counters.corrupt += 1
+            if let entry = index.entry(key, at: location) { index.remove(entry) }
+        }
+    }
+
+    /// Keeps bytes just read from disk in RAM, if room can be made without writing.
+    private func promote(_ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64) {
+        guard let extent = reserveWithoutWriting(bytes.count, for: key.tenant) else { return }
+        extent.fill(bytes)
+        _ = keep(extent, key, location, hash)
+    }
+
+    /// Notes that bytes just read from disk are in RAM too; false when the page has other bytes by now.
+    private func keep(_ extent: RAMExtent, _ key: StoreKey, _ location: DiskLocation, _ hash: UInt64) -> Bool {
+        index.withLock { index in
+            guard let entry = index.entry(key, at: location) else { return false }
+            guard entry.ram == nil else { return true }
+            entry.hash = hash
             index.mutate(entry) { $0.ram = extent }
+            return true
         }
     }
 
     /// Brings a page from disk into RAM, writing others out if need be. False when it is not there or cannot be brought.
     public func prefetch(_ key: StoreKey) -> Bool {
-        guard case .disk(let entry, let location, let length, let hash, let version) = find(key, counted: false) else {
+        guard case .disk(let location, let length) = find(key, counted: false) else {
             return residence(key) == .ram
         }
         let buffer = RecordBuffer(bytes: location.recordBytes)
-        switch readRecord(key, location, length: length, hash: hash, into: buffer) {
+        switch readRecord(key, location, length: length, into: buffer) {
         case .failed: return false
         case .corrupt:
-            reject(entry) { $0.version == version && $0.disk?.segment === location.segment }
+            reject(key, at: location)
             return false
-        case .intact(let bytes):
+        case .intact(let bytes, let hash):
             guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
             extent.fill(bytes)
-            return index.withLock { index in
-                guard index.pages[entry.key] === entry, entry.version == version else { return false }
-                if entry.ram == nil { index.mutate(entry) { $0.ram = extent } }
-                return true
-            }
+            return keep(extent, key, location, hash)
         }
     }
 
     /// Where the page can be read from; does not count as a use.
     public func residence(_ key: StoreKey) -> Residence {
         index.withLock { index in
-            guard let entry = index.live(key, at: now) else { return .absent }
-            return entry.ram == nil ? .disk : .ram
+            guard let page = index.view(key, at: now) else { return .absent }
+            return page.isInRAM ? .ram : .disk
         }
     }
 
     /// The page's attributes; nil when it is not there. Does not count as a use.
     public func attributes(_ key: StoreKey) -> PageAttributes? {
-        index.withLock { $0.live(key, at: now)?.attributes }
+        index.withLock { $0.view(key, at: now)?.attributes }
     }
 
     /// Bytes of the page as stored; nil when it is not there.
     public func length(_ key: StoreKey) -> Int? {
-        index.withLock { $0.live(key, at: now)?.length }
+        index.withLock { $0.view(key, at: now)?.length }
     }
 }

@@ -19,9 +19,9 @@ extension Store {
     /// Throws ``StoreError/diskFull`` without any I/O when protected pages alone leave no room.
     private func expectProgress(_ recordBytes: Int, _ log: borrowing DiskLog) throws(StoreError) {
         let protected = index.withLock { index in
-            _ = index.purgeExpired(at: now)
+            _ = index.purgeExpired(at: now) + index.purgePacked(at: now)
             index.releaseOverdue(at: milliseconds)
-            return index.pages.values.reduce(0) { sum, entry in
+            return index.pages.values.reduce(index.packed.pinnedBytes) { sum, entry in
                 entry.isProtected ? sum + (entry.disk?.recordBytes ?? 0) : sum
             }
         }
@@ -35,8 +35,6 @@ extension Store {
         let mandatory: Bool
         let length: Int
         let snapshot: PageAttributes
-        let hash: UInt64
-        let version: UInt32
         let lastUse: UInt64
     }
 
@@ -48,7 +46,7 @@ extension Store {
         let (survivors, shadowed) = index.withLock { index in
             let modest = index.withinDiskShare(budget: log.budget)
             return (
-                chooseSurvivors(index, segment: id, limit: oldest.end / 2, modest: modest), index.shadowed(by: id)
+                chooseSurvivors(&index, segment: id, limit: oldest.end / 2, modest: modest), index.shadowed(by: id)
             )
         }
         var moved: [(Survivor, DiskLocation)] = []
@@ -64,7 +62,9 @@ extension Store {
         if !moved.isEmpty || !shadowed.isEmpty { try log.sync() }
         let carried = moved
         index.withLock { index in
-            for (survivor, location) in carried { index.move(survivor.entry, survivor.version, to: location) }
+            for (survivor, location) in carried {
+                index.move(survivor.entry.key, from: survivor.location, to: location)
+            }
         }
         try log.removeSegment(id)
         index.withLock { $0.drop(segment: id) }
@@ -73,15 +73,16 @@ extension Store {
     /// Protected pages always, and those of tenants that keep within their share; others if they were used since they were
     /// written, the best first, up to `limit` bytes. Pages that are in RAM as well need no copy unless they are protected.
     private func chooseSurvivors(
-        _ index: borrowing StoreIndex, segment: UInt64, limit: Int, modest: Set<UInt32>
+        _ index: inout StoreIndex, segment: UInt64, limit: Int, modest: Set<UInt32>
     ) -> [Survivor] {
-        let survivors = index.entries(in: segment).compactMap { entry -> Survivor? in
+        let entries = index.entries(in: segment) { $0.isPinned || $0.isUsed || modest.contains($0.key.tenant) }
+        let survivors = entries.compactMap { entry -> Survivor? in
             guard let location = entry.disk else { return nil }
             let used = entry.lastUse > entry.writtenUse || modest.contains(entry.key.tenant)
             guard entry.isProtected || (used && entry.ram == nil) else { return nil }
             return Survivor(
                 entry: entry, location: location, mandatory: entry.isProtected, length: entry.length,
-                snapshot: entry.attributes, hash: entry.hash, version: entry.version, lastUse: entry.lastUse)
+                snapshot: entry.attributes, lastUse: entry.lastUse)
         }
         let optional = survivors.filter { !$0.mandatory }.sorted { a, b in
             (a.snapshot.priority, a.lastUse) > (b.snapshot.priority, b.lastUse)
@@ -102,23 +103,19 @@ extension Store {
     private func copy(_ survivor: Survivor, _ log: inout DiskLog) throws(StoreError) -> DiskLocation? {
         let buffer = RecordBuffer(bytes: survivor.location.recordBytes)
         let key = survivor.entry.key
-        let read = readRecord(key, survivor.location, length: survivor.length, hash: survivor.hash, into: buffer)
-        guard case .intact(let payload) = read else {
+        let read = readRecord(key, survivor.location, length: survivor.length, into: buffer)
+        guard case .intact(let payload, let hash) = read else {
             // A protected page that the device fails to deliver now may be readable later: keep its segment.
             if case .failed = read, survivor.mandatory {
                 let path = survivor.location.segment.path
                 throw .io(DeviceError(operation: "pread", path: path, code: DeviceError.ioError))
             }
-            if case .corrupt = read {
-                reject(survivor.entry) {
-                    $0.version == survivor.version && $0.disk?.segment === survivor.location.segment
-                }
-            }
+            if case .corrupt = read { reject(key, at: survivor.location) }
             return nil
         }
         let header = RecordHeader(
             kind: .page, key: key, attributes: survivor.snapshot, payloadBytes: survivor.length,
-            payloadHash: survivor.hash)
+            payloadHash: hash)
         return try log.append(header, payload: payload, reserve: true)
     }
 
@@ -128,24 +125,23 @@ extension Store {
             guard index.pages[entry.key] === entry, let location = entry.disk, !index.isSafe(entry) else { return nil }
             return Survivor(
                 entry: entry, location: location, mandatory: true, length: entry.length, snapshot: entry.attributes,
-                hash: entry.hash, version: entry.version, lastUse: entry.lastUse)
+                lastUse: entry.lastUse)
         }
         guard let survivor else { return }
         try makeRoom(survivor.location.recordBytes, &log)
         guard let location = try copy(survivor, &log) else { return }
-        index.withLock { $0.move(entry, survivor.version, to: location) }
+        index.withLock { $0.move(entry.key, from: survivor.location, to: location) }
     }
 }
 
 extension StoreIndex {
     /// A page's record has been copied; ignored when the page is gone or has other bytes by now.
-    mutating func move(_ entry: PageEntry, _ version: UInt32, to location: DiskLocation) {
-        guard pages[entry.key] === entry, entry.version == version, entry.disk != nil else { return }
+    mutating func move(_ key: StoreKey, from old: DiskLocation, to location: DiskLocation) {
+        guard let entry = entry(key, at: old) else { return }
         mutate(entry) { entry in
             entry.disk = location
             entry.writtenUse = entry.lastUse
         }
-        segmentKeys[location.segment.id, default: []].append(entry.key)
         counters.reinserted += 1
     }
 }

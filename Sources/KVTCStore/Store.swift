@@ -11,12 +11,13 @@ public final class Store: Sendable {
     /// What the store was opened with.
     public let configuration: StoreConfiguration
     let ram: RAMTier
-    let index = Mutex(StoreIndex())
+    let index: Mutex<StoreIndex>
     let log: Mutex<DiskLog?>
 
-    init(configuration: StoreConfiguration, log: sending DiskLog?) {
+    init(configuration: StoreConfiguration, ram: RAMTier, index: sending StoreIndex, log: sending DiskLog?) {
         self.configuration = configuration
-        ram = RAMTier(configuration)
+        self.ram = ram
+        self.index = Mutex(index)
         self.log = Mutex(log)
     }
 
@@ -49,12 +50,11 @@ public final class Store: Sendable {
         entry.ram = extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
-            if let old = index.live(key, at: now) {
-                index.touch(old)
+            if index.touch(key, at: now) {
                 index.counters.present += 1
                 return .present
             }
-            if let expired = index.pages[key] {
+            if let expired = index.entry(key) {
                 index.remove(expired)
                 index.counters.expired += 1
             }
@@ -71,8 +71,7 @@ public final class Store: Sendable {
 
     private func touchIfPresent(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard let entry = index.live(key, at: now) else { return false }
-            index.touch(entry)
+            guard index.touch(key, at: now) else { return false }
             index.counters.present += 1
             return true
         }

@@ -9,38 +9,23 @@ extension StoreIndex {
             entry.attributesDirty = entry.attributes != snapshot.attributes
             entry.writtenUse = snapshot.lastUse
         }
-        segmentKeys[location.segment.id, default: []].append(entry.key)
         return true
-    }
-
-    /// The pages whose record lies in the segment, in the order of writing.
-    func entries(in segment: UInt64) -> [PageEntry] {
-        var seen: Set<StoreKey> = []
-        return (segmentKeys[segment] ?? []).compactMap { key in
-            guard let entry = pages[key], entry.disk?.segment.id == segment, seen.insert(key).inserted else {
-                return nil
-            }
-            return entry
-        }
     }
 
     /// Protected pages whose last durable record is in the segment but whose newer bytes are in RAM only.
     func shadowed(by segment: UInt64) -> [PageEntry] {
-        Set(segmentKeys[segment] ?? []).compactMap { key in
-            guard let entry = pages[key], entry.shadow == segment, entry.isDirty, entry.isProtected else { return nil }
-            return entry
-        }
+        pages.values.filter { $0.shadow == segment && $0.isDirty && $0.isProtected }
     }
 
     /// Forgets a segment's bookkeeping.
     mutating func forget(segment: UInt64) {
-        segmentKeys[segment] = nil
+        packed.forget(segment: segment)
         unsafeSegments[segment] = nil
     }
 
     /// A segment's file is gone: its pages stay if they are in RAM, otherwise they are dropped.
     mutating func drop(segment: UInt64) {
-        for entry in entries(in: segment) {
+        for entry in entries(in: segment, unpacking: { _ in true }) {
             if entry.ram != nil {
                 mutate(entry) { $0.disk = nil }
             } else {
@@ -53,21 +38,23 @@ extension StoreIndex {
 
     /// A segment's sync failed: only records below `durable` are safe. Returns the number of pages still in it.
     mutating func abandon(_ segment: Segment, durable: Int) -> Int {
-        var left = 0
-        for entry in entries(in: segment.id) {
+        unsafeSegments[segment.id] = durable
+        // What is packed and durable stays packed.
+        let lost = entries(in: segment.id) { $0.offset >= durable }
+        var left = packed.numbers(in: segment.id).count
+        for entry in lost {
             if entry.ram != nil, let disk = entry.disk, disk.offset >= durable {
                 mutate(entry) { $0.disk = nil }
             } else {
                 left += 1
             }
         }
-        unsafeSegments[segment.id] = durable
         return left
     }
 
     /// A tombstone or attributes record may be lost: it is due again.
     mutating func redo(_ record: DiskLog.SmallRecord) {
-        guard let entry = pages[record.key] else {
+        guard let entry = entry(record.key) else {
             if record.kind == .tombstone { tombstones.append(record.key) }
             return
         }

@@ -109,10 +109,14 @@ extension StoreIndex {
         func used() -> Int { tenants[tenant]?.usage.diskBytes ?? 0 }
         guard quota > 0, used() + bytes > quota else { return true }
         let candidates = pages.values.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
-        let order = candidates.sorted { a, b in
-            (a.attributes.priority, a.lastUse) < (b.attributes.priority, b.lastUse)
+        var order = candidates.map { (key: $0.key, rank: ($0.attributes.priority, $0.lastUse)) }
+        order += packed.numbers { $0.key.tenant == tenant && !$0.isPinned }.map { number in
+            (packed[number].key, (packed[number].attributes.priority, packed[number].use))
         }
-        for entry in order where used() + bytes > quota - quota / 16 { _ = drop(entry) }
+        order.sort { $0.rank < $1.rank }
+        for (key, _) in order where used() + bytes > quota - quota / 16 {
+            if let entry = entry(key) { _ = drop(entry) }
+        }
         return used() + bytes <= quota
     }
 }

@@ -6,10 +6,11 @@ struct Lease {
 
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
+    /// Pages in RAM, and those on disk of which more is to be remembered than is packed.
     private(set) var pages: [StoreKey: PageEntry] = [:]
+    /// All other pages.
+    var packed = PackedIndex()
     private(set) var tenants: [UInt32: TenantPages] = [:]
-    /// The keys written to each segment, in order; a key counts only if its entry still points there.
-    var segmentKeys: [UInt64: [StoreKey]] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
     var unsafeSegments: [UInt64: Int] = [:]
     /// Removed keys whose records may still be in the log.
@@ -30,6 +31,7 @@ struct StoreIndex {
         relink(entry)
         if entry.ram !== extent || entry.attributes != attributes { publish(entry) }
         if entry.ram !== extent { extent?.retract() }
+        packIfPossible(entry)
     }
 
     /// Lets the page in RAM outlive the process, as it is now.
@@ -38,7 +40,7 @@ struct StoreIndex {
         sequence += 1
         extent.publish(
             RAMRecord(
-                key: entry.key, attributes: entry.attributes, length: entry.length, hash: entry.hash,
+                key: entry.key, attributes: entry.attributes, length: entry.length, hash: entry.hash!,
                 sequence: sequence, lastUse: entry.lastUse))
     }
 
@@ -46,6 +48,15 @@ struct StoreIndex {
         add(entry)
         publish(entry)
     }
+
+    /// Takes in an entry that was packed and is accounted for.
+    mutating func adopt(_ entry: PageEntry) {
+        pages[entry.key] = entry
+        if let expires = entry.attributes.expires { expiry.push(expires, entry.key) }
+    }
+
+    /// Lets go of an entry that has been packed.
+    mutating func release(_ entry: PageEntry) { pages[entry.key] = nil }
 
     private mutating func add(_ entry: PageEntry) {
         precondition(pages[entry.key] == nil, "the key is in the index already")
@@ -69,23 +80,21 @@ struct StoreIndex {
         if entry.logged { tombstones.append(entry.key) }
     }
 
-    /// The entry, unless it has expired.
-    func live(_ key: StoreKey, at now: UInt64) -> PageEntry? {
-        guard let entry = pages[key], !entry.isExpired(at: now) else { return nil }
-        return entry
-    }
-
     /// Marks the entry as just used.
     mutating func touch(_ entry: PageEntry) {
-        tick += 1
-        entry.lastUse = tick
-        entry.ram?.noteUse(tick)
+        entry.lastUse = nextTick()
+        entry.ram?.noteUse(entry.lastUse)
         guard let list = entry.list else { return }
         tenants[entry.key.tenant]?.lists[list].remove(entry)
         tenants[entry.key.tenant]?.lists[list].append(entry)
     }
 
-    /// Removes pages that have expired, at most `limit`; returns how many.
+    mutating func nextTick() -> UInt64 {
+        tick += 1
+        return tick
+    }
+
+    /// Removes pages that have expired and are not packed, at most `limit`; returns how many.
     mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
         var purged = 0
         var leased: [(UInt64, StoreKey)] = []
@@ -145,7 +154,9 @@ struct StoreIndex {
 extension StoreIndex {
     mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: UInt64) -> UInt64 {
         var entries: [StoreKey: PageEntry] = [:]
-        for key in keys { entries[key] = live(key, at: now) }
+        for key in keys {
+            if let entry = live(key, at: now) { entries[key] = entry }
+        }
         var id: UInt64 = 0
         // Random, so that a lease of somebody else cannot be guessed; positive as a signed number too.
         while id == 0 || leases[id] != nil { id = UInt64.random(in: 1...UInt64(Int64.max)) }

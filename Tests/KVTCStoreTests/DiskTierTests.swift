@@ -167,7 +167,7 @@ import Testing
 
     @Test func pagesLargerThanASegmentAreRefused() throws {
         let store = try open(disk: 16 << 10, segment: 1 << 20)
-        #expect(store.maxPageBytes == 4096 - 64 - 256)
+        #expect(store.maxPageBytes == 4096 - 64 - 128 - 256 - 128)
         #expect(put(store, 0) == .tooLarge)
         let largest = page(1, bytes: store.maxPageBytes)
         #expect(store.put(key(1), bytes: largest, attributes: PageAttributes()) == .stored)

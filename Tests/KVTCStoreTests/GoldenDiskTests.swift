@@ -17,9 +17,28 @@ import Testing
         return directory
     }
 
+    /// Writes the directory of the present format; right only together with a new version in `DiskFormat.md`.
+    @Test(.enabled(if: ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] != nil)) func write() throws {
+        let path = testFile("Golden/disk-v\(SegmentHeader.version)")
+        let store = try Store.open(.small(path, ram: 64 << 10))
+        for n in 0..<6 {
+            #expect(store.put(key(n), bytes: page(n, bytes: 300 + 400 * n), attributes: Self.attributes) == .stored)
+        }
+        try store.flush()
+        #expect(store.remove(key(1)))
+        #expect(store.replace(key(2), bytes: page(102, bytes: 500), attributes: PageAttributes(tokens: 17)))
+        #expect(store.update(key(3), pinned: false, priority: 9, expiry: .never))
+        try store.flush()
+        for n in 6..<9 {
+            #expect(store.put(key(n, tenant: 8), bytes: page(n, bytes: 1000), attributes: PageAttributes()) == .stored)
+        }
+        try store.flush()
+        try FileManager.default.removeItem(atPath: path + "/lock")
+    }
+
     /// Two segments: pages 0…5 with ``attributes`` were put and flushed, 1 removed, 2 replaced, 3 changed, then pages
     /// 6…8 of another tenant put and flushed; the second segment has no seal.
-    @Test(arguments: ["disk-v1"]) func isRead(_ name: String) throws {
+    @Test(arguments: ["disk-v1", "disk-v2"]) func isRead(_ name: String) throws {
         let directory = try copy(name)
         for _ in 0..<2 {
             let store = try Store.open(.small(directory.file("store")))
