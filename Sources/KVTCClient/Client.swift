@@ -114,6 +114,19 @@ public final class Client: Sendable {
         try receive(try send(request))
     }
 
+    /// Sends a request whose reply comes in parts of one kind, hands on all but the last and returns that.
+    public func call<Request: WireRequest>(
+        _ request: Request, _ part: (Request.Reply) -> Void
+    ) throws(ClientError) -> Request.Reply {
+        let pending = try send(request)
+        while true {
+            let received = try nextPart(pending.id, Request.opcode)
+            let reply = try Client.decode(received, Request.self)
+            guard received.header.hasMore else { return reply }
+            part(reply)
+        }
+    }
+
     /// Pulls pages and hands on every part as it comes.
     public func pull(_ request: PullRequest, _ part: (PullPart) -> Void) throws(ClientError) -> PullReply {
         let pending = try send(request)

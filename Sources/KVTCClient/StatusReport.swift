@@ -119,6 +119,8 @@ public struct StatusReport: Decodable, Sendable {
     public var tenant: UInt32
     /// "ready", "degraded" or "stopping".
     public var state: String
+    /// Why the state is "degraded"; empty or missing otherwise.
+    public var stateReason: String?
     /// RAM and disk.
     public var tiers: Tiers
     /// Pages by state.

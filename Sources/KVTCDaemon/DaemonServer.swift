@@ -142,8 +142,14 @@ public final class DaemonServer: Sendable {
         return "\(statistics.pages) pages, \(sessions) sessions, \(connections) connections"
     }
 
-    /// Work that nobody asks for: gives back the room of pages whose time is over.
-    public func maintain() { _ = engine.store.purgeExpired() }
+    /// Work that nobody asks for: gives back the room of pages whose time is over, and tries a disk that failed again.
+    public func maintain() {
+        _ = engine.store.purgeExpired()
+        // Not here: a disk that hangs must not look like a daemon that does.
+        if case .degraded = engine.store.statistics.state {
+            engine.pool.submit(.background) { [engine] in engine.store.heal() }
+        }
+    }
 
     /// Ends in order: no new connections or requests, answers owed are given, pages are coded, everything is made
     /// durable. False when something could not be written.

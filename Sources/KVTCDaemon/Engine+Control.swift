@@ -128,6 +128,24 @@ extension Engine {
         }
     }
 
+    /// Checks every page of all tenants; `tell` hears about once a second how far that is.
+    func verify<E: Error>(_ tell: (VerifyReply) throws(E) -> Void) throws(E) -> VerifyReply {
+        log.info("verifying")
+        var next = MonotonicClock.nanoseconds
+        let found = try store.verify { (progress) throws(E) in
+            guard MonotonicClock.nanoseconds >= next, !isStopping else { return }
+            next = MonotonicClock.nanoseconds + 1_000_000_000
+            try tell(VerifyReply(progress))
+        }
+        log.log(
+            level: found.corrupt > 0 ? .error : .info, "verified",
+            metadata: [
+                "copies": "\(found.checked)", "bytes": "\(found.bytes)", "corrupt": "\(found.corrupt)",
+                "unreadable": "\(found.unreadable)",
+            ])
+        return VerifyReply(found)
+    }
+
     // MARK: - Profiles
 
     func profile(_ request: ProfileRequest, _ caller: Caller) throws(WireError) -> JSONReply {

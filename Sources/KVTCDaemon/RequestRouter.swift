@@ -38,12 +38,14 @@ struct RequestRouter {
         let body: [UInt8]?
         do throws(WireError) {
             opcode = try admit(item.header)
-            body = opcode == .pull || opcode == .arena ? nil : try simple(opcode, item.body)
+            body = [.pull, .arena, .verify].contains(opcode) ? nil : try simple(opcode, item.body)
         } catch { throw .refused(error) }
         if let body {
             try deliver(send, 0, body[...])
         } else if opcode == .pull {
             try pull(item.body, send)
+        } else if opcode == .verify {
+            try verify(item.body, send)
         } else {
             try arena(item.body, send)
         }
@@ -86,7 +88,7 @@ struct RequestRouter {
         case .flush: try engine.flush(FlushRequest(body: body), caller).encodedBody
         case .profile: try engine.profile(ProfileRequest(body: body), caller).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
-        case .arena, .pull: throw WireError(.internalError, "\(opcode) is answered elsewhere")
+        case .arena, .pull, .verify: throw WireError(.internalError, "\(opcode) is answered elsewhere")
         }
     }
 
@@ -124,6 +126,21 @@ struct RequestRouter {
         do throws(WireError) { made = try makeArena(ArenaRequest(body: body)) } catch { throw .refused(error) }
         let reply = ArenaReply(arena: made.number, bytes: UInt64(made.memory.byteCount)).encodedBody
         try deliver(send, 0, reply[...], made.memory.rawDescriptor)
+    }
+
+    private func verify(_ body: [UInt8], _ send: Send) throws(RouterError) {
+        do throws(WireError) {
+            _ = try VerifyRequest(body: body)
+            guard caller.isAdministrator else {
+                throw WireError(.forbidden, "only administrators may verify all pages")
+            }
+        } catch { throw .refused(error) }
+        do throws(ConnectionError) {
+            let found = try engine.verify { (part) throws(ConnectionError) in
+                try send(Wire.more, part.encodedBody[...], nil)
+            }
+            try send(0, found.encodedBody[...], nil)
+        } catch { throw .connection(error) }
     }
 
     private func pull(_ body: [UInt8], _ send: Send) throws(RouterError) {

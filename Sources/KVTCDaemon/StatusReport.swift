@@ -54,6 +54,7 @@ struct StatusReport: Encodable {
     var uptime_s: Double
     var tenant: UInt32
     var state: String
+    var state_reason: String
     var tiers: Tiers
     var pages: Pages
     var bytes: Bytes
@@ -87,11 +88,13 @@ extension Engine {
         let counted = part.counters
         let now = MonotonicClock.nanoseconds
         var state = "ready"
-        if case .degraded = stored.state { state = "degraded" }
+        var reason = ""
+        if case .degraded(let why) = stored.state { (state, reason) = ("degraded", why) }
         if isStopping { state = "stopping" }
         return StatusReport(
             version: Daemon.version, instance: String(instance, radix: 16),
             uptime_s: Double(now - started) / 1e9, tenant: caller.tenant, state: state,
+            state_reason: reason,
             tiers: .init(
                 ram: .init(used: stored.ramUsed, budget: stored.ramBudget, pages: stored.ramPages),
                 disk: .init(

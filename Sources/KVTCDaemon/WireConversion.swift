@@ -1,5 +1,6 @@
 import KVTCCodec
 import KVTCProtocol
+import KVTCStore
 
 extension WireLayout {
     /// The layout in the codec's terms; their raw values are the same numbers.
@@ -39,6 +40,15 @@ extension WireGeometry {
         return Rotary(
             style: style, offset: Int(tensor.rotaryOffset), dims: Int(tensor.rotaryDims),
             inverseFrequencies: ropeTables[Int(tensor.ropeTable)])
+    }
+}
+
+extension VerifyReply {
+    /// The store's figures.
+    init(_ progress: VerifyProgress) {
+        self.init(
+            checked: progress.checked, total: progress.total, bytes: progress.bytes, corrupt: progress.corrupt,
+            unreadable: progress.unreadable)
     }
 }
 

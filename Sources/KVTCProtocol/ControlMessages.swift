@@ -350,6 +350,63 @@ public struct FlushReply: WireMessage {
     }
 }
 
+/// Reads every page of all tenants and checks it; for administrators. The reply comes in parts as the work goes on.
+public struct VerifyRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = VerifyReply
+    /// The number of the request.
+    public static let opcode = Opcode.verify
+
+    /// The request.
+    public init() {
+    }
+
+    /// Appends nothing.
+    public func encode(to writer: inout ByteWriter) {
+    }
+
+    /// Reads nothing.
+    public init(from reader: inout ByteReader) throws(WireError) {
+    }
+}
+
+/// How far a verification is; the last part says what it found.
+public struct VerifyReply: WireMessage {
+    /// Copies of pages looked at.
+    public var checked: UInt64
+    /// Copies there are.
+    public var total: UInt64
+    /// Bytes read.
+    public var bytes: UInt64
+    /// Copies that were bad and have been taken out.
+    public var corrupt: UInt64
+    /// Copies that the device failed to deliver.
+    public var unreadable: UInt64
+
+    /// An answer with the amounts.
+    public init(checked: UInt64, total: UInt64, bytes: UInt64, corrupt: UInt64, unreadable: UInt64) {
+        self.checked = checked
+        self.total = total
+        self.bytes = bytes
+        self.corrupt = corrupt
+        self.unreadable = unreadable
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        for value in [checked, total, bytes, corrupt, unreadable] { writer.write(value) }
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        checked = try reader.readUInt64("checked")
+        total = try reader.readUInt64("total")
+        bytes = try reader.readUInt64("bytes")
+        corrupt = try reader.readUInt64("corrupt")
+        unreadable = try reader.readUInt64("unreadable")
+    }
+}
+
 /// What to do about profiles.
 public enum ProfileAction: UInt8, Sendable, CaseIterable {
     /// Say which ones are loaded.

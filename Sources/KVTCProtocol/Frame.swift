@@ -34,6 +34,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case ping = 16
     /// Read a session's policy.
     case getPolicy = 17
+    /// Read every page and check it.
+    case verify = 18
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000

@@ -10,8 +10,13 @@ struct RecoveredLog: Sendable {
 }
 
 extension DiskLog {
-    private static let lockName = "lock"
+    static let lockName = "lock"
     private static let corruptSuffix = ".corrupt"
+
+    /// The id in the name of a segment that was set aside; nil for other files.
+    static func setAsideID(_ name: String) -> UInt64? {
+        name.hasSuffix(corruptSuffix) ? segmentID(String(name.dropLast(corruptSuffix.count))) : nil
+    }
 
     /// Opens or makes the directory. Never refuses to start because of damage: what cannot be read is set aside.
     /// Throws when the directory is locked, was written by a newer version, or cannot be used at all.
@@ -41,7 +46,7 @@ extension DiskLog {
                     throw .newerFormat(path: path, found: version, supported: SegmentHeader.version)
                 }
                 found.append((id, path, file, header))
-            } else if name.hasSuffix(corruptSuffix), let id = segmentID(String(name.dropLast(corruptSuffix.count))) {
+            } else if let id = setAsideID(name) {
                 result.log.noteSetAside(directory + "/" + name, id)
             }
         }

@@ -11,7 +11,10 @@ extension DeviceError {
 
 /// The kernel's files. Calls interrupted by a signal are repeated.
 package struct LinuxStorageDevice: StorageDevice {
-    package init() {}
+    /// Whether files are opened for reading only; then whatever would change something fails.
+    private let isReadOnly: Bool
+
+    package init(isReadOnly: Bool = false) { self.isReadOnly = isReadOnly }
 
     /// Repeats a call while a signal interrupts it and turns -1 into an error.
     private func check(_ operation: String, _ path: String, _ call: () -> Int) throws(DeviceError) -> Int {
@@ -54,12 +57,13 @@ package struct LinuxStorageDevice: StorageDevice {
     }
 
     package func open(_ path: String, create: Bool) throws(DeviceError) -> Int32 {
-        let flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_EXCL : 0)
+        let access = isReadOnly ? O_RDONLY : O_RDWR
+        let flags = access | O_CLOEXEC | O_NOFOLLOW | (create && !isReadOnly ? O_CREAT | O_EXCL : 0)
         return Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
     }
 
     package func lock(_ path: String) throws(DeviceError) -> Int32 {
-        let flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_CREAT
+        let flags = (isReadOnly ? O_RDONLY : O_RDWR | O_CREAT) | O_CLOEXEC | O_NOFOLLOW
         let file = Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
         let result = clinux_storage_lock(file)
         if result == 0 { return file }

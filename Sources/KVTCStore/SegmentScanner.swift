@@ -41,8 +41,9 @@ package struct SegmentScanner {
         source = read
     }
 
-    init(segment: Segment, size: Int) {
-        self.init(id: segment.id, salt: segment.salt, size: size) { (buffer, offset) throws(DeviceError) in
+    init(segment: Segment, size: Int, verifiesAll: Bool = false) {
+        self.init(id: segment.id, salt: segment.salt, size: size, verifiesAll: verifiesAll) {
+            (buffer, offset) throws(DeviceError) in
             try segment.device.readAll(segment.file, segment.path, buffer, at: offset)
         }
     }

@@ -2,7 +2,7 @@ extension Store {
     /// What a lookup under the lock found; the bytes are read outside it.
     private enum Found {
         case nothing
-        case ram(PageEntry, RAMExtent, hash: UInt64)
+        case ram(RAMExtent, hash: UInt64)
         case disk(DiskLocation, length: Int)
     }
 
@@ -15,11 +15,10 @@ extension Store {
     ) throws(Failure) -> ReadOutcome<Value> {
         switch find(key, counted: true) {
         case .nothing: return .miss
-        case .ram(let entry, let extent, let hash):
+        case .ram(let extent, let hash):
             let bytes = extent.bytes
             guard checksum(bytes) == hash else {
-                reject(entry) { $0.ram === extent }
-                return .corrupt
+                return reject(key, inRAM: extent) ? try read(key, body) : .corrupt
             }
             countHit()
             return .hit(try body(bytes))
@@ -50,7 +49,7 @@ extension Store {
                 let page = index.packed[index.packed.find(key)!]
                 return .disk(index.packed.location(page), length: page.bytes)
             }
-            if let extent = entry.ram { return .ram(entry, extent, hash: entry.hash!) }
+            if let extent = entry.ram { return .ram(extent, hash: entry.hash!) }
             guard let location = entry.disk else { preconditionFailure("a page is neither in RAM nor on disk") }
             return .disk(location, length: entry.length)
         }
@@ -58,19 +57,27 @@ extension Store {
 
     private func countHit() { index.withLock { $0.counters.hits += 1 } }
 
-    /// Removes a page whose bytes are bad, unless it has other bytes by now.
-    func reject(_ entry: PageEntry, _ isSame: (PageEntry) -> Bool) {
+    /// Takes out bytes in RAM that are bad, and the page with them if they were all there is of it. True when the disk has it.
+    @discardableResult
+    func reject(_ key: StoreKey, inRAM extent: RAMExtent) -> Bool {
         index.withLock { index in
             index.counters.corrupt += 1
-            if index.pages[entry.key] === entry, isSame(entry) { index.remove(entry) }
+            guard let entry = index.pages[key], entry.ram === extent else { return false }
+            guard entry.disk != nil else {
+                index.remove(entry)
+                return false
+            }
+            index.mutate(entry) { $0.ram = nil }
+            return true
         }
     }
 
-    /// Removes a page whose record is bad, unless it has another one by now.
+    /// Takes out a record that is bad, and the page with it if it is not in RAM.
     func reject(_ key: StoreKey, at location: DiskLocation) {
         index.withLock { index in
             index.counters.corrupt += 1
-            if let entry = index.entry(key, at: location) { index.remove(entry) }
+            guard let entry = index.entry(key, at: location) else { return }
+            if entry.ram == nil { index.remove(entry) } else { index.mutate(entry) { $0.disk = nil } }
         }
     }
 

@@ -9,6 +9,7 @@ struct Kvtcctl: ParsableCommand {
             EXAMPLES
               kvtcctl status                       how full, how fast, who is there
               kvtcctl flush                        make all pages durable
+              kvtcctl verify                       read and check all pages
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
 
@@ -23,6 +24,7 @@ struct Kvtcctl: ParsableCommand {
         subcommands: [
             StatusCommand.self,
             FlushCommand.self,
+            VerifyCommand.self,
             SessionsCommand.self,
             PolicyCommand.self,
             DropCommand.self,

@@ -7,7 +7,11 @@ struct StatusView {
     init(_ report: StatusReport) { self.report = report }
 
     var text: String {
-        var lines = [headline, ""]
+        var lines = [headline]
+        if let reason = report.stateReason, !reason.isEmpty {
+            lines.append("The disk tier fails (\(reason)): pages stay in RAM until it works again.")
+        }
+        lines.append("")
         lines += tiers + [""]
         lines += facts + [""]
         lines += latencies

@@ -13,7 +13,7 @@ struct Main: ParsableCommand {
         discussion: """
             Without --config it serves with defaults. Options override the configuration file.
             Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options, \
-            78 bad configuration.
+            78 bad configuration. With --fsck: 0 nothing is damaged, 4 something is, 8 it could not be checked.
             """,
         version: Daemon.version)
 
@@ -24,10 +24,14 @@ struct Main: ParsableCommand {
     @Option(help: "Disk for pages, such as 100GiB; 0 for RAM only.") var diskBudget: String?
     @Option(help: "The directory of profiles.") var profiles: String?
     @Flag(help: "Check the configuration and exit.") var checkConfig = false
+    @Option(help: ArgumentHelp("Check the directory of a disk tier and exit; changes nothing.", valueName: "directory"))
+    var fsck: String?
+    @Flag(help: "With --fsck: print the result as JSON.") var json = false
     @Option(help: "The least severe level to log: \(ConfigurationFile.levels.joined(separator: ", ")).")
     var logLevel: String?
 
     func run() throws {
+        if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
         let signals = TerminationSignals()
         let configuration: DaemonConfiguration
         do throws(ConfigurationError) {

@@ -82,6 +82,8 @@ enum Golden {
         "profile.reply": JSONReply(json: "[]"),
         "ping": PingRequest(payload: [0, 255]),
         "ping.reply": PingReply(payload: [0, 255]),
+        "verify": VerifyRequest(),
+        "verify.reply": VerifyReply(checked: 7, total: 9, bytes: 1 << 33, corrupt: 1, unreadable: 2),
         "getPolicy": GetPolicyRequest(session: 9),
         "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
     ]

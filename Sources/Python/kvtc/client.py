@@ -195,6 +195,20 @@ class Client:
             return session.flush()
         return self._call(messages.Flush(NONE32 if session is None else session), messages.FlushReply)
 
+    def verify(self, progress: Callable[[messages.VerifyReply], None] = lambda _: None) -> messages.VerifyReply:
+        """Has the daemon read and check every page, which takes an administrator; ``progress`` is told how far it is."""
+
+        def on(connection: Connection) -> messages.VerifyReply:
+            pending = connection.start(messages.Verify())
+            while True:
+                body, more, _ = pending.next()
+                part = messages.VerifyReply.decode(body)
+                if not more:
+                    return part
+                progress(part)
+
+        return self.persist(on)
+
     def profiles(self) -> Any:
         """The profiles in the daemon's profile directory."""
         return json.loads(self._call(messages.Profile(0), messages.JsonReply).json)

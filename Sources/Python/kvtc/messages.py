@@ -261,6 +261,20 @@ class FlushReply(Struct):
 
 
 @dataclass
+class Verify(Struct):
+    OPCODE = Opcode.VERIFY
+
+
+@dataclass
+class VerifyReply(Struct):
+    checked: int = wired(U64)
+    total: int = wired(U64)
+    bytes: int = wired(U64)
+    corrupt: int = wired(U64)
+    unreadable: int = wired(U64)
+
+
+@dataclass
 class Profile(Struct):
     OPCODE = Opcode.PROFILE
     action: int = wired(U8)

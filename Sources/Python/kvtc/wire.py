@@ -42,6 +42,7 @@ class Opcode(IntEnum):
     PROFILE = 15
     PING = 16
     GET_POLICY = 17
+    VERIFY = 18
 
 
 @dataclass(frozen=True)
