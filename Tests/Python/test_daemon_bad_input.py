@@ -50,7 +50,7 @@ def test_a_frame_without_sense_is_answered_and_ends_the_connection(raw, header, 
     assert raw.closed()
 
 
-@pytest.mark.parametrize("opcode", [0, 18, 99, 0x8001, 0xFFFF])
+@pytest.mark.parametrize("opcode", [0, 19, 99, 0x8001, 0xFFFF])
 def test_an_unknown_opcode_keeps_the_connection(raw, opcode):
     raw.frame(opcode, b"whatever")
     assert raw.read()[0] == ErrorCode.UNKNOWN_OPCODE
