@@ -15,23 +15,23 @@ static inline void copy_run(const uint8_t *source, size_t source_stride, uint8_t
     for (size_t i = 0; i < length; i++) memcpy(target + i * target_stride * bytes, source + i * source_stride * bytes, bytes);
 }
 
-void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t count, const kv_run *runs,
-                     size_t run_count, size_t bytes, uint8_t *page) {
+void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t first, size_t count,
+                     const kv_run *runs, size_t run_count, size_t bytes, uint8_t *page) {
     for (size_t r = 0; r < run_count; r++) {
         kv_run run = runs[r];
         for (size_t i = 0; i < count; i++)
             copy_run(rows + i * row_bytes + run.column * bytes, 1,
-                     page + (run.base + (tokens ? tokens[i] : i) * run.token_stride) * bytes, run.element_stride, run.length,
+                     page + (run.base + (tokens ? tokens[i] : first + i) * run.token_stride) * bytes, run.element_stride, run.length,
                      bytes);
     }
 }
 
 void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, size_t bytes, uint8_t *rows,
-                    size_t row_bytes, size_t count) {
+                    size_t row_bytes, size_t first, size_t count) {
     for (size_t r = 0; r < run_count; r++) {
         kv_run run = runs[r];
         for (size_t i = 0; i < count; i++)
-            copy_run(page + (run.base + i * run.token_stride) * bytes, run.element_stride,
+            copy_run(page + (run.base + (first + i) * run.token_stride) * bytes, run.element_stride,
                      rows + i * row_bytes + run.column * bytes, 1, run.length, bytes);
     }
 }

@@ -69,9 +69,8 @@ int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity) {
     return (int)(length / sizeof *groups);
 }
 
-ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached) {
-    struct iovec part = {(void *)bytes, length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached) {
+    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = count};
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
@@ -93,7 +92,13 @@ ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached) {
     }
 }
 
-ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size_t capacity, size_t *count) {
+int clinux_limit_receive(int fd, int64_t milliseconds) {
+    struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 ? 0 : -errno;
+}
+
+ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, enum clinux_patience patience, int *attached,
+                         size_t capacity, size_t *count) {
     struct iovec part = {bytes, length};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
     union {
@@ -107,7 +112,10 @@ ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size
         message.msg_controllen = sizeof control.space;
     }
     ssize_t received;
-    while ((received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC)) < 0)
+    int flags = MSG_CMSG_CLOEXEC;
+    if (patience == CLINUX_NO_WAIT) flags |= MSG_DONTWAIT;
+    if (patience == CLINUX_ALL) flags |= MSG_WAITALL;
+    while ((received = recvmsg(fd, &message, flags)) < 0)
         if (errno != EINTR) return -errno;
     if (capacity == 0) return message.msg_flags & MSG_CTRUNC ? -EBADMSG : received;
     int excess = (message.msg_flags & MSG_CTRUNC) != 0;

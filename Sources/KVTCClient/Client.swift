@@ -86,8 +86,9 @@ public final class Client: Sendable {
     public func send<Request: WireRequest>(_ request: Request) throws(ClientError) -> Pending<Request> {
         let id = nextID.wrappingAdd(1, ordering: .relaxed).oldValue
         let frame = Client.frame(request, id: id)
-        guard frame.count - FrameHeader.byteCount <= Int(server.maxBody) else {
-            throw .refused(WireError(.tooLarge, "a body of \(frame.count) bytes; the daemon takes \(server.maxBody)"))
+        let bodyBytes = frame.reduce(0) { $0 + $1.count } - FrameHeader.byteCount
+        guard bodyBytes <= Int(server.maxBody) else {
+            throw .refused(WireError(.tooLarge, "a body of \(bodyBytes) bytes; the daemon takes \(server.maxBody)"))
         }
         let failure = inbox.withLock { inbox in
             inbox.waiting[id] = []
@@ -227,10 +228,12 @@ public final class Client: Sendable {
         }
     }
 
-    private static func frame<Request: WireRequest>(_ request: Request, id: UInt64) -> [UInt8] {
-        let body = request.encodedBody
-        return FrameHeader(opcode: Request.opcode.rawValue, id: id, status: 0, bodyLength: UInt32(body.count)).encoded
-            + body
+    /// The frame in two parts, so that pages in it are not copied.
+    private static func frame<Request: WireRequest>(_ request: Request, id: UInt64) -> [ArraySlice<UInt8>] {
+        let body = request.written
+        let length = UInt32(clamping: body.fields.count + body.payload.count)
+        let header = FrameHeader(opcode: Request.opcode.rawValue, id: id, status: 0, bodyLength: length)
+        return [(header.encoded + body.fields)[...], body.payload]
     }
 
     private static func translate(_ error: ConnectionError, _ opcode: Opcode, _ seconds: Int) -> ClientError {

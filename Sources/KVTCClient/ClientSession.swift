@@ -52,27 +52,55 @@ public struct ClientSession: Sendable {
         pageTokens = Int(request.pageTokens)
     }
 
-    /// Pushes pages in one request: through the arena, or inline without one. Throws when they do not fit.
+    /// Bytes of inline pages in one request: enough to fill the socket, few enough that the daemon stores some pages while
+    /// it receives others.
+    private static let inlineBytes = 4 << 20
+
+    /// Pushes pages: through the arena in one request (throws when they do not fit), or inline without one.
     public func push(_ pages: [ClientPage], through arena: ClientArena? = nil) throws(ClientError) -> [PushOutcome] {
-        var entries: [PushEntry] = []
-        var inline: [UInt8] = []
+        guard let arena else { return try pushInline(pages) }
         var offset: UInt64 = 0
         for page in pages {
-            entries.append(
-                PushEntry(
-                    key: page.key, firstPosition: page.firstPosition, tokens: UInt32(page.bytes.count / tokenBytes),
-                    offset: offset, length: UInt64(page.bytes.count)))
-            if let arena {
-                let written = page.bytes.withUnsafeBytes { arena.memory.write($0, offset: offset) }
-                guard written else { throw .refused(WireError(.arenaBounds, "the pages do not fit in the arena")) }
-            } else {
-                inline += page.bytes
+            guard page.bytes.withUnsafeBytes({ arena.memory.write($0, offset: offset) }) else {
+                throw .refused(WireError(.arenaBounds, "the pages do not fit in the arena"))
             }
             offset += UInt64(page.bytes.count)
         }
-        let request = PushRequest(
-            session: number, arena: arena?.number ?? Wire.none, entries: entries, inline: inline[...])
+        let request = PushRequest(session: number, arena: arena.number, entries: entries(pages[...]))
         return try client.call(request).outcomes
+    }
+
+    private func pushInline(_ pages: [ClientPage]) throws(ClientError) -> [PushOutcome] {
+        var outcomes: [PushOutcome] = []
+        var pending: [Pending<PushRequest>] = []
+        var next = 0
+        while next < pages.count || !pending.isEmpty {
+            // Two requests under way: one is stored while the other one is on its way.
+            if pending.count == 2 || next == pages.count {
+                outcomes += try client.receive(pending.removeFirst()).outcomes
+                continue
+            }
+            let begin = next
+            var inline: [UInt8] = []
+            repeat {
+                inline += pages[next].bytes
+                next += 1
+            } while next < pages.count && inline.count + pages[next].bytes.count <= Self.inlineBytes
+            let request = PushRequest(
+                session: number, arena: Wire.none, entries: entries(pages[begin..<next]), inline: inline[...])
+            pending.append(try client.send(request))
+        }
+        return outcomes
+    }
+
+    private func entries(_ pages: ArraySlice<ClientPage>) -> [PushEntry] {
+        var offset: UInt64 = 0
+        return pages.map { page in
+            defer { offset += UInt64(page.bytes.count) }
+            return PushEntry(
+                key: page.key, firstPosition: page.firstPosition, tokens: UInt32(page.bytes.count / tokenBytes),
+                offset: offset, length: UInt64(page.bytes.count))
+        }
     }
 
     /// Whole pages; nil for those that are not to be had. Through the arena they must all fit in it at once.

@@ -81,13 +81,17 @@ public struct BlockHeader: Hashable, Sendable {
     public var codedStoredBytes: Int { mode.isExact ? 0 : blockBytes - protectedBytes }
 
     /// Reads and checks a block: magic, version, limits, section lengths and both checksums.
-    public static func parse(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
+    /// - Parameter isVerified: whether the caller has a checksum of its own over the whole block, which makes the one
+    ///   over the payload superfluous.
+    public static func parse(
+        _ block: UnsafeRawBufferPointer, isVerified: Bool = false
+    ) throws(CodecError) -> BlockHeader {
         guard block.count >= size else { throw .corrupt("block of \(block.count) bytes; a header has \(size)") }
         func word<T: FixedWidthInteger>(_ offset: Int, _: T.Type) -> T {
             T(littleEndian: block.loadUnaligned(fromByteOffset: offset, as: T.self))
         }
         guard word(0, UInt32.self) == magic else { throw .corrupt("no block magic") }
-        guard word(96, UInt64.self) == XXH3_64bits(block.baseAddress, 96) else { throw .corrupt("header checksum") }
+        guard word(96, UInt64.self) == xxh3(block.baseAddress, 96, 0) else { throw .corrupt("header checksum") }
         guard word(4, UInt16.self) == version else {
             throw .unsupported("block version \(word(4, UInt16.self)); this release reads version \(version)")
         }
@@ -106,7 +110,7 @@ public struct BlockHeader: Hashable, Sendable {
             throw .corrupt("sections do not add up to the block's \(block.count) bytes")
         }
         let payload = UnsafeRawBufferPointer(rebasing: block[size...])
-        guard word(88, UInt64.self) == XXH3_64bits(payload.baseAddress, payload.count) else {
+        guard isVerified || word(88, UInt64.self) == xxh3(payload.baseAddress, payload.count, 0) else {
             throw .corrupt("payload checksum")
         }
         var protected = RowSet(count: tokens)
@@ -130,34 +134,41 @@ public struct BlockHeader: Hashable, Sendable {
     /// The whole block: header, bitmap, protected section, coded section. Lengths in `self` are overwritten.
     func assemble(protectedSection: [UInt8], codedSection: [UInt8]) -> [UInt8] {
         let bitmap = protected.isEmpty ? [] : protected.bitmap
-        var block: [UInt8] = []
-        block.reserveCapacity(BlockHeader.size + bitmap.count + protectedSection.count + codedSection.count)
+        var header = self
+        header.bitmapBytes = bitmap.count
+        header.protectedBytes = protectedSection.count
+        header.codedBytes = codedSection.count
+        var block = [UInt8](repeating: 0, count: BlockHeader.size)
+        block.reserveCapacity(header.blockBytes)
+        block.append(contentsOf: bitmap)
+        block.append(contentsOf: protectedSection)
+        block.append(contentsOf: codedSection)
+        block.withUnsafeMutableBytes { bytes in
+            let payload = xxh3(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size, 0)
+            header.write(to: bytes, payloadChecksum: payload)
+        }
+        return block
+    }
+
+    /// Writes the fixed header to the start of a block whose sections have the lengths in `self`.
+    func write(to block: UnsafeMutableRawBufferPointer, payloadChecksum: UInt64) {
+        var offset = 0
         func append<T: FixedWidthInteger>(_ value: T) {
-            withUnsafeBytes(of: value.littleEndian) { block.append(contentsOf: $0) }
+            block.storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
+            offset += MemoryLayout<T>.size
         }
         append(BlockHeader.magic)
         append(BlockHeader.version)
-        block.append(mode.rawValue)
-        block.append(element.rawValue)
-        block.append(contentsOf: (profile ?? .absent).bytes)
+        append(mode.rawValue)
+        append(element.rawValue)
+        for byte in (profile ?? .absent).bytes { append(byte) }
         append(geometryHash)
         for value in [tokens, firstPosition, rowElements, protected.count] { append(UInt32(value)) }
         append(step.bitPattern)
         append(distortion.bitPattern)
         append(UInt32(0))
-        for value in [bitmap.count, protectedSection.count, codedSection.count] { append(UInt32(value)) }
-        let payloadChecksumOffset = block.count
-        append(UInt64(0))
-        append(UInt64(0))
-        block.append(contentsOf: bitmap)
-        block.append(contentsOf: protectedSection)
-        block.append(contentsOf: codedSection)
-        block.withUnsafeMutableBytes { bytes in
-            let payload = XXH3_64bits(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size)
-            bytes.storeBytes(of: payload.littleEndian, toByteOffset: payloadChecksumOffset, as: UInt64.self)
-            let header = XXH3_64bits(bytes.baseAddress!, 96)
-            bytes.storeBytes(of: header.littleEndian, toByteOffset: 96, as: UInt64.self)
-        }
-        return block
+        for value in [bitmapBytes, protectedBytes, codedBytes] { append(UInt32(value)) }
+        append(payloadChecksum)
+        append(xxh3(block.baseAddress!, 96, 0))
     }
 }

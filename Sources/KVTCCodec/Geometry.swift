@@ -155,6 +155,6 @@ public struct Geometry: Hashable, Sendable {
                 words.append(0)
             }
         }
-        return words.withUnsafeBytes { XXH3_64bits($0.baseAddress, $0.count) }
+        return words.withUnsafeBytes { xxh3($0.baseAddress, $0.count, 0) }
     }
 }

@@ -25,6 +25,10 @@ final class OutputPlan: Sendable {
     let chunkRuns: [kv_run]
     /// Of the output.
     let bytes: Int
+    /// Whether the output is the rows as blocks hold them, one after another.
+    var isCanonical: Bool {
+        runs.count == 1 && runs[0].element_stride == 1 && runs[0].column == 0 && runs[0].token_stride == runs[0].length
+    }
 
     init(_ key: Key, geometry: Geometry, profile: Profile?) {
         bytes = key.layout.pageBytes(geometry: geometry, tokens: key.tokens, layers: key.layers)
@@ -73,9 +77,9 @@ final class PlanCache: Sendable {
     private static let limit = 1024
     private let plans = Mutex<[OutputPlan.Key: OutputPlan]>([:])
 
-    func plan(_ key: OutputPlan.Key, _ make: () -> OutputPlan) -> OutputPlan {
+    func plan(_ key: OutputPlan.Key, _ geometry: Geometry, _ profile: Profile?) -> OutputPlan {
         if let plan = plans.withLock({ $0[key] }) { return plan }
-        let plan = make()
+        let plan = OutputPlan(key, geometry: geometry, profile: profile)
         plans.withLock { plans in
             // Clients choose layer ranges: forget all rather than grow for ever.
             if plans.count >= PlanCache.limit { plans.removeAll() }

@@ -28,31 +28,65 @@ public struct PageCodec: Sendable {
         self.kernels = kernels
     }
 
+    /// Bytes of the block that ``wrap(page:layout:tokens:firstPosition:into:)`` makes.
+    public func wrappedBytes(element: ElementType, tokens: Int) -> Int {
+        BlockHeader.size + tokens * geometry.rowElements * element.bytes
+    }
+
     /// The page as a block in `raw` mode: exact, self-describing, checksummed.
     /// - Parameter page: exactly the bytes of `tokens` tokens in `layout`.
     public func wrap(
         page: UnsafeRawBufferPointer, layout: PageLayout, tokens: Int, firstPosition: Int
     ) throws(CodecError) -> [UInt8] {
+        let size = wrappedBytes(element: layout.element, tokens: max(0, min(tokens, 65536)))
+        var failure: CodecError?
+        let block = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialised in
+            do throws(CodecError) {
+                _ = try wrap(
+                    page: page, layout: layout, tokens: tokens, firstPosition: firstPosition,
+                    into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: size))
+                initialised = size
+            } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return block
+    }
+
+    /// The same into memory of ``wrappedBytes(element:tokens:)`` bytes, which becomes private before anything in it is
+    /// looked at: each byte of `page` is read once. Returns whether all numbers are finite.
+    public func wrap(
+        page: UnsafeRawBufferPointer, layout: PageLayout, tokens: Int, firstPosition: Int,
+        into block: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) -> Bool {
         try layout.validate(for: geometry)
         guard (1...65536).contains(tokens) else { throw .invalid(field: "tokens", "\(tokens); 1 to 65536 are allowed") }
         guard (0...Int(Int32.max) - tokens).contains(firstPosition) else {
             throw .invalid(field: "firstPosition", "\(firstPosition) is negative or too large")
         }
-        let size = layout.pageBytes(geometry: geometry, tokens: tokens)
-        guard page.count == size else {
-            throw .invalid(field: "page", "\(page.count) bytes; \(tokens) tokens of this layout take \(size)")
+        let plan = plans.plan(.init(layout: layout, layers: 0..<geometry.layers, tokens: tokens), geometry, profile)
+        guard page.count == plan.bytes else {
+            throw .invalid(field: "page", "\(page.count) bytes; \(tokens) tokens of this layout take \(plan.bytes)")
         }
-        let bytes = layout.element.bytes
-        let rowBytes = geometry.rowElements * bytes
-        let rows = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialised in
-            let runs = layout.placements(geometry: geometry, tokens: tokens, layers: 0..<geometry.layers)
-            kv_gather_rows(
-                page.bindMemory(to: UInt8.self).baseAddress, runs, runs.count, bytes, buffer.baseAddress, rowBytes,
-                tokens)
-            initialised = size
+        guard block.count == BlockHeader.size + plan.bytes else {
+            throw .invalid(field: "block", "\(block.count) bytes; the block takes \(BlockHeader.size + plan.bytes)")
         }
-        let header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
-        return header.assemble(protectedSection: [], codedSection: rows)
+        let (bytes, rowBytes) = (layout.element.bytes, plan.bytes / tokens)
+        let source = page.bindMemory(to: UInt8.self).baseAddress!
+        let rows = block.bindMemory(to: UInt8.self).baseAddress! + BlockHeader.size
+        let sum = Checksum()
+        var isFinite = true
+        // By stretches that are still in the core's cache when they are looked at.
+        for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
+            let (target, count) = (rows + range.lowerBound * rowBytes, range.count)
+            kv_gather_rows(source, plan.runs, plan.runs.count, bytes, target, rowBytes, range.lowerBound, count)
+            sum.add(UnsafeRawBufferPointer(start: target, count: count * rowBytes))
+            isFinite =
+                isFinite && kv_all_finite(layout.element.kernelCode, target, count * geometry.rowElements) != 0
+        }
+        var header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
+        header.codedBytes = plan.bytes
+        header.write(to: block, payloadChecksum: sum.value)
+        return isFinite
     }
 
     /// Codes an exact block. Rows that hold NaN or infinities are protected whatever the caller says; a block that would

@@ -53,20 +53,13 @@ public final class PageDecoder: @unchecked Sendable {
     }
 
     /// Checks a block and decodes its symbols and protected rows. The bytes must stay where they are until the last part
-    /// is written or ``detach()`` is called.
+    /// is written.
+    /// - Parameter isVerified: whether the caller has a checksum of its own over the whole block.
     /// - Throws: `corrupt` where any byte of the block is not as it was made, `mismatch` for another model's block.
-    public func open(_ block: UnsafeRawBufferPointer) throws(CodecError) {
-        let header = try check(block)
+    public func open(_ block: UnsafeRawBufferPointer, isVerified: Bool = false) throws(CodecError) {
+        let header = try check(block, isVerified: isVerified)
         try openExact(block, header)
         if !header.mode.isExact { try openCoded(block, header) }
-    }
-
-    /// Copies what parts still need of the block's bytes, so that those may go.
-    public func detach() {
-        guard let header, header.mode == .raw, let exactRows else { return }
-        let rows = exactBytes.reserve(header.rawBytes)
-        rows.update(from: exactRows, count: header.rawBytes)
-        self.exactRows = UnsafePointer(rows)
     }
 
     /// Writes the page's tensors of `layers` in `layout` to `output`, which has exactly their size. Safe on several threads
@@ -74,6 +67,43 @@ public final class PageDecoder: @unchecked Sendable {
     public func write(
         layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) {
+        let (header, plan, target) = try prepare(layers, layout, output)
+        if exactCount > 0 { writeExact(header, plan, target) }
+        if codedCount > 0 { synthesise(header, plan, target) }
+    }
+
+    /// Writes an open block of mode `raw` and takes the checksum of all its bytes on the way, in one pass through
+    /// memory; the output is worth nothing unless the checksum is right.
+    public func writeRaw(
+        layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) -> UInt64 {
+        let (header, plan, target) = try prepare(layers, layout, output)
+        guard header.mode == .raw, let exactRows else { throw .invalid(field: "block", "is not raw") }
+        let rowBytes = geometry.rowElements * header.element.bytes
+        let sum = Checksum()
+        let start = header.blockBytes - header.rawBytes
+        sum.add(UnsafeRawBufferPointer(start: exactRows - start, count: start))
+        for range in Checksum.stretches(of: header.tokens, rowBytes: rowBytes) {
+            let source = exactRows + range.lowerBound * rowBytes
+            sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
+            kv_scatter_rows(
+                source, rowBytes, nil, range.lowerBound, range.count, plan.runs, plan.runs.count, header.element.bytes,
+                target)
+        }
+        return sum.value
+    }
+
+    /// Where the layers lie in an open block of mode `raw`, if that is how the layout has them.
+    public func stored(layers: Range<Int>, layout: PageLayout) -> Range<Int>? {
+        guard let header, header.mode == .raw, header.element == layout.element else { return nil }
+        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
+        guard plan.isCanonical, plan.bytes == header.rawBytes else { return nil }
+        return header.blockBytes - header.rawBytes..<header.blockBytes
+    }
+
+    private func prepare(
+        _ layers: Range<Int>, _ layout: PageLayout, _ output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) -> (BlockHeader, OutputPlan, UnsafeMutablePointer<UInt8>) {
         guard let header else { throw .invalid(field: "block", "none is open") }
         try layout.validate(for: geometry)
         guard layout.element == header.element else {
@@ -82,24 +112,21 @@ public final class PageDecoder: @unchecked Sendable {
         guard !layers.isEmpty, layers.lowerBound >= 0, layers.upperBound <= geometry.layers else {
             throw .invalid(field: "layers", "\(layers); the model has layers 0 to \(geometry.layers - 1)")
         }
-        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens)) {
-            OutputPlan(
-                .init(layout: layout, layers: layers, tokens: header.tokens), geometry: geometry, profile: profile)
-        }
-        guard output.count == plan.bytes else {
+        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
+        guard output.count == plan.bytes, let target = output.bindMemory(to: UInt8.self).baseAddress else {
             throw .invalid(field: "output", "\(output.count) bytes; these layers take \(plan.bytes)")
         }
-        guard let target = output.bindMemory(to: UInt8.self).baseAddress else { return }
-        if exactCount > 0 { writeExact(header, plan, target) }
-        if codedCount > 0 { synthesise(header, plan, target) }
+        return (header, plan, target)
     }
 
     // MARK: - Parts of opening, apart so that a benchmark can time them
 
     /// Header, checksums, and whether this is a block for this codec.
-    package func check(_ block: UnsafeRawBufferPointer) throws(CodecError) -> BlockHeader {
+    package func check(
+        _ block: UnsafeRawBufferPointer, isVerified: Bool = false
+    ) throws(CodecError) -> BlockHeader {
         self.header = nil
-        let header = try BlockHeader.parse(block)
+        let header = try BlockHeader.parse(block, isVerified: isVerified)
         guard header.geometryHash == geometry.hash, header.rowElements == geometry.rowElements else {
             throw .mismatch("the block is of another geometry")
         }
@@ -174,7 +201,7 @@ public final class PageDecoder: @unchecked Sendable {
         kv_scatter_rows(
             exactRows, geometry.rowElements * header.element.bytes,
             exactCount == header.tokens ? nil : exactTokens.base,
-            exactCount, plan.runs, plan.runs.count, header.element.bytes, output)
+            0, exactCount, plan.runs, plan.runs.count, header.element.bytes, output)
     }
 
     private func synthesise(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {

@@ -174,9 +174,7 @@ final class ClientConnection: Sendable {
         do throws(ConnectionError) {
             do throws(RouterError) {
                 if let fault = item.fault { throw .refused(fault) }
-                try router.answer(item) { (status, body, descriptor) throws(ConnectionError) in
-                    try send(item.header, status: status, body: body, descriptor: descriptor)
-                }
+                try router.answer(item) { (answer) throws(ConnectionError) in try send(item.header, answer) }
                 return .goesOn
             } catch {
                 switch error {
@@ -186,7 +184,7 @@ final class ClientConnection: Sendable {
                     engine.log.debug(
                         "request refused",
                         metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])
-                    try send(item.header, status: fault.code.rawValue, body: fault.encodedBody()[...])
+                    try send(item.header, .init(status: fault.code.rawValue, fields: fault.encodedBody()))
                     return item.isLast || fault.code.breaksFraming ? .over : .goesOn
                 }
             }
@@ -196,11 +194,11 @@ final class ClientConnection: Sendable {
         }
     }
 
-    private func send(
-        _ request: FrameHeader, status: UInt32, body: ArraySlice<UInt8>, descriptor: Int32? = nil
-    ) throws(ConnectionError) {
+    private func send(_ request: FrameHeader, _ answer: RequestRouter.Answer) throws(ConnectionError) {
         let header = FrameHeader(
-            opcode: request.opcode | Opcode.replyBit, id: request.id, status: status, bodyLength: UInt32(body.count))
-        try socket.write([header.encoded[...], body], descriptor: descriptor)
+            opcode: request.opcode | Opcode.replyBit, id: request.id, status: answer.status,
+            bodyLength: UInt32(answer.fields.count + answer.payload.count))
+        try socket.write(
+            [header.encoded[...], answer.fields[...]], then: answer.payload, descriptor: answer.descriptor)
     }
 }

@@ -12,6 +12,9 @@ public final class DaemonServer: Sendable {
         var lastID: UInt64 = 0
     }
 
+    /// Requests that the disk gets at a time from pulls and prefetches.
+    private static let readers = 8
+
     let engine: Engine
     private let listeners: [UnixListener]
     private let wakeUp: WakeUp
@@ -40,7 +43,9 @@ public final class DaemonServer: Sendable {
         // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
         PageCodec.useCallingThreadOnly()
         let pool = try WorkPool(threads: configuration.workers)
-        engine = Engine(configuration: configuration, store: store, pool: pool, profiles: profiles, log: log)
+        let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
+        engine = Engine(
+            configuration: configuration, store: store, pool: pool, readers: readers, profiles: profiles, log: log)
         wakeUp = try WakeUp()
         if inherited.isEmpty {
             DaemonServer.makeParent(of: configuration.socketPath)
@@ -167,6 +172,7 @@ public final class DaemonServer: Sendable {
         for connection in clients.withLock({ Array($0.connections.values) }) { connection.close() }
         _ = clients.wait { $0.connections.isEmpty ? true : nil }
         engine.waitForEncodes { _ in true }
+        engine.readers.stop()
         engine.pool.stop()
         return closeStore()
     }

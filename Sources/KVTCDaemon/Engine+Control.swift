@@ -70,7 +70,7 @@ extension Engine {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys).filter { store.residence($0) == .disk }
-        for key in keys { pool.submit(.background) { [self] in _ = store.prefetch(key) } }
+        for key in keys { readers.submit(.background) { [self] in _ = store.prefetch(key) } }
         return PrefetchReply(queued: UInt32(clamping: keys.count))
     }
 
@@ -98,7 +98,7 @@ extension Engine {
                 : request.keys.map { StoreKey(tenant: caller.tenant, words: $0.vector) }
         } else {
             let session = try session(request.session, caller)
-            keys = request.keys.isEmpty ? session.pages.map(\.key) : storeKeys(session, request.keys)
+            keys = request.keys.isEmpty ? self.keys(of: session.id) : storeKeys(session, request.keys)
         }
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
         let dropped = ledger.wait { ledger -> Int? in
@@ -113,7 +113,7 @@ extension Engine {
     func flush(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
         var keys: [StoreKey]?
         if request.session != Wire.none {
-            keys = try session(request.session, caller).pages.map(\.key)
+            keys = self.keys(of: try session(request.session, caller).id)
         } else if !caller.isAdministrator {
             keys = store.keys(tenant: caller.tenant)
         }

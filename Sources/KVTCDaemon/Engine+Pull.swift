@@ -4,113 +4,11 @@ import KVTCStore
 import KVTCSystem
 import Synchronization
 
-/// A block that is checked and entropy-decoded, until nobody writes parts of it any more.
-private final class OpenPage: Sendable {
-    let decoder: PageDecoder
-    let tokens: Int
-    private let codec: PageCodec
-
-    init(_ decoder: PageDecoder, tokens: Int, codec: PageCodec) {
-        (self.decoder, self.tokens, self.codec) = (decoder, tokens, codec)
-    }
-
-    deinit { codec.giveBack(decoder) }
-}
-
-/// One page on its way back: read and opened once, written in as many steps as the client wants.
-private final class PulledPage: Sendable {
-    enum State: Sendable {
-        case untouched
-        case open(OpenPage)
-        case failed
-    }
-
-    let key: StoreKey
-    let entry: PullEntry
-    let index: UInt32
-    /// Held while the page is opened, so that the steps of one page open it once.
-    let state = Mutex(State.untouched)
-
-    init(key: StoreKey, entry: PullEntry, index: UInt32) {
-        self.key = key
-        self.entry = entry
-        self.index = index
-    }
-}
-
-/// Puts the parts of each page in the order of layers: steps of one page are decoded side by side and may be done in any
-/// order, but a client may rely on appending what it gets.
-private struct PartOrder {
-    private var nextLayer: [Int]
-    private var waiting: [UInt32: [PullPart]] = [:]
-    /// Parts that wait for an earlier one of their page.
-    private(set) var held = 0
-
-    init(pages: Int, first: Int) { nextLayer = [Int](repeating: first, count: pages) }
-
-    /// The parts that may go now that this one is there. After a failure, which goes at once, its page has no more.
-    mutating func arrange(_ part: PullPart) -> [PullPart] {
-        let page = Int(part.entry)
-        guard nextLayer[page] != .max else { return [] }
-        guard part.outcome == .hit else {
-            held -= waiting.removeValue(forKey: part.entry)?.count ?? 0
-            nextLayer[page] = .max
-            return [part]
-        }
-        guard Int(part.layerBegin) == nextLayer[page] else {
-            waiting[part.entry, default: []].append(part)
-            held += 1
-            return []
-        }
-        var ready = [part]
-        nextLayer[page] = Int(part.layerEnd)
-        while let index = waiting[part.entry]?.firstIndex(where: { Int($0.layerBegin) == nextLayer[page] }),
-            let next = waiting[part.entry]?.remove(at: index)
-        {
-            held -= 1
-            nextLayer[page] = Int(next.layerEnd)
-            ready.append(next)
-        }
-        return ready
-    }
-}
-
-/// What one pull still has to do, and the parts that are ready. The pool's threads fill it, the one that writes to the
-/// client empties it and hands out the next jobs: what is decoded ahead is bounded, however slowly the client reads.
-private final class PullWork: Sendable {
-    struct State: Sendable {
-        var parts: [PullPart] = []
-        /// Jobs given to the pool and not done.
-        var running = 0
-        /// Bytes of opened pages kept for later steps.
-        var kept = 0
-    }
-
-    /// Opened pages kept between the steps of one pull; beyond that each step opens its page again.
-    static let keptLimit = 256 << 20
-
-    let pages: [PulledPage]
-    let steps: [Range<Int>]
-    let layers: Range<Int>
-    let context: CodingContext
-    let arena: Arena?
-    let state = Monitor(State())
-    var jobs: Int { pages.count * steps.count }
-
-    init(pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, context: CodingContext, arena: Arena?) {
-        self.pages = pages
-        self.steps = steps
-        self.layers = layers
-        self.context = context
-        self.arena = arena
-    }
-}
-
 extension Engine {
     /// Gets pages back. `emit` is called on the caller's thread with each part as it is ready; when it throws, the rest
     /// is dropped.
     func pull<E: Error>(
-        _ request: PullRequest, arena: Arena?, _ caller: Caller, emit: (PullPart) throws(E) -> Void
+        _ request: PullRequest, arena: Arena?, _ caller: Caller, emit: (ReadyPart) throws(E) -> Void
     ) throws(PullFailure<E>) -> PullReply {
         let start = MonotonicClock.nanoseconds
         let session: Session
@@ -160,7 +58,7 @@ extension Engine {
         }
     }
 
-    private func deliver<E: Error>(_ work: PullWork, _ emit: (PullPart) throws(E) -> Void) throws(E) -> PullReply {
+    private func deliver<E: Error>(_ work: PullWork, _ emit: (ReadyPart) throws(E) -> Void) throws(E) -> PullReply {
         var worst = [PullOutcome](repeating: .hit, count: work.pages.count)
         var order = PartOrder(pages: work.pages.count, first: work.layers.lowerBound)
         let ahead = max(8, 4 * configuration.workers)
@@ -172,16 +70,16 @@ extension Engine {
                 submitted += 1
             }
             let isSubmitted = submitted == work.jobs
-            let next = work.state.wait { state -> (parts: [PullPart], isOver: Bool)? in
+            let next = work.state.wait { state -> (parts: [ReadyPart], isOver: Bool)? in
                 let isOver = isSubmitted && state.running == 0
                 guard !state.parts.isEmpty || isOver || (!isSubmitted && state.running == 0) else { return nil }
                 defer { state.parts = [] }
                 return (state.parts, isOver)
             }
             guard let next else { break }
-            for part in next.parts.flatMap({ order.arrange($0) }) {
-                if part.outcome != .hit { worst[Int(part.entry)] = part.outcome }
-                try emit(part)
+            for ready in next.parts.flatMap({ order.arrange($0) }) {
+                if ready.part.outcome != .hit { worst[Int(ready.part.entry)] = ready.part.outcome }
+                try emit(ready)
             }
             if next.isOver { break }
         }
@@ -196,39 +94,48 @@ extension Engine {
         work.state.withLock { $0.running += 1 }
         let page = work.pages[job % work.pages.count]
         let step = job / work.pages.count
-        pool.submit(.urgent) { [self] in
+        let decoding: @Sendable () -> Void = { [self] in
             let part = decode(page, step, work)
             work.state.update {
                 if let part { $0.parts.append(part) }
                 $0.running -= 1
             }
         }
+        guard step == 0, store.residence(page.key) == .disk else { return pool.submit(.urgent, decoding) }
+        // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
+        readers.submit(.urgent) { [self] in
+            page.state.withLock { $0 = .found(store.borrow(page.key)) }
+            pool.submit(.urgent, decoding)
+        }
     }
 
     // MARK: - On the pool's threads
 
-    private func decode(_ page: PulledPage, _ step: Int, _ work: PullWork) -> PullPart? {
+    private func decode(_ page: PulledPage, _ step: Int, _ work: PullWork) -> ReadyPart? {
         let (all, range, context, arena) = (work.layers, work.steps[step], work.context, work.arena)
-        func failure(_ outcome: PullOutcome) -> PullPart {
-            PullPart(
-                entry: page.index, layerBegin: UInt16(all.lowerBound), layerEnd: UInt16(all.upperBound),
-                outcome: outcome, offset: arena == nil ? 0 : page.entry.offset, length: 0)
+        func failure(_ outcome: PullOutcome) -> ReadyPart {
+            ReadyPart(
+                part: PullPart(
+                    entry: page.index, layerBegin: UInt16(all.lowerBound), layerEnd: UInt16(all.upperBound),
+                    outcome: outcome, offset: arena == nil ? 0 : page.entry.offset, length: 0))
         }
-        // One failure is told once, whatever the number of steps.
         let start = MonotonicClock.nanoseconds
-        let opened: Result<OpenPage?, PullStop> = page.state.withLock { state in
+        // One failure is told once, whatever the number of steps.
+        let opened = page.state.withLock { state -> Result<OpenPage?, PullStop> in
+            let found: ReadOutcome<BorrowedPage>
             switch state {
             case .failed: return .success(nil)
             case .open(let page): return .success(page)
-            case .untouched:
-                switch open(page, all, context, isInline: arena == nil) {
-                case .success(let opened):
-                    if step + 1 < work.steps.count, keep(opened.decoder.byteCount, work) { state = .open(opened) }
-                    return .success(opened)
-                case .failure(let stop):
-                    state = .failed
-                    return .failure(stop)
-                }
+            case .found(let outcome): found = outcome
+            case .untouched: found = store.borrow(page.key)
+            }
+            do throws(PullStop) {
+                let opened = try open(page, found, work)
+                state = step + 1 < work.steps.count && keep(opened.byteCount, work) ? .open(opened) : .untouched
+                return .success(opened)
+            } catch {
+                state = .failed
+                return .failure(error)
             }
         }
         let source: OpenPage
@@ -242,15 +149,16 @@ extension Engine {
         let before = context.layout.pageBytes(
             geometry: geometry, tokens: tokens, layers: all.lowerBound..<range.lowerBound)
         let length = context.layout.pageBytes(geometry: geometry, tokens: tokens, layers: range)
-        var part = PullPart(
-            entry: page.index, layerBegin: UInt16(range.lowerBound), layerEnd: UInt16(range.upperBound), outcome: .hit,
-            offset: UInt64(before), length: UInt64(length))
+        var ready = ReadyPart(
+            part: PullPart(
+                entry: page.index, layerBegin: UInt16(range.lowerBound), layerEnd: UInt16(range.upperBound),
+                outcome: .hit, offset: UInt64(before), length: UInt64(length)))
         do throws(CodecError) {
             if let arena {
-                part.offset += page.entry.offset
-                try writeInPlace(source.decoder, range, context, arena, part)
+                ready.part.offset += page.entry.offset
+                try writeInPlace(source, range, work, arena, ready.part)
             } else {
-                part.inline = try writeInline(source.decoder, range, context, length)[...]
+                ready.bytes = try inlineBytes(source, range, context, length)
             }
         } catch {
             log.error("page not decodable", metadata: ["key": "\(page.key)", "error": "\(error)"])
@@ -259,7 +167,7 @@ extension Engine {
         }
         metrics.record(.decode, page.key.tenant, since: start)
         metrics.count(page.key.tenant) { $0.bytesReturned += UInt64(length) }
-        return part
+        return ready
     }
 
     private func keep(_ bytes: Int, _ work: PullWork) -> Bool {
@@ -273,67 +181,82 @@ extension Engine {
     private struct PullStop: Error { var outcome: PullOutcome }
 
     private func open(
-        _ page: PulledPage, _ layers: Range<Int>, _ context: CodingContext, isInline: Bool
-    ) -> Result<OpenPage, PullStop> {
-        let decoder = context.codec.takeDecoder()
-        let outcome = store.read(page.key) { block in
-            Result { () throws(CodecError) in
-                try decoder.open(block)
-                decoder.detach()
-            }
+        _ page: PulledPage, _ found: ReadOutcome<BorrowedPage>, _ work: PullWork
+    ) throws(PullStop) -> OpenPage {
+        let context = work.context
+        guard case .hit(let block) = found else {
+            if case .corrupt = found { throw corrupt(page, "in the store") }
+            throw PullStop(outcome: .miss)
         }
-        // From here on the decoder is given back when it is let go.
-        let opened = OpenPage(decoder, tokens: decoder.header?.tokens ?? 0, codec: context.codec)
-        switch outcome {
-        case .miss: return .failure(PullStop(outcome: .miss))
-        case .corrupt:
-            log.error("page corrupt", metadata: ["key": "\(page.key)"])
-            return .failure(PullStop(outcome: .corrupt))
-        case .hit(.failure(.mismatch)):
-            // A page of other shapes or another profile under this key is not the page that was asked for.
-            log.warning("page of another model", metadata: ["key": "\(page.key)"])
-            return .failure(PullStop(outcome: .miss))
-        case .hit(.failure(let error)):
-            log.error("block corrupt", metadata: ["key": "\(page.key)", "error": "\(error)"])
-            return .failure(PullStop(outcome: .corrupt))
-        case .hit(.success):
-            guard decoder.header?.element == context.layout.element else {
-                log.warning("page of another model", metadata: ["key": "\(page.key)"])
-                return .failure(PullStop(outcome: .miss))
+        let opened = OpenPage(block, context.codec)
+        do throws(CodecError) {
+            // The header has a checksum of its own. A raw page is checked while it is copied; any other one before its
+            // symbols are looked at.
+            let header = try opened.decoder.check(block.bytes, isVerified: true)
+            guard header.mode == .raw && work.copiesOnce || store.confirm(block) else {
+                throw CodecError.corrupt("block checksum")
             }
-            let need = context.layout.pageBytes(
-                geometry: context.codec.geometry, tokens: opened.tokens, layers: layers)
-            guard UInt64(need) <= page.entry.capacity, !isInline || need <= Wire.maximumBody - 64 else {
-                return .failure(PullStop(outcome: .noSpace))
-            }
-            return .success(opened)
+            try opened.decoder.open(block.bytes, isVerified: true)
+        } catch {
+            if case .mismatch = error { throw otherModel(page) }
+            // Bytes that went bad in RAM are taken out of the store.
+            _ = store.confirm(block)
+            throw corrupt(page, "\(error)")
         }
+        guard opened.decoder.header?.element == context.layout.element else { throw otherModel(page) }
+        let need = context.layout.pageBytes(
+            geometry: context.codec.geometry, tokens: opened.tokens, layers: work.layers)
+        guard UInt64(need) <= page.entry.capacity, work.arena != nil || need <= Wire.maximumBody - 64 else {
+            throw PullStop(outcome: .noSpace)
+        }
+        return opened
+    }
+
+    private func corrupt(_ page: PulledPage, _ what: String) -> PullStop {
+        log.error("page corrupt", metadata: ["key": "\(page.key)", "error": "\(what)"])
+        return PullStop(outcome: .corrupt)
+    }
+
+    // A page of other shapes or another profile under this key is not the page that was asked for.
+    private func otherModel(_ page: PulledPage) -> PullStop {
+        log.warning("page of another model", metadata: ["key": "\(page.key)"])
+        return PullStop(outcome: .miss)
     }
 
     private func writeInPlace(
-        _ decoder: PageDecoder, _ range: Range<Int>, _ context: CodingContext, _ arena: Arena, _ part: PullPart
+        _ page: OpenPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
     ) throws(CodecError) {
-        let done: Void? = try arena.withWritable(offset: part.offset, length: part.length) {
+        let layout = work.context.layout
+        let isRight: Bool? = try arena.withWritable(offset: part.offset, length: part.length) {
             (output) throws(CodecError) in
-            try decoder.write(layers: range, layout: context.layout, into: output)
+            guard page.decoder.header?.mode == .raw, work.copiesOnce, !page.block.isConfirmed else {
+                try page.decoder.write(layers: range, layout: layout, into: output)
+                return true
+            }
+            let sum = try page.decoder.writeRaw(layers: range, layout: layout, into: output)
+            return store.confirm(page.block, checksum: sum)
         }
-        guard done != nil else { throw .invalid(field: "offset", "outside the arena") }
+        guard let isRight else { throw .invalid(field: "offset", "outside the arena") }
+        guard isRight else { throw .corrupt("block checksum") }
     }
 
-    private func writeInline(
-        _ decoder: PageDecoder, _ range: Range<Int>, _ context: CodingContext, _ length: Int
-    ) throws(CodecError) -> [UInt8] {
+    private func inlineBytes(
+        _ page: OpenPage, _ range: Range<Int>, _ context: CodingContext, _ length: Int
+    ) throws(CodecError) -> InlineBytes {
+        if let stored = page.decoder.stored(layers: range, layout: context.layout) {
+            return .stored(page.block, stored)
+        }
         var failure: CodecError?
         let output = [UInt8](unsafeUninitializedCapacity: length) { buffer, filled in
             do throws(CodecError) {
-                try decoder.write(
+                try page.decoder.write(
                     layers: range, layout: context.layout,
                     into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: length))
                 filled = length
             } catch { failure = error }
         }
         if let failure { throw failure }
-        return output
+        return .decoded(output)
     }
 }
 

@@ -65,28 +65,12 @@ extension Engine {
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, arena: Arena?, inline: ArraySlice<UInt8>
     ) throws(WireError) -> PushOutcome {
         if let attributes = store.attributes(key) { return present(entry, key, session, attributes) }
-        // The client may write its arena at any time: one private copy is all that is looked at.
-        let page: [UInt8]
-        if let arena {
-            guard let copy = arena.copy(offset: entry.offset, length: entry.length) else {
-                throw WireError(.arenaBounds, field: "entries", "outside the arena")
-            }
-            page = copy
-        } else {
-            let begin = inline.startIndex + Int(entry.offset)
-            page = Array(inline[begin..<begin + Int(entry.length)])
-        }
-        let context = session.context
-        let isBad = page.withUnsafeBytes { context.layout.element.hasNonFinite($0) }
-        let block: [UInt8]
-        do throws(CodecError) { block = try wrap(page, entry, context) } catch {
-            throw WireError(codec: error, field: "entries")
-        }
         var attributes = PageAttributes(
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
             tokens: entry.tokens, rawBytes: entry.length)
         if case .at(let second) = expiry(ttl: session.policy.ttlSeconds) { attributes.expires = second }
-        switch put(key, block, attributes) {
+        let (outcome, isBad) = try put(entry, key, attributes, session, arena: arena, inline: inline)
+        switch outcome {
         case .full: return .full
         case .tooLarge: return .tooLarge
         case .present: return present(entry, key, session, store.attributes(key) ?? attributes)
@@ -103,18 +87,6 @@ extension Engine {
         return isBad ? .nonFinite : .stored
     }
 
-    private func wrap(_ page: [UInt8], _ entry: PushEntry, _ context: CodingContext) throws(CodecError) -> [UInt8] {
-        // withUnsafeBytes forwards typed errors only through a result.
-        let result = page.withUnsafeBytes { bytes in
-            Result { () throws(CodecError) in
-                try context.codec.wrap(
-                    page: bytes, layout: context.layout, tokens: Int(entry.tokens),
-                    firstPosition: Int(entry.firstPosition))
-            }
-        }
-        return try result.get()
-    }
-
     private func present(
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ attributes: PageAttributes
     ) -> PushOutcome {
@@ -129,14 +101,47 @@ extension Engine {
         return .present
     }
 
-    // Pages that wait for their coder are about to make room: a full store is asked again when one of them is done.
-    private func put(_ key: StoreKey, _ block: [UInt8], _ attributes: PageAttributes) -> PutOutcome {
+    /// Puts the page into the store, straight from where the client has it; also says whether it holds NaN or infinities.
+    private func put(
+        _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes, _ session: Session, arena: Arena?,
+        inline: ArraySlice<UInt8>
+    ) throws(WireError) -> (PutOutcome, isBad: Bool) {
+        guard let arena else {
+            // withUnsafeBytes forwards typed errors only through a result.
+            return try inline.withUnsafeBytes { bytes in
+                let page = UnsafeRawBufferPointer(rebasing: bytes[Int(entry.offset)...].prefix(Int(entry.length)))
+                return Result { () throws(WireError) in try put(page, entry, key, attributes, session) }
+            }.get()
+        }
+        let result = try arena.withWritable(offset: entry.offset, length: entry.length) { (page) throws(WireError) in
+            try put(UnsafeRawBufferPointer(page), entry, key, attributes, session)
+        }
+        guard let result else { throw WireError(.arenaBounds, field: "entries", "outside the arena") }
+        return result
+    }
+
+    private func put(
+        _ page: UnsafeRawBufferPointer, _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes,
+        _ session: Session
+    ) throws(WireError) -> (PutOutcome, isBad: Bool) {
+        let context = session.context
+        var isBad = false
+        let size = context.codec.wrappedBytes(element: context.layout.element, tokens: Int(entry.tokens))
         let deadline = MonotonicClock.nanoseconds + 10_000_000_000
+        // Pages that wait for their coder are about to make room: a full store is asked again when one of them is done.
         while true {
             let seen = encodesDone.withLock { $0 }
-            let outcome = store.put(key, bytes: block, attributes: attributes)
-            guard outcome == .full, pendingEncodes > 0 else { return outcome }
-            guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
+            let outcome: PutOutcome
+            do throws(CodecError) {
+                outcome = try store.put(key, byteCount: size, attributes: attributes) { (block) throws(CodecError) in
+                    // The client may write its arena at any time: what is judged and kept is what is copied here.
+                    isBad = try !context.codec.wrap(
+                        page: page, layout: context.layout, tokens: Int(entry.tokens),
+                        firstPosition: Int(entry.firstPosition), into: block)
+                }
+            } catch { throw WireError(codec: error, field: "entries") }
+            guard outcome == .full, pendingEncodes > 0 else { return (outcome, isBad) }
+            guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return (.full, isBad) }
         }
     }
 }

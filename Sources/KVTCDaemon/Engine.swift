@@ -18,6 +18,8 @@ final class Engine: Sendable {
     let configuration: DaemonConfiguration
     let store: Store
     let pool: WorkPool
+    /// Threads that wait for the disk.
+    let readers: WorkPool
     let profiles: ProfileRegistry
     let metrics = Metrics()
     let ledger = Monitor(Ledger())
@@ -37,11 +39,13 @@ final class Engine: Sendable {
     }
 
     init(
-        configuration: DaemonConfiguration, store: Store, pool: WorkPool, profiles: ProfileRegistry, log: Logger
+        configuration: DaemonConfiguration, store: Store, pool: WorkPool, readers: WorkPool, profiles: ProfileRegistry,
+        log: Logger
     ) {
         self.configuration = configuration
         self.store = store
         self.pool = pool
+        self.readers = readers
         self.profiles = profiles
         self.log = log
     }
@@ -51,14 +55,18 @@ final class Engine: Sendable {
 
     var isStopping: Bool { stopping.load(ordering: .acquiring) }
 
-    /// The session of that number, if the caller may use it. One of another tenant answers like none at all.
+    /// The session of that number without its pages, if the caller may use it. One of another tenant answers like none at
+    /// all.
     func session(_ id: UInt32, _ caller: Caller) throws(WireError) -> Session {
         let found = ledger.withLock { ledger -> Session? in
             guard let session = ledger.sessions[id], session.tenant == caller.tenant || caller.isAdministrator else {
                 return nil
             }
             ledger.touch(id, now: MonotonicClock.nanoseconds)
-            return session
+            // A second reference to the list of pages would make the next push copy all of it.
+            var bare = session
+            bare.pages = []
+            return bare
         }
         guard let found else { throw WireError(.unknownSession, field: "session", "no session \(id)") }
         return found
@@ -71,6 +79,11 @@ final class Engine: Sendable {
 
     func storeKey(_ session: Session, _ key: PageKey) -> StoreKey {
         StoreKey(tenant: session.tenant, words: key.vector)
+    }
+
+    /// The pages that a session holds.
+    func keys(of session: UInt32) -> [StoreKey] {
+        ledger.withLock { $0.sessions[session]?.pages.map(\.key) ?? [] }
     }
 
     func storeKeys(_ session: Session, _ keys: [PageKey]) -> [StoreKey] { keys.map { storeKey(session, $0) } }
@@ -165,7 +178,7 @@ final class Engine: Sendable {
             throw WireError(.unknownSession, field: "session", "no session \(session.id)")
         }
         enqueue(change.ready)
-        applyAttributes(of: request.policy, before: session.policy, to: session.pages.map(\.key))
+        applyAttributes(of: request.policy, before: session.policy, to: keys(of: session.id))
         return SetPolicyReply(
             rawTokens: UInt32(clamping: change.rawTokens),
             alreadyCoded: change.alreadyCoded.map {

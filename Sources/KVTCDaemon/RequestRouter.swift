@@ -11,7 +11,14 @@ enum RouterError: Error {
 
 /// Turns the frames of one connection into calls of the engine. Used by one thread.
 struct RequestRouter {
-    typealias Send = (_ status: UInt32, _ body: ArraySlice<UInt8>, _ descriptor: Int32?) throws(ConnectionError) -> Void
+    /// The parts of an answer's body: fields, then bytes that lie elsewhere.
+    struct Answer {
+        var status: UInt32 = 0
+        var fields: [UInt8]
+        var payload = UnsafeRawBufferPointer(start: nil, count: 0)
+        var descriptor: Int32?
+    }
+    typealias Send = (Answer) throws(ConnectionError) -> Void
 
     private let engine: Engine
     private let quota: Quota
@@ -41,7 +48,7 @@ struct RequestRouter {
             body = [.pull, .arena, .verify].contains(opcode) ? nil : try simple(opcode, item.body)
         } catch { throw .refused(error) }
         if let body {
-            try deliver(send, 0, body[...])
+            try deliver(send, Answer(fields: body))
         } else if opcode == .pull {
             try pull(item.body, send)
         } else if opcode == .verify {
@@ -65,10 +72,8 @@ struct RequestRouter {
         return opcode
     }
 
-    private func deliver(
-        _ send: Send, _ status: UInt32, _ body: ArraySlice<UInt8>, _ descriptor: Int32? = nil
-    ) throws(RouterError) {
-        do throws(ConnectionError) { try send(status, body, descriptor) } catch { throw .connection(error) }
+    private func deliver(_ send: Send, _ answer: Answer) throws(RouterError) {
+        do throws(ConnectionError) { try send(answer) } catch { throw .connection(error) }
     }
 
     private mutating func simple(_ opcode: Opcode, _ body: [UInt8]) throws(WireError) -> [UInt8] {
@@ -125,7 +130,7 @@ struct RequestRouter {
         let made: (number: UInt32, memory: Arena)
         do throws(WireError) { made = try makeArena(ArenaRequest(body: body)) } catch { throw .refused(error) }
         let reply = ArenaReply(arena: made.number, bytes: UInt64(made.memory.byteCount)).encodedBody
-        try deliver(send, 0, reply[...], made.memory.rawDescriptor)
+        try deliver(send, Answer(fields: reply, descriptor: made.memory.rawDescriptor))
     }
 
     private func verify(_ body: [UInt8], _ send: Send) throws(RouterError) {
@@ -152,8 +157,11 @@ struct RequestRouter {
         } catch { throw .refused(error) }
         let reply: PullReply
         do throws(PullFailure<ConnectionError>) {
-            reply = try engine.pull(request, arena: memory, caller) { (part) throws(ConnectionError) in
-                try send(Wire.more, part.encodedBody[...], nil)
+            reply = try engine.pull(request, arena: memory, caller) { (ready) throws(ConnectionError) in
+                try ready.bytes.withBytes { (bytes) throws(ConnectionError) in
+                    let fields = ready.part.fields(inlineCount: bytes.count)
+                    try send(Answer(status: Wire.more, fields: fields, payload: bytes))
+                }
             }
         } catch {
             switch error {
@@ -161,7 +169,7 @@ struct RequestRouter {
             case .notDelivered(let lost): throw .connection(lost)
             }
         }
-        try deliver(send, 0, reply.encodedBody[...])
+        try deliver(send, Answer(fields: reply.encodedBody))
     }
 
     private mutating func makeArena(_ request: ArenaRequest) throws(WireError) -> (UInt32, Arena) {

@@ -40,13 +40,13 @@ package final class WorkPool: Sendable {
     private let threads: [Thread]
 
     /// Starts the threads.
-    package init(threads count: Int) throws(SystemError) {
+    package init(threads count: Int, name: String = "kvtc-work") throws(SystemError) {
         var started: [Thread] = []
         let state = state
         for index in 0..<max(1, count) {
             // Codecs recurse little but keep block-sized scratch on the stack; 4 MiB is what the main thread has room for.
             started.append(
-                try Thread.start(name: "kvtc-work-\(index)", stackBytes: 4 << 20) {
+                try Thread.start(name: "\(name)-\(index)", stackBytes: 4 << 20) {
                     while let job = WorkPool.next(state) { job() }
                 })
         }

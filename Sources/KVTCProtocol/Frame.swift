@@ -135,10 +135,13 @@ public protocol WireMessage: Hashable, Sendable {
 
 extension WireMessage {
     /// The body.
-    public var encodedBody: [UInt8] {
+    public var encodedBody: [UInt8] { written.bytes }
+
+    /// The body, its payload apart.
+    public var written: ByteWriter {
         var writer = ByteWriter()
         encode(to: &writer)
-        return writer.bytes
+        return writer
     }
 
     /// Reads a whole body; anything left over is an error.

@@ -187,7 +187,7 @@ public struct PushRequest: WireRequest {
         writer.write(session)
         writer.write(arena)
         writer.write(list: entries) { $0.encode(to: &$1) }
-        writer.write(inline)
+        writer.write(payload: inline)
     }
 
     /// Reads the fields in wire order.

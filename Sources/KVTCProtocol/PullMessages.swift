@@ -131,7 +131,19 @@ public struct PullPart: WireMessage {
         writer.write(outcome.rawValue)
         writer.write(offset)
         writer.write(length)
-        writer.write(inline)
+        writer.write(payload: inline)
+    }
+
+    /// The body up to its inline bytes, of which `count` follow from elsewhere.
+    public func fields(inlineCount count: Int) -> [UInt8] {
+        var part = self
+        part.inline = []
+        var writer = ByteWriter()
+        part.encode(to: &writer)
+        var fields = writer.fields
+        fields.removeLast(MemoryLayout<UInt32>.size)
+        withUnsafeBytes(of: UInt32(count).littleEndian) { fields.append(contentsOf: $0) }
+        return fields
     }
 
     /// Reads the fields in wire order.

@@ -5,7 +5,7 @@ import Synchronization
 
 /// XXH3-64 of the bytes, the checksum of everything the store keeps.
 package func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt64 = 0) -> UInt64 {
-    XXH3_64bits_withSeed(bytes.baseAddress, bytes.count, seed)
+    xxh3(bytes.baseAddress, bytes.count, seed)
 }
 
 /// One sealed memory file mapped into the process: a header, a directory of slots, and data cut into extents.
@@ -207,7 +207,14 @@ final class RAMExtent: @unchecked Sendable {
     /// Puts the page's bytes in place.
     func fill(_ source: UnsafeRawBufferPointer) {
         precondition(source.count == length)
-        memcpy(arena.data(range.lowerBound), source.baseAddress!, length)
+        fill(by: { $0.copyMemory(from: source) })
+    }
+
+    /// Lets the caller put the page's bytes in place, so that they need not be elsewhere before.
+    func fill<Failure: Error>(
+        by body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        try body(UnsafeMutableRawBufferPointer(start: arena.data(range.lowerBound), count: length))
         arena.wrote()
     }
 

@@ -1,6 +1,6 @@
 extension Store {
     /// What a lookup under the lock found; the bytes are read outside it.
-    private enum Found {
+    enum Found {
         case nothing
         case ram(RAMExtent, hash: UInt64)
         case disk(DiskLocation, length: Int)
@@ -39,7 +39,7 @@ extension Store {
         }
     }
 
-    private func find(_ key: StoreKey, counted: Bool) -> Found {
+    func find(_ key: StoreKey, counted: Bool) -> Found {
         index.withLock { index in
             guard index.touch(key, at: now) else {
                 if counted { index.counters.misses += 1 }
@@ -55,7 +55,7 @@ extension Store {
         }
     }
 
-    private func countHit() { index.withLock { $0.counters.hits += 1 } }
+    func countHit() { index.withLock { $0.counters.hits += 1 } }
 
     /// Takes out bytes in RAM that are bad, and the page with them if they were all there is of it. True when the disk has it.
     @discardableResult
@@ -82,7 +82,7 @@ extension Store {
     }
 
     /// Keeps bytes just read from disk in RAM, if room can be made without writing.
-    private func promote(_ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64) {
+    func promote(_ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64) {
         guard let extent = reserveWithoutWriting(bytes.count, for: key.tenant) else { return }
         extent.fill(bytes)
         _ = keep(extent, key, location, hash)

@@ -39,14 +39,23 @@ public final class Store: Sendable {
     ///
     /// May write other pages to disk to make room, so it is as slow as the disk when RAM is full.
     public func put(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> PutOutcome {
-        guard !bytes.isEmpty, bytes.count <= maxPageBytes else { return .tooLarge }
+        put(key, byteCount: bytes.count, attributes: attributes, fill: { $0.copyMemory(from: bytes) })
+    }
+
+    /// Stores a page whose bytes `fill` writes straight into the store's memory, all of them, and only if there is room
+    /// and the key is new. When `fill` throws, nothing has happened.
+    public func put<Failure: Error>(
+        _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
+        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) -> PutOutcome {
+        guard byteCount > 0, byteCount <= maxPageBytes else { return .tooLarge }
         if touchIfPresent(key) { return .present }
-        guard let extent = reserve(bytes.count, for: key.tenant) else {
+        guard let extent = reserve(byteCount, for: key.tenant) else {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        extent.fill(bytes)
-        let entry = PageEntry(key: key, attributes: attributes, length: bytes.count, hash: checksum(bytes))
+        try extent.fill(by: fill)
+        let entry = PageEntry(key: key, attributes: attributes, length: byteCount, hash: checksum(extent.bytes))
         entry.ram = extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.

@@ -132,47 +132,104 @@ public final class UnixConnection: Sendable {
         return bytes
     }
 
+    /// What is worth telling the kernel a time limit for, so that it gathers all of it before it wakes the thread.
+    private static let bulk = 64 << 10
+
     private func receive(
         _ buffer: UnsafeMutableRawBufferPointer, descriptors: inout [Int32], limit: Int, deadline: UInt64?
     ) throws(ConnectionError) {
         var filled = 0
-        var attached = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
+        var attached = [Int32](repeating: -1, count: limit)
+        var patience = CLINUX_NO_WAIT
         while filled < buffer.count {
-            if deadline != nil { try awaitReadable(until: deadline) }
             var number = 0
             let room = max(0, limit - descriptors.count)
             let start = buffer.baseAddress! + filled
-            let result = clinux_receive(descriptor.raw, start, buffer.count - filled, &attached, room, &number)
+            let result = clinux_receive(
+                descriptor.raw, start, buffer.count - filled, patience, &attached, room, &number)
             if result == 0 || result == -Int(ECONNRESET) { throw .closed(partial: filled > 0) }
-            if result < 0 { throw .system(SystemError("recvmsg", code: Int32(-result))) }
+            if result < 0, result != -Int(EAGAIN) { throw .system(SystemError("recvmsg", code: Int32(-result))) }
             descriptors.append(contentsOf: attached.prefix(number))
-            filled += result
+            filled += max(0, result)
+            guard filled < buffer.count else { return }
+            if buffer.count - filled >= Self.bulk {
+                try limitReceive(until: deadline)
+                patience = CLINUX_ALL
+            } else if deadline != nil {
+                try awaitReadable(until: deadline)
+                patience = CLINUX_NO_WAIT
+            } else {
+                patience = CLINUX_SOME
+            }
         }
+    }
+
+    private func limitReceive(until deadline: UInt64?) throws(ConnectionError) {
+        var milliseconds: Int64 = 0
+        if let deadline {
+            let now = MonotonicClock.nanoseconds
+            guard now < deadline else { throw .timeout }
+            milliseconds = Int64((deadline - now + 999_999) / 1_000_000)
+        }
+        let result = clinux_limit_receive(descriptor.raw, milliseconds)
+        if result < 0 { throw .system(SystemError("SO_RCVTIMEO", code: -result)) }
     }
 
     /// Writes one message, whole, with a descriptor on its first byte when one is given. Messages do not interleave.
     public func write(_ parts: [ArraySlice<UInt8>], descriptor attached: Int32? = nil) throws(ConnectionError) {
-        let failure: ConnectionError? = writing.withLock { _ in
-            var attached = attached ?? -1
-            for part in parts {
-                let failure: ConnectionError? = part.withUnsafeBytes { bytes in
-                    var sent = 0
-                    while sent < bytes.count {
-                        let result = clinux_send(
-                            descriptor.raw, bytes.baseAddress! + sent, bytes.count - sent, attached)
-                        if result == -Int(EAGAIN) { return .timeout }
-                        if result == -Int(EPIPE) || result == -Int(ECONNRESET) { return .closed(partial: sent > 0) }
-                        if result < 0 { return .system(SystemError("sendmsg", code: Int32(-result))) }
-                        attached = -1
-                        sent += result
-                    }
-                    return nil
-                }
-                if let failure { return failure }
-            }
-            return nil
+        try write(parts, then: UnsafeRawBufferPointer(start: nil, count: 0), descriptor: attached)
+    }
+
+    /// Writes one message whose last bytes lie somewhere else, from where they go to the kernel without a copy.
+    public func write(
+        _ parts: [ArraySlice<UInt8>], then last: UnsafeRawBufferPointer, descriptor attached: Int32? = nil
+    ) throws(ConnectionError) {
+        var vectors: [iovec] = []
+        let failure = collect(parts[...], last, &vectors) { vectors in
+            writing.withLock { _ in send(&vectors, attached ?? -1) }
         }
         if let failure { throw failure }
+    }
+
+    private func collect(
+        _ parts: ArraySlice<ArraySlice<UInt8>>, _ last: UnsafeRawBufferPointer, _ vectors: inout [iovec],
+        _ body: (inout [iovec]) -> ConnectionError?
+    ) -> ConnectionError? {
+        func append(_ bytes: UnsafeRawBufferPointer) {
+            guard !bytes.isEmpty else { return }
+            vectors.append(iovec(iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress), iov_len: bytes.count))
+        }
+        guard let first = parts.first else {
+            append(last)
+            return body(&vectors)
+        }
+        return first.withUnsafeBytes { bytes in
+            append(bytes)
+            return collect(parts.dropFirst(), last, &vectors, body)
+        }
+    }
+
+    private func send(_ vectors: inout [iovec], _ attached: Int32) -> ConnectionError? {
+        var (attached, next, isPartial) = (attached, 0, false)
+        while next < vectors.count {
+            let result = vectors.withUnsafeBufferPointer {
+                clinux_send(descriptor.raw, $0.baseAddress! + next, $0.count - next, attached)
+            }
+            if result == -Int(EAGAIN) { return .timeout }
+            if result == -Int(EPIPE) || result == -Int(ECONNRESET) { return .closed(partial: isPartial) }
+            if result < 0 { return .system(SystemError("sendmsg", code: Int32(-result))) }
+            (attached, isPartial) = (-1, true)
+            var sent = result
+            while next < vectors.count, sent >= vectors[next].iov_len {
+                sent -= vectors[next].iov_len
+                next += 1
+            }
+            if sent > 0 {
+                vectors[next].iov_base += sent
+                vectors[next].iov_len -= sent
+            }
+        }
+        return nil
     }
 
     /// Writes one message.

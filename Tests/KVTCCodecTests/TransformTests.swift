@@ -128,10 +128,10 @@ import Testing
                 bad[index] = UInt8.random(in: 0...255, using: &random)
             }
             bad.withUnsafeMutableBytes { bytes in
-                let payload = XXH3_64bits(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size)
+                let payload = xxh3(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size, 0)
                 bytes.storeBytes(of: payload.littleEndian, toByteOffset: 88, as: UInt64.self)
                 bytes.storeBytes(
-                    of: XXH3_64bits(bytes.baseAddress!, 96).littleEndian, toByteOffset: 96, as: UInt64.self)
+                    of: xxh3(bytes.baseAddress!, 96, 0).littleEndian, toByteOffset: 96, as: UInt64.self)
             }
             // Either an error or 64 rows of something: never a trap.
             _ = try? decoded(codec, bad, RealPages.layout, tokens: 64)

@@ -81,10 +81,10 @@ typedef struct {
     size_t base, token_stride, element_stride;
 } kv_run;
 // Copies those elements of rows to or from a page. Row r of `rows` is token tokens[r] of the page (NULL: r).
-void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t count, const kv_run *runs,
-                     size_t run_count, size_t bytes, uint8_t *page);
+void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t first, size_t count,
+                     const kv_run *runs, size_t run_count, size_t bytes, uint8_t *page);
 void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, size_t bytes, uint8_t *rows,
-                    size_t row_bytes, size_t count);
+                    size_t row_bytes, size_t first, size_t count);
 
 // cos and sin of position · frequency for each pair: the same bits on every machine (no libm). [pairs][2]
 void kv_rotation_table(uint32_t position, const float *inverse_frequencies, size_t pairs, float *cos_sin);

@@ -2,6 +2,7 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "CLinuxStorage.h"
 
@@ -22,11 +23,18 @@ int clinux_accept(int fd);
 int clinux_peer(int fd, uint32_t *uid, uint32_t *gid, int32_t *pid);
 /// The supplementary groups of the process at the other end; how many there are, of which the first `capacity` are stored.
 int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity);
-/// Sends bytes without raising SIGPIPE; `attached` (or -1) is a descriptor that travels with the first of them.
-ptrdiff_t clinux_send(int fd, const void *bytes, size_t length, int attached);
+/// Sends the parts, or the first bytes of them, without raising SIGPIPE; `attached` (or -1) is a descriptor that travels with
+/// the first byte.
+ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached);
+/// How a receive waits: not at all (-EAGAIN), for some bytes, or for all of them unless a signal or the time limit of
+/// clinux_limit_receive comes first.
+enum clinux_patience { CLINUX_NO_WAIT, CLINUX_SOME, CLINUX_ALL };
 /// Receives bytes and up to `capacity` (at most CLINUX_MAX_FDS) descriptors. More than that is -EBADMSG and all are
 /// closed; with capacity 0 any is -EBADMSG, and the kernel drops them.
-ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, int *attached, size_t capacity, size_t *count);
+ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, enum clinux_patience patience, int *attached,
+                         size_t capacity, size_t *count);
+/// Receives that wait return -EAGAIN (or what came) after so many milliseconds; 0 for no limit.
+int clinux_limit_receive(int fd, int64_t milliseconds);
 /// A counter that poll can wait for.
 int clinux_eventfd(void);
 /// 1 when the memory file can neither shrink nor grow nor lose that property.

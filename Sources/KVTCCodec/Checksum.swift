@@ -1,0 +1,27 @@
+import CXXHash
+
+/// XXH3-64 of bytes that come one after another: the checksum of blocks, and of what a store keeps. Used by one thread.
+public final class Checksum {
+    private let state: OpaquePointer
+
+    /// The checksum of no bytes.
+    public init() {
+        state = XXH3_createState()
+        XXH3_64bits_reset(state)
+    }
+
+    deinit { XXH3_freeState(state) }
+
+    /// Goes on with these bytes.
+    public func add(_ bytes: UnsafeRawBufferPointer) { xxh3_add(state, bytes.baseAddress, bytes.count) }
+
+    /// Of all bytes so far.
+    public var value: UInt64 { XXH3_64bits_digest(state) }
+
+    /// A page's rows in stretches of a quarter of a usual second-level cache, so that the second look at one costs
+    /// little.
+    static func stretches(of rows: Int, rowBytes: Int) -> some Sequence<Range<Int>> {
+        let step = max(1, (256 << 10) / max(1, rowBytes))
+        return stride(from: 0, to: rows, by: step).lazy.map { $0..<min($0 + step, rows) }
+    }
+}

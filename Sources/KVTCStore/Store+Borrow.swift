@@ -1,0 +1,75 @@
+import Synchronization
+
+/// The bytes of one page, which stay as they are while this is held, whatever becomes of the page meanwhile.
+///
+/// Unchecked because of the raw memory, which is only read once the object is made.
+public final class BorrowedPage: @unchecked Sendable {
+    /// The page as it was put, if ``Store/confirm(_:checksum:)`` says so.
+    public let bytes: UnsafeRawBufferPointer
+    let key: StoreKey
+    let expected: UInt64
+    let extent: RAMExtent?
+    private let buffer: RecordBuffer?
+    /// Pages from disk are checked as they are read.
+    public var isConfirmed: Bool { extent == nil }
+
+    init(key: StoreKey, extent: RAMExtent, expected: UInt64) {
+        self.key = key
+        self.expected = expected
+        self.extent = extent
+        buffer = nil
+        bytes = extent.bytes
+    }
+
+    init(key: StoreKey, buffer: consuming RecordBuffer, bytes: UnsafeRawBufferPointer, expected: UInt64) {
+        self.key = key
+        self.expected = expected
+        extent = nil
+        self.buffer = consume buffer
+        self.bytes = bytes
+    }
+}
+
+extension Store {
+    /// Finds a page without copying it. Its bytes are not to be believed before ``confirm(_:)`` or
+    /// ``confirm(_:checksum:)``, so that they can be checked and used in one pass through memory.
+    public func borrow(_ key: StoreKey) -> ReadOutcome<BorrowedPage> {
+        switch find(key, counted: true) {
+        case .nothing: return .miss
+        case .ram(_, let extent, let hash):
+            return .hit(BorrowedPage(key: key, extent: extent, expected: hash))
+        case .disk(let location, let length):
+            let buffer = RecordBuffer(bytes: location.recordBytes)
+            switch readRecord(key, location, length: length, into: buffer) {
+            case .failed:
+                index.withLock { $0.counters.misses += 1 }
+                return .miss
+            case .corrupt:
+                reject(key, at: location)
+                return .corrupt
+            case .intact(let bytes, let hash):
+                countHit()
+                promote(key, location, bytes, hash)
+                return .hit(BorrowedPage(key: key, buffer: buffer, bytes: bytes, expected: hash))
+            }
+        }
+    }
+
+    /// Whether a borrowed page is as it was put. One that is not is removed and counted as corrupt.
+    public func confirm(_ page: BorrowedPage) -> Bool {
+        page.isConfirmed || confirm(page, checksum: checksum(page.bytes))
+    }
+
+    /// The same for a user that has computed the ``Checksum`` of all its bytes.
+    public func confirm(_ page: BorrowedPage, checksum: UInt64) -> Bool {
+        guard checksum != page.expected else {
+            if page.extent != nil { countHit() }
+            return true
+        }
+        index.withLock { index in
+            index.counters.corrupt += 1
+            if let entry = index.pages[page.key], entry.ram === page.extent { index.remove(entry) }
+        }
+        return false
+    }
+}
