@@ -22,7 +22,7 @@ from .errors import KvtcError
 from .geometry import Geometry, Layout
 from .keys import page_keys
 from .llama_model import LlamaWorker, ModelGeometry
-from .llama_state import blank_state
+from .llama_state import SequenceState, blank_state
 from .messages import PullOutcome, PushOutcome
 from .policy import Policy
 from .session import Page, Session
@@ -91,15 +91,29 @@ def restore(session: Session, worker: LlamaWorker, tokens: Sequence[int], *, lea
     A page that turns out missing or damaged ends the beginning there. With 0 the worker's cache is empty.
     """
     worker.clear()
+    state, there = fetch_state(session, worker, tokens, lease_ms=lease_ms)
+    if state is not None and there:
+        worker.set_state(state)
+        worker.truncate(there)
+    return there
+
+
+def fetch_state(
+    session: Session, worker: LlamaWorker, tokens: Sequence[int], *, lease_ms: int = 60_000
+) -> tuple[SequenceState | None, int]:
+    """The state of the longest beginning of `tokens` that kvtcd has, and how many of its tokens are there.
+
+    Cells after those hold nothing of use: the pages that were found, but could not be brought.
+    """
     size = session.page_tokens
     keys = page_keys(tokens, size, session.profile)
     if not keys:
-        return 0
+        return None, 0
     found = session.lookup(keys, lease_ms)
     try:
         pages = found.leading_run
         if pages == 0:
-            return 0
+            return None, 0
         header, gap = worker.state_form
         state = blank_state(range(pages * size), worker.row_elements, header=header, gap=gap)
         missing = pages
@@ -111,10 +125,7 @@ def restore(session: Session, worker: LlamaWorker, tokens: Sequence[int], *, lea
     finally:
         if found.lease:
             found.lease.release()
-    if missing:
-        worker.set_state(state)
-        worker.truncate(missing * size)
-    return missing * size
+    return state, missing * size
 
 
 def resume(session: Session, worker: LlamaWorker, tokens: Sequence[int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,11 +67,28 @@ class SequenceState:
         page = np.ascontiguousarray(page, np.uint8).reshape(-1)
         if page.nbytes != tokens * self.token_bytes():
             raise StateError(f"a page of {tokens} tokens has {tokens * self.token_bytes()} bytes, not {page.nbytes}")
+        if (even := self._even) is not None:
+            row = even.shape[1] // self.cells
+            even[:, first * row : (first + tokens) * row] = page.reshape(len(even), -1)
+            return
         offset = 0
         for tensor in self.tensors():
             length = tokens * tensor.shape[1] * 2
             tensor[first : first + tokens] = page[offset : offset + length].view(np.float16).reshape(tokens, -1)
             offset += length
+
+    @cached_property
+    def _even(self) -> np.ndarray | None:
+        """The tensors as the rows of one array of bytes, where all are alike: a page is then replaced in one copy."""
+        tensors = self.tensors()
+        begins = [tensor.ctypes.data - self.blob.ctypes.data for tensor in tensors]
+        step = 12 + tensors[0].nbytes
+        if any(begin != begins[0] + index * step for index, begin in enumerate(begins)):
+            return None
+        if begins[0] + len(tensors) * step - 12 != self.blob.nbytes:
+            return None
+        rows = self.blob[begins[0] :]
+        return np.lib.stride_tricks.as_strided(rows, (len(tensors), tensors[0].nbytes), (step, 1))
 
     def _check(self, first: int, tokens: int) -> None:
         if first < 0 or tokens < 0 or first + tokens > self.cells:
@@ -110,7 +128,8 @@ def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
 
 
 def blank_state(positions: Sequence[int], row_elements: Sequence[int], *, header: bytes, gap: int) -> SequenceState:
-    """A state of zeros for a worker that never prefilled: `row_elements` of every tensor, K of all layers, then V.
+    """A state for a worker that never prefilled: `row_elements` of every tensor, K of all layers, then V. Its cells have
+    positions, and any rows until they are replaced.
 
     `header` is the first 8 bytes of this release's states and `gap` their zero bytes before the first layer.
     """
@@ -118,13 +137,15 @@ def blank_state(positions: Sequence[int], row_elements: Sequence[int], *, header
     if len(header) != 8 or gap % 4 or not 0 <= gap <= _MAX_GAP or len(row_elements) != 2 * layers:
         raise StateError("header of 8 bytes, gap of whole words, as many values as keys")
     size = 16 + 12 * cells + 8 + gap + sum(12 + 2 * row * cells for row in row_elements)
-    blob = np.zeros(size, np.uint8)
+    # Not zeros: writing a long context twice takes as long as bringing it.
+    blob = np.empty(size, np.uint8)
     blob[:16] = np.frombuffer(header + struct.pack("<2I", 1, cells), np.uint8)
     table = np.zeros((cells, 3), "<i4")
     table[:, 0], table[:, 1] = positions, 1
     offset = 16 + 12 * cells
     blob[16:offset] = table.reshape(-1).view(np.uint8)
     blob[offset : offset + 8] = np.frombuffer(struct.pack("<2I", 0, layers), np.uint8)
+    blob[offset + 8 : offset + 8 + gap] = 0
     offset += 8 + gap
     for row in row_elements:
         blob[offset : offset + 12] = np.frombuffer(struct.pack("<iQ", F16, row * 2), np.uint8)

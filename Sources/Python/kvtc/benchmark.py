@@ -1,0 +1,175 @@
+"""Restoring a context against computing it again: the same tokens, model, machine and run, in turns.
+
+python -m kvtc.benchmark --kvtcd PATH --kvtcctl PATH [--quick] [--json FILE]
+
+A document of 2048 tokens is prefilled by llama.cpp and pushed to two daemons, one for each ratio. Then, in turns: prefill;
+for each ratio the restore up to the state that the engine takes (lookup, pull through shared memory, all layers of all pages
+in their places); the same with the engine taking it; and the time until the first layer of every page is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from . import llama_cpp
+from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
+from .errors import KvtcError
+from .keys import page_keys
+from .llama_library import LlamaError
+from .llama_model import LlamaWorker
+from .llama_state import StateError
+from .messages import PullOutcome
+from .policy import Policy
+from .profile_cache import profile_for
+from .progress import Progress
+from .session import Session
+from .texts import MissingTexts, held_out_documents
+
+TOKENS = 2048
+RATIOS = (16, 45)
+RAM_MIB, DISK_MIB = 512, 1024
+
+
+class Benchmark:
+    """One worker, and for every ratio a session that holds the document."""
+
+    def __init__(self, worker: LlamaWorker, tokens: list[int], sessions: dict[int, Session]) -> None:
+        self.worker, self.tokens, self.sessions = worker, tokens, sessions
+        self.keys = {ratio: page_keys(tokens, session.page_tokens, session.profile) for ratio, session in sessions.items()}
+
+    def prefill(self) -> None:
+        self.worker.clear()
+        self.worker.prefill(self.tokens)
+
+    def fetch(self, ratio: int) -> None:
+        state, there = llama_cpp.fetch_state(self.sessions[ratio], self.worker, self.tokens)
+        if state is None or there != TOKENS:
+            raise DaemonFailed(f"{there} of {TOKENS} tokens came back at {ratio} times")
+
+    def restore(self, ratio: int) -> None:
+        if (there := llama_cpp.restore(self.sessions[ratio], self.worker, self.tokens)) != TOKENS:
+            raise DaemonFailed(f"{there} of {TOKENS} tokens came back at {ratio} times")
+
+    def first_layer(self, ratio: int) -> float:
+        """Seconds until layer 0 of every page is there; the other layers are brought to their end outside the time."""
+        begin, seconds, pages = time.perf_counter(), 0.0, 0
+        for part in self.sessions[ratio].pull(self.keys[ratio], layer_step=1):
+            if part.outcome != PullOutcome.HIT:
+                raise DaemonFailed(f"page {part.index} did not come back: {part.outcome.name}")
+            if part.layers.start == 0:
+                pages += 1
+                seconds = time.perf_counter() - begin
+        if pages != len(self.keys[ratio]):
+            raise DaemonFailed(f"the first layer of {pages} pages came back")
+        return seconds
+
+    def run(self, rounds: int) -> dict[str, float]:
+        """Median seconds of every side."""
+        sides: dict[str, Callable[[], float]] = {"prefill": _timed(self.prefill)}
+        for ratio in self.sessions:
+            sides[f"restore_{ratio}"] = _timed(lambda ratio=ratio: self.fetch(ratio))
+            sides[f"restore_and_load_{ratio}"] = _timed(lambda ratio=ratio: self.restore(ratio))
+            sides[f"first_layer_{ratio}"] = lambda ratio=ratio: self.first_layer(ratio)
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        with Progress("restore against prefill", (rounds + 1) * len(sides), "measurements") as progress:
+            for turn in range(rounds + 1):
+                for name, side in sides.items():
+                    seconds = side()
+                    # The first turn warms up.
+                    if turn:
+                        times[name].append(seconds)
+                    progress.advance()
+        return {name: median(values) for name, values in times.items()}
+
+
+def _timed(body: Callable[[], None]) -> Callable[[], float]:
+    def run() -> float:
+        begin = time.perf_counter()
+        body()
+        return time.perf_counter() - begin
+
+    return run
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Figures with units, and the ratios that follow from them."""
+    with LlamaWorker(threads=options.threads) as worker, ExitStack() as stack:
+        profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
+        tokens = worker.tokenize(held_out_documents(1)[0].text)[:TOKENS]
+        worker.clear()
+        worker.prefill(tokens)
+        sessions, stored = {}, {}
+        for ratio in RATIOS:
+            daemon = stack.enter_context(Daemon(options.kvtcd, options.kvtcctl, [profile], ram_mib=RAM_MIB, disk_mib=DISK_MIB))
+            daemon.start()
+            client = stack.enter_context(daemon.connect(name="kvtc-benchmark"))
+            identifier = client.load_profile(profile.name)["id"]
+            policy = Policy(mode="transform", quality=ratio)
+            session = llama_cpp.open_session(client, worker, "benchmark", profile=identifier, policy=policy)
+            done = llama_cpp.offload(session, worker, tokens)
+            if done.stored != done.pages:
+                raise DaemonFailed(f"{done.stored} of {done.pages} pages were stored")
+            until(client, "coding pages", all_coded)
+            sessions[ratio], stored[ratio] = session, kept_bytes(client)
+        times = Benchmark(worker, tokens, sessions).run(3 if options.quick else 9)
+        raw_bytes = TOKENS * worker.geometry.token_bytes
+    figures: dict[str, object] = {f"end_to_end.{name}": _figure(seconds * 1000, "ms, 2048 tokens") for name, seconds in times.items()}
+    for ratio in RATIOS:
+        figures[f"end_to_end.total_ratio_{ratio}"] = _figure(raw_bytes / stored[ratio], "raw over stored, sinks and window included")
+        figures[f"end_to_end.restore_tokens_{ratio}"] = _figure(TOKENS / times[f"restore_{ratio}"], "tokens/s")
+    ratios: dict[str, object] = {
+        "restore_vs_prefill": times["prefill"] / times["restore_16"],
+        "restore_vs_prefill_45": times["prefill"] / times["restore_45"],
+        "restore_and_load_vs_prefill": times["prefill"] / times["restore_and_load_16"],
+        "restore_and_load_vs_prefill_45": times["prefill"] / times["restore_and_load_45"],
+        "first_layer_share": times["first_layer_16"] / times["restore_16"],
+        "first_layer_share_45": times["first_layer_45"] / times["restore_45"],
+    }
+    return {"figures": figures, "ratios": ratios}
+
+
+def _figure(value: float, unit: str) -> dict[str, object]:
+    return {"value": value, "unit": unit}
+
+
+def table(result: dict[str, dict[str, object]]) -> str:
+    """The figures and ratios as lines of text."""
+    aims = {"restore_vs_prefill": "≥ 15", "restore_vs_prefill_45": "≥ 30", "first_layer_share": "≤ 0.2"}
+    width = max(map(len, [*result["figures"], *result["ratios"]])) + 2
+    lines = [f"{name:{width}}{figure['value']:10.4g} {figure['unit']}" for name, figure in result["figures"].items()]
+    for name, value in result["ratios"].items():
+        aim = f"(aim: {aims[name]})" if name in aims else ""
+        lines.append(f"{name:{width}}{value:10.4g} {aim}".rstrip())
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kvtc.benchmark", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kvtcd", type=Path, required=True)
+    parser.add_argument("--kvtcctl", type=Path, required=True)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of nine")
+    parser.add_argument("--profile", type=Path, help="use this profile and calibrate none")
+    parser.add_argument("--calibration-tokens", type=int, default=57_344, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="of the engine (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        result = measure(options)
+    except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
+        print(f"kvtc.benchmark: {error}", file=sys.stderr)
+        return 1
+    print(table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
