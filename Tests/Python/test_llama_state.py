@@ -132,3 +132,9 @@ def test_pages_outside_the_state_or_of_the_wrong_size_are_refused() -> None:
         state.page(-1, 2)
     with pytest.raises(StateError, match="bytes"):
         state.replace(0, 4, state.page(0, 3))
+
+
+def test_a_cache_in_two_parts_is_refused_with_its_reason() -> None:
+    whole = blob()
+    with pytest.raises(StateError, match=f"{len(whole) - 8} bytes follow its {LAYERS} layers.*sliding-window"):
+        parse_state(whole + whole[8:])

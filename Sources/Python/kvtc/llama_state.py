@@ -121,9 +121,15 @@ def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
     for gap in range(0, _MAX_GAP + 1, 4):
         if data[offset : offset + gap].any():
             break
-        tensors = _tensors(data, offset + gap, cells, 2 * layers)
-        if tensors is not None:
+        tensors, end = _tensors(data, offset + gap, cells, 2 * layers)
+        if end == size:
             return SequenceState(data, positions, tensors[:layers], tensors[layers:])
+        # The next part begins as the first did: streams, cells.
+        if tensors and size - end >= 28 and data[end : end + 4].view("<u4")[0] == streams:
+            raise StateError(
+                f"{size - end} bytes follow its {layers} layers: a cache in several parts, as sliding-window attention and "
+                "recurrent layers make, is not supported"
+            )
     raise StateError(f"{size} bytes do not hold {layers} layers of f16 keys and values for {cells} cells")
 
 
@@ -193,16 +199,16 @@ def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, 
     return positions, end
 
 
-def _tensors(data: np.ndarray, offset: int, cells: int, count: int) -> list[np.ndarray] | None:
-    """The tensors that start at `offset` and fill the blob to its last byte, or nothing."""
+def _tensors(data: np.ndarray, offset: int, cells: int, count: int) -> tuple[list[np.ndarray], int]:
+    """The tensors that start at `offset`, and where they end; none where they are not what they should be."""
     tensors = []
     for _ in range(count):
         if offset + 12 > data.nbytes:
-            return None
+            return [], 0
         kind, row = struct.unpack("<iQ", data[offset : offset + 12].tobytes())
         offset += 12
         if kind != F16 or row == 0 or row % 2 or row * cells > data.nbytes - offset:
-            return None
+            return [], 0
         tensors.append(data[offset : offset + row * cells].view("<f2").reshape(cells, row // 2))
         offset += row * cells
-    return tensors if offset == data.nbytes else None
+    return tensors, offset
