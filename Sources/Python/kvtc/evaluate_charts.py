@@ -50,7 +50,7 @@ class Axis:
 
     def at(self, value: float) -> float:
         if self._log:
-            share = math.log(max(value, self.low / 10) / self.low) / math.log(self.high / self.low)
+            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
         return self._begin + share * (self._end - self._begin)
@@ -132,7 +132,7 @@ def _curve(series: Series, x: Axis, y: Axis) -> str:
     if series.style == "line":
         for point, (px, py) in zip(series.points, places, strict=True):
             if point.error:
-                top, bottom = y.at(point.y + point.error), y.at(max(point.y - point.error, point.y / 10))
+                top, bottom = y.at(point.y + point.error), y.at(max(point.y - point.error, y.low))
                 parts.append(f'<line class="error" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{series.colour}"/>')
             title = f"<title>{escape(point.title)}</title>" if point.title else ""
             parts.append(f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{series.colour}">{title}</circle>')

@@ -84,7 +84,8 @@ class Reading:
         logits, verbatim = self._observe(worker)
         predictions = log_probabilities(logits)
         figures = {
-            "kl": divergence(self._reference, predictions),
+            # Rounding may put the divergence of equal distributions a hair below 0.
+            "kl": max(0.0, divergence(self._reference, predictions)),
             "top1": float((logits.argmax(axis=-1) == self._top).mean()),
             "surprise": self._surprise_of(predictions),
             "surprise_untouched": self._surprise,
