@@ -156,7 +156,9 @@ extension Engine {
         do throws(CodecError) {
             if let arena {
                 ready.part.offset += page.entry.offset
-                try writeInPlace(source, range, work, arena, ready.part)
+                if try !writeInPlace(source, range, work, arena, ready.part) {
+                    try writeFromDisk(page, range, work, arena, ready.part)
+                }
             } else {
                 ready.bytes = try inlineBytes(source, range, context, length)
             }
@@ -199,9 +201,11 @@ extension Engine {
             try opened.decoder.open(block.bytes, isVerified: true)
         } catch {
             if case .mismatch = error { throw otherModel(page) }
-            // Bytes that went bad in RAM are taken out of the store.
-            _ = store.confirm(block)
-            throw corrupt(page, "\(error)")
+            // Bytes that went bad in RAM are taken out of the store, which may have them on disk as well.
+            guard !block.isConfirmed, !store.confirm(block), store.residence(page.key) == .disk else {
+                throw corrupt(page, "\(error)")
+            }
+            return try open(page, store.borrow(page.key), work)
         }
         guard opened.decoder.header?.element == context.layout.element else { throw otherModel(page) }
         let need = context.layout.pageBytes(
@@ -223,9 +227,10 @@ extension Engine {
         return PullStop(outcome: .miss)
     }
 
+    /// False where the stored bytes turned out not to be what was put.
     private func writeInPlace(
         _ page: OpenPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
-    ) throws(CodecError) {
+    ) throws(CodecError) -> Bool {
         let layout = work.context.layout
         let isRight: Bool? = try arena.withWritable(offset: part.offset, length: part.length) {
             (output) throws(CodecError) in
@@ -237,7 +242,21 @@ extension Engine {
             return store.confirm(page.block, checksum: sum)
         }
         guard let isRight else { throw .invalid(field: "offset", "outside the arena") }
-        guard isRight else { throw .corrupt("block checksum") }
+        return isRight
+    }
+
+    /// A second try where bytes went bad in RAM: the store may have the page on disk.
+    private func writeFromDisk(
+        _ page: PulledPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
+    ) throws(CodecError) {
+        guard store.residence(page.key) == .disk, let again = try? open(page, store.borrow(page.key), work),
+            again.block.isConfirmed, UInt64(pageBytes(again, range, work)) == part.length,
+            try writeInPlace(again, range, work, arena, part)
+        else { throw .corrupt("block checksum") }
+    }
+
+    private func pageBytes(_ page: OpenPage, _ range: Range<Int>, _ work: PullWork) -> Int {
+        work.context.layout.pageBytes(geometry: work.context.codec.geometry, tokens: page.tokens, layers: range)
     }
 
     private func inlineBytes(

@@ -142,9 +142,9 @@ struct RequestRouter {
         } catch { throw .refused(error) }
         do throws(ConnectionError) {
             let found = try engine.verify { (part) throws(ConnectionError) in
-                try send(Wire.more, part.encodedBody[...], nil)
+                try send(Answer(status: Wire.more, fields: part.encodedBody))
             }
-            try send(0, found.encodedBody[...], nil)
+            try send(Answer(fields: found.encodedBody))
         } catch { throw .connection(error) }
     }
 

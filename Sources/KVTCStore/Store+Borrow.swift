@@ -36,7 +36,7 @@ extension Store {
     public func borrow(_ key: StoreKey) -> ReadOutcome<BorrowedPage> {
         switch find(key, counted: true) {
         case .nothing: return .miss
-        case .ram(_, let extent, let hash):
+        case .ram(let extent, let hash):
             return .hit(BorrowedPage(key: key, extent: extent, expected: hash))
         case .disk(let location, let length):
             let buffer = RecordBuffer(bytes: location.recordBytes)
@@ -55,21 +55,20 @@ extension Store {
         }
     }
 
-    /// Whether a borrowed page is as it was put. One that is not is removed and counted as corrupt.
+    /// Whether a borrowed page is as it was put. Bytes that are not are counted as corrupt and taken out; the page may be on
+    /// disk still, and borrowing it again then brings it from there.
     public func confirm(_ page: BorrowedPage) -> Bool {
         page.isConfirmed || confirm(page, checksum: checksum(page.bytes))
     }
 
-    /// The same for a user that has computed the ``Checksum`` of all its bytes.
+    /// The same for a user that has computed the XXH3-64 of all its bytes.
     public func confirm(_ page: BorrowedPage, checksum: UInt64) -> Bool {
-        guard checksum != page.expected else {
-            if page.extent != nil { countHit() }
-            return true
+        guard let extent = page.extent else { return true }
+        guard checksum == page.expected else {
+            reject(page.key, inRAM: extent)
+            return false
         }
-        index.withLock { index in
-            index.counters.corrupt += 1
-            if let entry = index.pages[page.key], entry.ram === page.extent { index.remove(entry) }
-        }
-        return false
+        countHit()
+        return true
     }
 }
