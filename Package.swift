@@ -45,7 +45,7 @@ let package = Package(
         .target(name: "CKernels", cSettings: kernelFlags),
         .target(name: "CLinux"),
 
-        module("KVTCCodec", ["CKernels", "CLZ4", "COpenBLAS", "CXXHash", "CDeflate", "CCrypto"]),
+        module("KVTCCodec", ["CKernels", "CLZ4", "CXXHash", "CDeflate", "CCrypto"]),
         module("KVTCProtocol", []),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),

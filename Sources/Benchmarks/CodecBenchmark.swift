@@ -21,7 +21,6 @@ struct CodecBenchmark: ParsableCommand {
     var samples: String?
 
     func run() throws {
-        PageCodec.useCallingThreadOnly()
         var report = Report()
         try measureExactModes(&report)
         if let profile = profile ?? cached("profiles", ".kvtc.safetensors"),

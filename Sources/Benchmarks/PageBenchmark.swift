@@ -132,6 +132,7 @@ final class Product {
     private let left, right, target: UnsafeMutablePointer<Float>
 
     init(rows: Int, width: Int, rank: Int) {
+        openblas_set_num_threads(1)
         (self.rows, self.width) = (rows, width)
         func fill(_ count: Int) -> UnsafeMutablePointer<Float> {
             let values = UnsafeMutablePointer<Float>.allocate(capacity: max(count, 1))

@@ -75,6 +75,53 @@ AVX2 void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, co
     }
 }
 
+AVX2 void avx2_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
+                    uint8_t *turned) {
+    enum { SQUARE = KV_QUAD * KV_QUAD };
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (size_t i = 0; i < tiles * QUADS_A_TILE; i++) {
+        const uint8_t *at = packed + (i / QUADS_A_TILE * quads + first) * TILE_QUAD + i % QUADS_A_TILE * SQUARE;
+        uint8_t *to = turned + places[i] * TILE_QUAD;
+        for (size_t q = 0; q < count; q++) {
+            __m128i square = _mm_loadu_si128((const __m128i *)(at + q * TILE_QUAD));
+            _mm_storeu_si128((__m128i *)(to + q * SQUARE), _mm_shuffle_epi8(square, order));
+        }
+        if (count < QUADS_A_TILE) memset(to + count * SQUARE, 128, (QUADS_A_TILE - count) * SQUARE);
+    }
+}
+
+// Costs are looked up byte by byte, 32 codes at a time, and summed by the instruction for absolute differences.
+AVX2 uint64_t avx2_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift) {
+    const __m256i low0 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table->cost_low));
+    const __m256i low1 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table->cost_low + 16)));
+    const __m256i high0 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table->cost_high));
+    const __m256i high1 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table->cost_high + 16)));
+    const __m256i centre = _mm256_set1_epi8(KV_CENTRE), last = _mm256_set1_epi8(KV_ESCAPE), zero = _mm256_setzero_si256();
+    const __m128i places = _mm_cvtsi32_si128((int)shift);
+    __m256i low = zero, high = zero;
+    uint64_t escapes = 0;
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        __m256i a = _mm256_sra_epi16(_mm256_loadu_si256((const __m256i *)(codes + i)), places);
+        __m256i b = _mm256_sra_epi16(_mm256_loadu_si256((const __m256i *)(codes + i + 16)), places);
+        // Saturated; the order of codes does not matter. What is not 0…30 (unsigned) escapes.
+        __m256i symbol = _mm256_add_epi8(_mm256_packs_epi16(a, b), centre);
+        symbol = _mm256_min_epu8(symbol, last);
+        escapes += (unsigned)__builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(symbol, last)));
+        __m256i upper = _mm256_slli_epi16(symbol, 3); // bit 4 of each byte becomes its sign
+        low = _mm256_add_epi64(low, _mm256_sad_epu8(_mm256_blendv_epi8(_mm256_shuffle_epi8(low0, symbol),
+                                                                       _mm256_shuffle_epi8(low1, symbol), upper), zero));
+        high = _mm256_add_epi64(high, _mm256_sad_epu8(_mm256_blendv_epi8(_mm256_shuffle_epi8(high0, symbol),
+                                                                         _mm256_shuffle_epi8(high1, symbol), upper), zero));
+    }
+    uint64_t lows[4], highs[4];
+    _mm256_storeu_si256((__m256i *)lows, low);
+    _mm256_storeu_si256((__m256i *)highs, high);
+    uint64_t cost = lows[0] + lows[1] + lows[2] + lows[3] + 256 * (highs[0] + highs[1] + highs[2] + highs[3]);
+    cost += 64 * (shift * (i - escapes) + 16 * escapes);
+    return cost + scalar_cost(table, codes + i, count - i, shift);
+}
+
 // 16 columns × up to 6 tokens: products of bytes are summed in pairs to 16 bits in registers, and every `depth` quads to 32 bits.
 static inline __attribute__((always_inline)) AVX2 void block(const int tokens, const uint8_t *tile, const kv_term *terms,
                                                              size_t term_count, uint32_t slab, uint32_t slab_tokens,
@@ -154,8 +201,8 @@ AVX2 static void avx2_inverse(const uint8_t *tile, const kv_term *terms, size_t 
     }
 }
 
-static const kv_kernels avx2_table = {"avx2",      avx2_to_float, avx2_from_float, avx2_inverse, avx2_scale_offset,
-                                      avx2_rotate, avx2_rans_decode};
+static const kv_kernels avx2_table = {"avx2",    7,                 avx2_to_float, avx2_from_float,  avx2_inverse,
+                                      avx2_turn, avx2_scale_offset, avx2_rotate,   avx2_rans_decode, avx2_cost};
 
 const kv_kernels *kv_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &avx2_table

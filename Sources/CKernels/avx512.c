@@ -67,6 +67,35 @@ VNNI static void vnni_inverse(const uint8_t *tile, const kv_term *terms, size_t 
     }
 }
 
+// Squares of 4 × 4 bytes are turned in their 16 bytes, then 4 × 4 of them among registers.
+VNNI static void vnni_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places,
+                           size_t tiles, uint8_t *turned) {
+    if (count < QUADS_A_TILE) {
+        avx2_turn(packed, quads, first, count, places, tiles, turned);
+        return;
+    }
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    for (size_t tile = 0; tile < tiles; tile++, places += QUADS_A_TILE) {
+        const uint8_t *at = packed + (tile * quads + first) * TILE_QUAD;
+        for (int half = 0; half < 2; half++)
+            for (int q = 0; q < QUADS_A_TILE; q += 4) {
+                const uint8_t *from = at + q * TILE_QUAD + 64 * half;
+                __m512i a = _mm512_shuffle_epi8(_mm512_loadu_si512(from), order);
+                __m512i b = _mm512_shuffle_epi8(_mm512_loadu_si512(from + TILE_QUAD), order);
+                __m512i c = _mm512_shuffle_epi8(_mm512_loadu_si512(from + 2 * TILE_QUAD), order);
+                __m512i d = _mm512_shuffle_epi8(_mm512_loadu_si512(from + 3 * TILE_QUAD), order);
+                __m512i ab0 = _mm512_shuffle_i32x4(a, b, 0x88), ab1 = _mm512_shuffle_i32x4(a, b, 0xDD);
+                __m512i cd0 = _mm512_shuffle_i32x4(c, d, 0x88), cd1 = _mm512_shuffle_i32x4(c, d, 0xDD);
+                uint8_t *to = turned + 16 * q;
+                const uint32_t *place = places + 4 * half;
+                _mm512_storeu_si512(to + place[0] * TILE_QUAD, _mm512_shuffle_i32x4(ab0, cd0, 0x88));
+                _mm512_storeu_si512(to + place[1] * TILE_QUAD, _mm512_shuffle_i32x4(ab1, cd1, 0x88));
+                _mm512_storeu_si512(to + place[2] * TILE_QUAD, _mm512_shuffle_i32x4(ab0, cd0, 0xDD));
+                _mm512_storeu_si512(to + place[3] * TILE_QUAD, _mm512_shuffle_i32x4(ab1, cd1, 0xDD));
+            }
+    }
+}
+
 // As avx2_rans_decode, 16 states to a register.
 VNNI static int vnni_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
                                  const kv_component *components, size_t count, size_t tokens, int16_t *codes,
@@ -118,8 +147,8 @@ VNNI static int vnni_rans_decode(const uint8_t *words, size_t word_count, const 
     return _mm512_cmpneq_epi32_mask(state, lower) ? -1 : 0;
 }
 
-static const kv_kernels vnni_table = {"avx512-vnni",     avx2_to_float, avx2_from_float, vnni_inverse,
-                                      avx2_scale_offset, avx2_rotate,   vnni_rans_decode};
+static const kv_kernels vnni_table = {"avx512-vnni", 8,           avx2_to_float,    avx2_from_float, vnni_inverse, vnni_turn,
+                                      avx2_scale_offset, avx2_rotate, vnni_rans_decode, avx2_cost};
 
 const kv_kernels *kv_avx512(void) {
     return kv_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -12,25 +12,20 @@ void kv_pack_digit(const int8_t *row, size_t columns, size_t quads, size_t digit
     for (size_t c = 0; c < columns; c++) packed[place(c, quads, digit)] = (uint8_t)(row[c] + 128);
 }
 
-void kv_expand_digit(const uint8_t *packed, size_t columns, size_t quads, size_t digit, float scale, float *target) {
-    for (size_t c = 0; c < columns; c += KV_TILE) {
-        const uint8_t *at = packed + place(c, quads, digit);
-        size_t width = columns - c < KV_TILE ? columns - c : KV_TILE;
-        for (size_t i = 0; i < width; i++) target[c + i] += scale * (float)((int)at[KV_QUAD * i] - 128);
+// The digit of weight 2^(bits · level) in the balanced expansion.
+static inline __attribute__((always_inline)) int digit_of(int code, unsigned level, int bits) {
+    int half = 1 << (bits - 1), mask = (1 << bits) - 1;
+    int low = ((code + half) & mask) - half;
+    for (unsigned i = 0; i < level; i++) {
+        code = (code - low) >> bits;
+        low = ((code + half) & mask) - half;
     }
+    return low;
 }
 
-// The digit of weight 128^level in the balanced expansion, −64…63.
-static inline int digit_of(int code, unsigned level) {
-    for (;; level--) {
-        int low = ((code + 64) & 127) - 64;
-        if (level == 0) return low;
-        code = (code - low) >> 7;
-    }
-}
-
-void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, unsigned level,
-                   int8_t *quads, int32_t *sums) {
+static inline __attribute__((always_inline)) void pack_codes(const int16_t *codes, size_t tokens, const int32_t *components,
+                                                             size_t count, unsigned level, int bits, int8_t *quads,
+                                                             int32_t *sums) {
     static const int16_t zeros[KV_SLAB];
     memset(sums, 0, tokens * sizeof *sums);
     for (size_t t0 = 0; t0 < tokens; t0 += KV_SLAB) {
@@ -43,7 +38,7 @@ void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *component
                 uint32_t word = 0;
                 int32_t sum = 0;
                 for (int k = 0; k < KV_QUAD; k++) {
-                    int digit = digit_of(rows[k][t], level);
+                    int digit = digit_of(rows[k][t], level, bits);
                     word |= (uint32_t)(digit & 255) << (8 * k);
                     sum += digit;
                 }
@@ -51,6 +46,70 @@ void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *component
                 sums[t0 + t] += sum;
             }
         }
+    }
+}
+
+// One loop for each level and base, so that the digits take no loop of their own.
+KV_CLONES void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, unsigned level,
+                             unsigned bits, int8_t *quads, int32_t *sums) {
+    if (level == 0 && bits == 8) pack_codes(codes, tokens, components, count, 0, 8, quads, sums);
+    else if (level == 0 && bits == 7) pack_codes(codes, tokens, components, count, 0, 7, quads, sums);
+    else pack_codes(codes, tokens, components, count, level, (int)bits, quads, sums);
+}
+
+static inline __attribute__((always_inline)) void pack_rows(const int16_t *values, size_t rows, size_t stride,
+                                                            const uint32_t *column_quads, size_t count, int halvings,
+                                                            unsigned level, int bits, int8_t *quads, int32_t *sums) {
+    int half = halvings ? 1 << (halvings - 1) : 0;
+    for (size_t r0 = 0; r0 < rows; r0 += KV_SLAB) {
+        size_t n = rows - r0 < KV_SLAB ? rows - r0 : KV_SLAB;
+        for (size_t r = 0; r < n; r++) {
+            const int16_t *row = values + (r0 + r) * stride;
+            int32_t sum = 0;
+            for (size_t i = 0; i < count; i++) {
+                uint32_t word = 0;
+                for (int k = 0; k < KV_QUAD; k++) {
+                    int digit = digit_of((row[KV_QUAD * column_quads[i] + k] + half) >> halvings, level, bits);
+                    word |= (uint32_t)(digit & 255) << (8 * k);
+                    sum += digit;
+                }
+                memcpy(quads + (i * n + r) * KV_QUAD, &word, 4);
+            }
+            sums[r0 + r] = sum;
+        }
+        quads += count * n * KV_QUAD;
+    }
+}
+
+KV_CLONES void kv_pack_rows(const int16_t *values, size_t rows, size_t stride, const uint32_t *column_quads, size_t count,
+                            unsigned halvings, unsigned level, unsigned bits, int8_t *quads, int32_t *sums) {
+    if (level == 0 && bits == 8) pack_rows(values, rows, stride, column_quads, count, (int)halvings, 0, 8, quads, sums);
+    else pack_rows(values, rows, stride, column_quads, count, (int)halvings, level, (int)bits, quads, sums);
+}
+
+KV_CLONES void kv_column_peaks(const int16_t *values, size_t rows, size_t stride, size_t column_quads, uint16_t *peaks) {
+    memset(peaks, 0, column_quads * sizeof *peaks);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < column_quads; i++) {
+            uint16_t peak = peaks[i];
+            for (int k = 0; k < KV_QUAD; k++) {
+                int value = values[r * stride + KV_QUAD * i + k];
+                uint16_t magnitude = (uint16_t)(value < 0 ? -value : value);
+                peak = magnitude > peak ? magnitude : peak;
+            }
+            peaks[i] = peak;
+        }
+}
+
+void scalar_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
+                 uint8_t *turned) {
+    for (size_t i = 0; i < tiles * QUADS_A_TILE; i++) {
+        const uint8_t *at = packed + (i / QUADS_A_TILE * quads + first) * TILE_QUAD + i % QUADS_A_TILE * KV_QUAD * KV_QUAD;
+        uint8_t *to = turned + places[i] * TILE_QUAD;
+        memset(to, 128, TILE_QUAD);
+        for (size_t digit = 0; digit < count * KV_QUAD; digit++)
+            for (size_t c = 0; c < KV_QUAD; c++)
+                to[digit * KV_QUAD + c] = at[digit / KV_QUAD * TILE_QUAD + c * KV_QUAD + digit % KV_QUAD];
     }
 }
 

@@ -16,6 +16,8 @@ int kv_table_make(const uint16_t *frequency, kv_table *table) {
         table->frequency[s] = (uint16_t)f;
         table->start[s] = (uint16_t)start;
         table->cost[s] = f ? (uint16_t)lrint(64.0 * (KV_SCALE_BITS - log2((double)f))) : UINT16_MAX;
+        table->cost_low[s] = (uint8_t)table->cost[s];
+        table->cost_high[s] = (uint8_t)(table->cost[s] >> 8);
         for (uint32_t i = 0; i < f; i++) table->slot[start + i] = (uint32_t)s << 24 | i << 12 | (f - 1);
         start += f;
     }
@@ -27,7 +29,7 @@ static inline int symbol_of(int code, unsigned shift) {
     return high >= -KV_CENTRE && high < KV_ESCAPE - KV_CENTRE ? high + KV_CENTRE : KV_ESCAPE;
 }
 
-uint64_t kv_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift) {
+uint64_t scalar_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift) {
     uint64_t cost = 0;
     size_t escapes = 0;
     for (size_t i = 0; i < count; i++) {

@@ -63,9 +63,12 @@ struct Allocation {
             var next = [Float](repeating: .infinity, count: size + 1)
             var pick = [UInt8](repeating: 0, count: size + 1)
             for (index, choice) in choices.enumerated() where choice.cells <= size {
-                for cell in choice.cells...size where least[cell - choice.cells] + choice.error < next[cell] {
-                    next[cell] = least[cell - choice.cells] + choice.error
-                    pick[cell] = UInt8(index)
+                next.withUnsafeMutableBufferPointer { next in
+                    pick.withUnsafeMutableBufferPointer { pick in
+                        kv_relax(
+                            least, size + 1 - choice.cells, choice.error, UInt8(index),
+                            next.baseAddress! + choice.cells, pick.baseAddress! + choice.cells)
+                    }
                 }
             }
             least = next

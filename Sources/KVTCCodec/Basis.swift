@@ -1,11 +1,4 @@
 import CKernels
-import COpenBLAS
-
-extension PageCodec {
-    /// Keeps the forward transform on the calling thread. For programs that run many codecs at once: OpenBLAS would
-    /// otherwise start as many threads as there are processors for each of them.
-    public static func useCallingThreadOnly() { openblas_set_num_threads(1) }
-}
 
 /// A transform over the elements `columns` of a row: components of unit norm, kept as int8 digits with power-of-two scales
 /// so that decoding sums integers and gives the same bits on every machine.
@@ -34,8 +27,6 @@ final class Basis: @unchecked Sendable {
     /// `kv_packed_size` bytes.
     let packed: UnsafePointer<UInt8>
     var packedBytes: Int { kv_packed_size(columns.count, quads) }
-    /// Plane and index of the digits of each component.
-    private let digitsOf: [[(plane: Int, digit: Int)]]
 
     init(
         columns: Range<Int>, rank: Int, levels: [Int16], digits: UnsafeRawBufferPointer, components: [Int32],
@@ -53,13 +44,6 @@ final class Basis: @unchecked Sendable {
         self.levels = levels.map(Int.init)
         planes = Basis.planes(components: components, exponents: exponents)
         quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
-        var digitsOf = [[(plane: Int, digit: Int)]](repeating: [], count: rank)
-        for (index, plane) in planes.enumerated() {
-            for (position, component) in plane.components.enumerated() {
-                digitsOf[Int(component)].append((index, Basis.quad * plane.firstQuad + position))
-            }
-        }
-        self.digitsOf = digitsOf
         let size = kv_packed_size(width, quads)
         let packed = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
         packed.initialize(repeating: 128, count: size)
@@ -111,39 +95,12 @@ final class Basis: @unchecked Sendable {
     }
 
     /// How many of `count` indices, from 0 on, satisfy a predicate that holds for a prefix of them.
-    private static func prefix(_ count: Int, while predicate: (Int) -> Bool) -> Int {
+    static func prefix(_ count: Int, while predicate: (Int) -> Bool) -> Int {
         var (low, high) = (0, count)
         while low < high {
             let middle = (low + high) / 2
             if predicate(middle) { low = middle + 1 } else { high = middle }
         }
         return low
-    }
-
-    /// target[component][row] for the components of `range`: B · Xᵀ with X = `rowCount` weighted, centred rows of `stride`.
-    func forward(
-        _ range: Range<Int>, values: UnsafePointer<Float>, rowCount: Int, stride: Int,
-        target: UnsafeMutablePointer<Float>
-    ) {
-        let width = columns.count
-        let tile = 96
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: tile * width) { floats in
-            for start in Swift.stride(from: range.lowerBound, to: range.upperBound, by: tile) {
-                let count = min(tile, range.upperBound - start)
-                floats[..<(count * width)].initialize(repeating: 0)
-                for index in 0..<count {
-                    for digit in digitsOf[start + index] {
-                        kv_expand_digit(
-                            packed, width, quads, digit.digit,
-                            Float(sign: .plus, exponent: planes[digit.plane].exponent, significand: 1),
-                            floats.baseAddress! + index * width)
-                    }
-                }
-                cblas_sgemm(
-                    CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rowCount), Int32(width), 1,
-                    floats.baseAddress, Int32(width), values + columns.lowerBound, Int32(stride), 0,
-                    target + (start - range.lowerBound) * rowCount, Int32(rowCount))
-            }
-        }
     }
 }

@@ -67,7 +67,7 @@ public struct BlockHeader: Hashable, Sendable {
     public var distortion: Float
     var bitmapBytes: Int
     var protectedBytes: Int
-    var codedBytes: Int
+    package var codedBytes: Int
 
     /// Where the coded rows lie in the block.
     package var codedSection: Range<Int> { blockBytes - codedBytes..<blockBytes }

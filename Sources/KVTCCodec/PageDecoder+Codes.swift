@@ -88,22 +88,32 @@ extension PageDecoder {
             planes += basis.planes.count
         }
         // Two high digits and the lowest one in four parts, each rounded up to a quad.
-        let termLimit = planes * TermWriter.partsPerPlane
+        let termLimit = planes * TermWriter.partsPerSum
         var writer = TermWriter(
-            codes: UnsafePointer(codes.base), rows: rows, terms: terms.reserve(termLimit),
+            rows: rows, digitBits: Int(kernels.pointer.pointee.digit_bits), terms: terms.reserve(termLimit),
             quads: quads.reserve((room + termLimit * Basis.quad) * rows), sums: sums.reserve(termLimit * rows))
         for (index, basis) in profile.bases.enumerated() {
             let range = termRanges[index]
-            guard TermWriter.sumsFit(codes.base, range, rows: rows, largest: largest.base) else {
+            guard PageDecoder.sumsFit(codes.base, range, rows: rows, largest: largest.base) else {
                 throw .corrupt("codes too large")
             }
             let first = writer.count
-            writer.codes = UnsafePointer(codes.base) + range.lowerBound * rows
+            let basisCodes = UnsafePointer(codes.base) + range.lowerBound * rows
+            let basisLargest = UnsafePointer(largest.base) + range.lowerBound
             for plane in basis.planes {
                 let used = basis.used(plane, count: range.count, stepIndex: stepIndex ?? .min / 4)
-                writer.append(
-                    plane, used: used, largest: UnsafePointer(largest.base) + range.lowerBound,
-                    scale: Float(sign: .plus, exponent: plane.exponent, significand: 1) * step)
+                plane.components.withUnsafeBufferPointer { components in
+                    let components = components.baseAddress!
+                    writer.append(
+                        digits: used, firstQuad: plane.firstQuad,
+                        scale: Float(sign: .plus, exponent: plane.exponent, significand: 1) * step,
+                        largest: { basisLargest[Int(components[$0])] },
+                        pack: { digits, level, quads, sums in
+                            kv_pack_codes(
+                                basisCodes, rows, components + digits.lowerBound, digits.count, level,
+                                kernels.pointer.pointee.digit_bits, quads, sums)
+                        })
+                }
             }
             termRanges[index] = first..<writer.count
         }
@@ -112,6 +122,16 @@ extension PageDecoder {
             profile.rotation.angles(
                 position: (header?.firstPosition ?? 0) + Int(codedTokens.base[row]),
                 into: table + row * profile.rotation.angleCount)
+        }
+    }
+
+    /// Whether no row's absolute codes add up to 2^24: 32-bit sums of their products with int8 digits then hold.
+    private static func sumsFit(
+        _ codes: UnsafePointer<Int16>, _ components: Range<Int>, rows: Int, largest: UnsafePointer<UInt16>
+    ) -> Bool {
+        if components.reduce(0, { $0 + Int(largest[$1]) }) < TransformCoder.sumLimit { return true }
+        return (0..<rows).allSatisfy { row in
+            components.reduce(0) { $0 + Int(codes[$1 * rows + row].magnitude) } < TransformCoder.sumLimit
         }
     }
 
@@ -140,78 +160,5 @@ extension PageDecoder {
         swap(&exactBytes, &page)
         exactRows = UnsafePointer(rows)
         (exactCount, codedCount) = (header.tokens, 0)
-    }
-}
-
-/// Writes the terms of one page one after another into memory that suffices.
-struct TermWriter {
-    static let partsPerPlane = 6
-    /// Codes beyond ±8, ±16, ±32 halve the quads that 16-bit sums can take.
-    private static let depths: [(limit: UInt16, depth: UInt16)] = [(32, 1), (16, 2), (8, 4), (0, 8)]
-
-    var codes: UnsafePointer<Int16>
-    let rows: Int
-    let terms: UnsafeMutablePointer<kv_term>
-    var quads: UnsafeMutablePointer<Int8>
-    var sums: UnsafeMutablePointer<Int32>
-    var count = 0
-
-    init(
-        codes: UnsafePointer<Int16>, rows: Int, terms: UnsafeMutablePointer<kv_term>, quads: UnsafeMutablePointer<Int8>,
-        sums: UnsafeMutablePointer<Int32>
-    ) {
-        (self.codes, self.rows, self.terms, self.quads, self.sums) = (codes, rows, terms, quads, sums)
-    }
-
-    /// Whether no row's absolute codes add up to 2^24: 32-bit sums of their products with int8 digits then hold.
-    static func sumsFit(
-        _ codes: UnsafePointer<Int16>, _ components: Range<Int>, rows: Int, largest: UnsafePointer<UInt16>
-    ) -> Bool {
-        if components.reduce(0, { $0 + Int(largest[$1]) }) < TransformCoder.sumLimit { return true }
-        return (0..<rows).allSatisfy { row in
-            components.reduce(0) { $0 + Int(codes[$1 * rows + row].magnitude) } < TransformCoder.sumLimit
-        }
-    }
-
-    /// One plane's first `used` digits. `largest`: magnitude of each component's codes.
-    mutating func append(_ plane: Basis.Plane, used: Int, largest: UnsafePointer<UInt16>, scale: Float) {
-        guard used > 0 else { return }
-        plane.components.withUnsafeBufferPointer { components in
-            // Digits from here on have codes up to `limit`; as levels descend, those before are few.
-            func end(of limit: UInt16) -> Int {
-                var end = used
-                while end > 0, largest[Int(components[end - 1])] <= limit { end -= 1 }
-                return min(used, (end + Basis.quad - 1) / Basis.quad * Basis.quad)
-            }
-            let components = components.baseAddress!
-            // −64…63 in one digit, −8256…8127 in two.
-            let (two, three) = (end(of: 63), end(of: 8127))
-            if three > 0 { part(plane, components, 0..<three, level: 2, shift: 0, depth: 1, scale: 0) }
-            if two > 0 { part(plane, components, 0..<two, level: 1, shift: three > 0 ? 7 : 0, depth: 1, scale: 0) }
-            var begin = 0
-            for (limit, depth) in TermWriter.depths {
-                let end = limit == 0 ? used : max(two, end(of: limit))
-                guard end > begin else { continue }
-                part(
-                    plane, components, begin..<end, level: 0, shift: begin == 0 && two > 0 ? 7 : 0, depth: depth,
-                    scale: end == used ? scale : 0)
-                begin = end
-                if end == used { break }
-            }
-        }
-    }
-
-    private mutating func part(
-        _ plane: Basis.Plane, _ components: UnsafePointer<Int32>, _ digits: Range<Int>, level: UInt32, shift: UInt16,
-        depth: UInt16, scale: Float
-    ) {
-        let quadCount = (digits.count + Basis.quad - 1) / Basis.quad
-        kv_pack_codes(codes, rows, components + digits.lowerBound, digits.count, level, quads, sums)
-        terms[count] = kv_term(
-            codes: quads, sums: sums, first: UInt32(plane.firstQuad + digits.lowerBound / Basis.quad),
-            quads: UInt32(quadCount), scale: scale, shift: shift, depth: depth)
-        count += 1
-        quads += quadCount * Basis.quad * rows
-        sums += rows
     }
 }

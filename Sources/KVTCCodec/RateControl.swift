@@ -68,7 +68,8 @@ struct RateControl {
 
     private func isCoarse(_ plan: Plan) -> Bool { budget.isCoarse(bytes: plan.bytes, distortion: plan.distortion) }
 
-    private func predictedStep() -> Int {
+    /// The step that calibration saw meet the quality.
+    func predictedStep() -> Int {
         let table = profile.metadata.expectations
         let match =
             switch budget.quality {
@@ -83,6 +84,8 @@ struct RateControl {
     func plan(_ stepIndex: Int, options: [[UInt8]]? = nil, _ coefficients: Coefficients) -> Plan {
         let rows = coefficients.rows
         let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
+        // All at once: the forward transform takes many components as fast as a few.
+        for (index, rank) in ranks.enumerated() { _ = coefficients.leading(rank, basis: index) }
         let options = options ?? ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
         var plan = Plan(
             stepIndex: stepIndex, allocation: .init(ranks: ranks, options: options), codes: [], bytes: 0, distortion: 0)
@@ -109,22 +112,25 @@ struct RateControl {
     /// The common step for every group, each with the symbol tables that suit its coefficients.
     private func commonStep(basis index: Int, rank: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> [UInt8] {
         let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
+        var scratch: [Int16] = []
         return (0..<groups).map { group in
             TransformCoder.option(
                 octaves: 0,
                 drift: coefficients.drift(basis: index, group: group) {
-                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients)
+                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients, &scratch)
                 })
         }
     }
 
     /// Classes between the profile's scale of a group and what codes this page's coefficients in the fewest bits. It hardly
     /// depends on the step: measured at one, it serves the others.
-    private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
+    private func drift(
+        basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients, _ codes: inout [Int16]
+    ) -> Int {
         let levels = profile.bases[index].levels
         let rank = min(first + TransformCoder.group, levels.count)
         let rows = coefficients.rows
-        var codes = [Int16](repeating: 0, count: rank * rows)
+        if codes.isEmpty { codes = [Int16](repeating: 0, count: levels.count * rows) }
         func bits(_ drift: Int) -> UInt64 {
             RateControl.groupCost(
                 TransformCoder.option(octaves: 0, drift: drift), basis: index, first: first, rank: rank,
@@ -187,22 +193,30 @@ final class Coefficients {
     /// Squared norm of all weighted, centred rows.
     let energy: Double
     private let profile: Profile
-    private let weighted: [Float]
+    /// Finest step that the coefficients are precise enough for.
+    let step: Float
+    private let inputs: [ForwardInput]
     private var values: [[Float]]
     private var drifts: [[Int?]]
 
-    init(profile: Profile, weighted: [Float], rows: Int) {
+    /// - Parameter weighted: [rows][rowElements].
+    init(profile: Profile, weighted: [Float], rows: Int, step: Float, kernels: KernelTable) {
         self.profile = profile
-        self.weighted = weighted
         self.rows = rows
+        self.step = step
         values = profile.bases.map { _ in [] }
         drifts = profile.bases.map {
             [Int?](repeating: nil, count: ($0.rank + TransformCoder.group - 1) / TransformCoder.group)
         }
         let width = profile.geometry.rowElements
-        energy = (0..<rows).reduce(0) { sum, row in
-            sum + weighted[row * width..<(row + 1) * width].reduce(into: Double(0)) { $0 += Double($1) * Double($1) }
+        inputs = weighted.withUnsafeBufferPointer { values in
+            profile.bases.map {
+                ForwardInput(
+                    values: values.baseAddress! + $0.columns.lowerBound, rows: rows, stride: width,
+                    columns: $0.columns.count, step: step, kernels: kernels)
+            }
         }
+        energy = inputs.reduce(0) { $0 + $1.energy } * Double(rows)
     }
 
     /// At least the leading `rank` components of a basis: [component][row].
@@ -213,9 +227,7 @@ final class Coefficients {
             // A little ahead, so that the next finer steps of the search find theirs ready.
             let wanted = min(basis.rank, rank + rank / 16 + 32)
             let more = [Float](unsafeUninitializedCapacity: (wanted - have) * rows) { buffer, count in
-                basis.forward(
-                    have..<wanted, values: weighted, rowCount: rows, stride: profile.geometry.rowElements,
-                    target: buffer.baseAddress!)
+                basis.forward(have..<wanted, inputs[index], step: step, target: buffer.baseAddress!)
                 count = (wanted - have) * rows
             }
             values[index] += more

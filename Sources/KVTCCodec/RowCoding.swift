@@ -63,21 +63,30 @@ extension PageCodec {
             let rows = protected.complement
             let weighted = transform.weightedRows(
                 page, element: header.element, firstPosition: header.firstPosition, rows: rows)
-            let coefficients = Coefficients(profile: profile, weighted: weighted, rows: rows.count)
             let budget = Budget(
                 quality: quality,
                 overhead: BlockHeader.size + (protected.isEmpty ? 0 : RowSet.bitmapBytes(header.tokens)),
                 rawBytes: rows.count * geometry.rowElements * header.element.bytes)
             header.profile = profile.id
+            let control = RateControl(profile: profile, budget: budget)
+            func coefficients(step: Float) -> Coefficients {
+                Coefficients(profile: profile, weighted: weighted, rows: rows.count, step: step, kernels: kernels)
+            }
+            let predicted = control.predictedStep()
             if header.mode == .kvtc {
-                let result = KVTCCoder(profile: profile, kernels: kernels).encode(coefficients, budget: budget)
+                let result = KVTCCoder(profile: profile, kernels: kernels).encode(
+                    coefficients(step: TransformCoder.step(predicted) / 4), budget: budget)
                 guard budget.allows(distortion: result.distortion) else { return nil }
                 header.step = result.step
                 header.distortion = Float(result.distortion)
                 return result.section
             }
             let coder = TransformCoder(profile: profile, kernels: kernels)
-            let plan = RateControl(profile: profile, budget: budget).search(coefficients)
+            var plan = control.search(coefficients(step: TransformCoder.step(predicted)))
+            // Far finer than expected: once more with coefficients that are as precise.
+            if plan.stepIndex < predicted - 64 {
+                plan = control.search(coefficients(step: TransformCoder.step(plan.stepIndex)))
+            }
             guard budget.allows(distortion: plan.distortion) else { return nil }
             let wild = coder.wildRows(plan.codes, rows: rows.count)
             guard wild.isEmpty else {

@@ -6,15 +6,15 @@ import Glibc
 ///
 /// Section: i16 step index, u16 0, u32 rANS words, u32 raw-bit bytes, then for each basis u32 rank and
 /// ⌈rank / 64⌉ bytes of group options, then the words and bits.
-struct TransformCoder {
-    static let group = 64
+package struct TransformCoder {
+    package static let group = 64
     /// Codes beyond this are not coded: their row is protected instead.
     static let codeLimit = 16_383
     /// Largest sum of a row's absolute codes, exclusive.
     static let sumLimit = 1 << 24
-    static let cutGroup: UInt8 = 0xFF
+    package static let cutGroup: UInt8 = 0xFF
     /// How far a group's class may be from its calibrated one, in quarter octaves.
-    static let driftRange = -16...15
+    package static let driftRange = -16...15
 
     let profile: Profile
     let kernels: KernelTable
@@ -24,11 +24,11 @@ struct TransformCoder {
 
     /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `drift` classes
     /// from those of the profile because this page's coefficients are that much wider.
-    static func option(octaves: Int, drift: Int) -> UInt8 { UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F }
+    package static func option(octaves: Int, drift: Int) -> UInt8 { UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F }
 
-    static func octaves(_ option: UInt8) -> Int { Int(option & 3) }
+    package static func octaves(_ option: UInt8) -> Int { Int(option & 3) }
 
-    static func drift(_ option: UInt8) -> Int { Int(Int8(bitPattern: option << 1) >> 3) }
+    package static func drift(_ option: UInt8) -> Int { Int(Int8(bitPattern: option << 1) >> 3) }
 
     /// Class of a component of a group with that option.
     static func entropyClass(level: Int, stepIndex: Int, option: UInt8) -> Int {

@@ -40,8 +40,6 @@ public final class DaemonServer: Sendable {
             diskPerTenant: configuration.limits.diskPerUser)
         tiers.keeper = keeper
         let store = try Store.open(tiers)
-        // The pool's threads are the parallelism; more of them inside each job would only get in each other's way.
-        PageCodec.useCallingThreadOnly()
         let pool = try WorkPool(threads: configuration.workers)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(

@@ -46,7 +46,6 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         do {
-            PageCodec.useCallingThreadOnly()
             let profile = try profile.map { try Profile.open(path: $0) }
             let (geometry, data, positions) = try content()
             let codec = try PageCodec(geometry: geometry, profile: profile)

@@ -1,7 +1,6 @@
+import KVTCCodec
 import TestSupport
 import Testing
-
-@testable import KVTCCodec
 
 @Suite struct DriftTests {
     @Test func everyOptionComesBack() {

@@ -76,11 +76,17 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
             return Bool.random(using: &random) ? limit : Int16.random(in: -limit...limit, using: &random)
         }
         codes[0] = .min
-        let components = (0..<Int32(4 * quads)).map { $0 }
+        for bits in [7, 8] as [UInt32] { check(tokens, tile, rows, codes, bits) }
+    }
+
+    private func check(_ tokens: Int, _ tile: [UInt8], _ rows: [[Int8]], _ codes: [Int16], _ bits: UInt32) {
+        let columns = Int(KV_TILE)
+        let components = rows.indices.map(Int32.init)
         // (level, digits, shift, depth, ends a sum)
+        let shift = UInt16(bits)
         let parts: [(UInt32, Range<Int>, UInt16, UInt16, Bool)] = [
-            (2, 0..<48, 0, 1, false), (1, 0..<96, 7, 1, false), (0, 0..<96, 7, 1, false), (0, 96..<130, 0, 8, true),
-            (0, 132..<159, 0, 4, true),
+            (2, 0..<48, 0, 1, false), (1, 0..<96, shift, 1, false), (0, 0..<96, shift, 1, false),
+            (0, 96..<130, 0, 8, true), (0, 132..<159, 0, 4, true),
         ]
         var storage: [(quads: [Int8], sums: [Int32])] = []
         for (level, digits, _, _, _) in parts {
@@ -89,7 +95,7 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
             var sums = [Int32](repeating: 0, count: tokens)
             components.withUnsafeBufferPointer {
                 kv_pack_codes(
-                    codes, tokens, $0.baseAddress! + digits.lowerBound, digits.count, level, &packed, &sums)
+                    codes, tokens, $0.baseAddress! + digits.lowerBound, digits.count, level, bits, &packed, &sums)
             }
             storage.append((packed, sums))
         }
@@ -115,7 +121,7 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
                 term.sums.deallocate()
             }
         }
-        for table in [kv_scalar()!] + vectors {
+        for table in [kv_scalar()!] + vectors where table.pointee.digit_bits >= bits {
             var target = [Float](repeating: 1, count: tokens * columns)
             for slab in stride(from: 0, to: tokens, by: 64) {
                 let count = min(64, tokens - slab)
@@ -129,6 +135,32 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
                 }
             }
             #expect(target == expected, "\(String(cString: table.pointee.name))")
+        }
+    }
+
+    @Test func turnedTilesAreTheSameOnEveryTier() {
+        var random = SeededGenerator(seed: 5)
+        let (columns, quads) = (100, 19)
+        let packed = (0..<kv_packed_size(columns, quads)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        for (first, count) in [(0, 8), (8, 8), (16, 3), (18, 1)] {
+            // The second tile and the third, in some order.
+            let places = (0..<UInt32(16)).shuffled(using: &random)
+            func turn(_ table: UnsafePointer<kv_kernels>) -> [UInt8] {
+                var turned = [UInt8](repeating: 7, count: places.count * 128)
+                packed.withUnsafeBufferPointer {
+                    table.pointee.turn($0.baseAddress! + quads * 128, quads, first, count, places, 2, &turned)
+                }
+                return turned
+            }
+            let expected = turn(kv_scalar())
+            for (quad, place) in places.enumerated() {
+                for (digit, column) in (0..<32).flatMap({ digit in (0..<4).map { (digit, $0) } }) {
+                    let source = 32 + quad * 4 + column
+                    let at = ((source / 32 * quads + first + digit / 4) * 32 + source % 32) * 4 + digit % 4
+                    #expect(expected[(Int(place) * 32 + digit) * 4 + column] == (digit < 4 * count ? packed[at] : 128))
+                }
+            }
+            for table in vectors { #expect(turn(table) == expected) }
         }
     }
 
@@ -238,6 +270,16 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
                 let doubled = coded.allSatisfy { abs(Int($0)) < 16_384 } ? coded.map { $0 * 2 } : nil
                 #expect(decode(words, count, bitCount) == doubled)
                 for part in parts.indices { parts[part].doublings = 0 }
+            }
+            for table in vectors {
+                for component in 0..<components {
+                    codes[component * tokens..<(component + 1) * tokens].withUnsafeBufferPointer {
+                        let shift = UInt32(shifts[component])
+                        #expect(
+                            table.pointee.cost(tables[component], $0.baseAddress, tokens, shift)
+                                == kv_scalar().pointee.cost(tables[component], $0.baseAddress, tokens, shift))
+                    }
+                }
             }
             // The predicted length is the real one but for the states and the rounding of the last words.
             let cost = parts.indices.filter { parts[$0].table != nil }.reduce(UInt64(0)) { sum, component in

@@ -15,7 +15,7 @@ typedef struct {
 } kv_rotation;
 
 // A basis is packed for sums of products of bytes: tiles of 32 columns, in each [digits / 4][32][4] digits plus 128, the
-// last tile padded with zeros (128). Codes are split into digits of base 128, −64…63, so that each fits a byte.
+// last tile padded with zeros (128). Codes are split into signed digits that fit a byte.
 enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64 };
 
 // Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits.
@@ -37,6 +37,8 @@ typedef struct {
 
 typedef struct {
     const char *name;
+    // Codes are split into digits of so many bits: 8, or 7 where pairs of products must fit 16 bits.
+    unsigned digit_bits;
     // Little-endian elements to float and back. The way back rounds to nearest even and clamps to the largest
     // finite value; the return value counts the clamped ones.
     void (*to_float)(kv_element, const void *source, float *target, size_t count);
@@ -45,6 +47,11 @@ typedef struct {
     // target[t][32]. The caller keeps Σ|codes| of a token below 2^24, so that int32 sums hold.
     void (*inverse)(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
                     uint32_t first, uint32_t count, float *target, size_t stride);
+    // The other way round, for the forward transform: quads first…first + count (at most 8) of the digits of some tiles, from
+    // `packed` on, as a tile [quad of columns][32 digits][4 columns]; missing digits are 128. The quads of columns are put at
+    // `places`, 8 a tile.
+    void (*turn)(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
+                 uint8_t *turned);
     // row[i] = row[i] · scale[i] + offset[i], rounded twice.
     void (*scale_offset)(float *row, const float *scale, const float *offset, size_t count);
     // Rotates (direction +1) or rotates back (−1) every stretch of a row; `angles` is a kv_rotation_table.
@@ -54,6 +61,8 @@ typedef struct {
     // code leaves 16 bits.
     int (*rans_decode)(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
                        const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);
+    // Exact cost in 1/64 bit of one component's codes with `shift` raw low bits each.
+    uint64_t (*cost)(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 } kv_kernels;
 
 // Tables by name; NULL where the CPU lacks AVX2, FMA and F16C; AVX-512 BW, VL and VNNI; or isn't an ARM of 64 bits.
@@ -89,15 +98,19 @@ void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, s
 // cos and sin of position · frequency for each pair: the same bits on every machine (no libm). [pairs][2]
 void kv_rotation_table(uint32_t position, const float *inverse_frequencies, size_t pairs, float *cos_sin);
 
-// Bytes of a packed basis, and one digit of every column put into it or taken out: target[c] += scale · digit[c].
+// Bytes of a packed basis, and one digit of every column put into it.
 size_t kv_packed_size(size_t columns, size_t quads);
 void kv_pack_digit(const int8_t *row, size_t columns, size_t quads, size_t digit, uint8_t *packed);
-void kv_expand_digit(const uint8_t *packed, size_t columns, size_t quads, size_t digit, float scale, float *target);
 
-// Codes of components[i] (index into codes [component][tokens]) as quads of their digits of base 128, `level` 0 lowest, in
+// Codes of components[i] (index into codes [component][tokens]) as quads of their digits of `bits` bits, `level` 0 lowest, in
 // slabs; sums of each token. `count` is rounded up to quads with zeros.
 void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, unsigned level,
-                   int8_t *quads, int32_t *sums);
+                   unsigned bits, int8_t *quads, int32_t *sums);
+// Likewise of values [row][stride], divided by 2^halvings and rounded, for `count` quads of columns.
+void kv_pack_rows(const int16_t *values, size_t rows, size_t stride, const uint32_t *column_quads, size_t count,
+                  unsigned halvings, unsigned level, unsigned bits, int8_t *quads, int32_t *sums);
+// Largest magnitude in each quad of columns.
+void kv_column_peaks(const int16_t *values, size_t rows, size_t stride, size_t column_quads, uint16_t *peaks);
 
 // What the coded rows of a page need to become elements: x = Σ; x · inverse_weight + mean; rotation; rounding.
 typedef struct {
@@ -118,22 +131,29 @@ void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads
 // codes[i] = round-to-nearest(values[i] · inverse_step), clamped to ±limit.
 void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes);
 
+// Largest magnitude.
+float kv_peak(const float *values, size_t count);
+
 // Squared error of codes · step against the values (codes NULL: all zero), and the values' own energy.
 typedef struct {
     double error, energy;
 } kv_sums;
 kv_sums kv_error(const float *values, const int16_t *codes, size_t count, float step);
 
+// One choice of a dynamic programme: next[i] = least[i] + error and picks[i] = choice where that is less.
+void kv_relax(const float *least, size_t count, float error, uint8_t choice, float *next, uint8_t *picks);
+
 // Entropy coding. A symbol table: 32 frequencies that sum to 4096. Symbols 0…30 are code >> shift plus 15; 31 escapes.
 enum { KV_SYMBOLS = 32, KV_SCALE_BITS = 12, KV_LANES = 16, KV_ESCAPE = 31, KV_CENTRE = 15 };
 struct kv_table {
     uint16_t frequency[KV_SYMBOLS], start[KV_SYMBOLS];
     uint16_t cost[KV_SYMBOLS];                // 1/64 bit, raw low bits not included
+    uint8_t cost_low[KV_SYMBOLS], cost_high[KV_SYMBOLS]; // its bytes
     uint32_t slot[1 << KV_SCALE_BITS];        // symbol << 24 | (slot − start) << 12 | (frequency − 1)
 };
 // Returns 0, or −1 where the frequencies do not sum to 4096.
 int kv_table_make(const uint16_t *frequency, kv_table *table);
-// Exact cost in 1/64 bit of one component's codes with `shift` raw low bits each.
+// The best table's cost.
 uint64_t kv_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 void kv_histogram(const int16_t *codes, size_t count, unsigned shift, uint64_t *counts);
 

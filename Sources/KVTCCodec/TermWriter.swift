@@ -1,0 +1,65 @@
+import CKernels
+
+/// Writes the terms of integer sums one after another into memory that suffices: what is large takes several digits, what is
+/// small lets more products pass before 16-bit sums are widened.
+struct TermWriter {
+    static let partsPerSum = 6
+    /// Values beyond ±8, ±16, ±32 halve the quads that 16-bit sums can take.
+    private static let depths: [(limit: UInt16, depth: UInt16)] = [(32, 1), (16, 2), (8, 4), (0, 8)]
+
+    let rows: Int
+    let digitBits: Int
+    let terms: UnsafeMutablePointer<kv_term>
+    var quads: UnsafeMutablePointer<Int8>
+    var sums: UnsafeMutablePointer<Int32>
+    var count = 0
+
+    init(
+        rows: Int, digitBits: Int, terms: UnsafeMutablePointer<kv_term>, quads: UnsafeMutablePointer<Int8>,
+        sums: UnsafeMutablePointer<Int32>
+    ) {
+        (self.rows, self.digitBits) = (rows, digitBits)
+        (self.terms, self.quads, self.sums) = (terms, quads, sums)
+    }
+
+    /// One sum over `digits` digits of a tile, the large values first.
+    /// - Parameters:
+    ///   - largest: magnitude of the values that meet a digit.
+    ///   - pack: writes a range's quads at one level, and each row's sum of them.
+    mutating func append(
+        digits used: Int, firstQuad: Int, scale: Float, largest: (Int) -> UInt16,
+        pack: (Range<Int>, UInt32, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Int32>) -> Void
+    ) {
+        guard used > 0 else { return }
+        // Digits from here on meet values up to `limit`, in whole quads.
+        func end(of limit: UInt16) -> Int {
+            var end = used
+            while end > 0, largest(end - 1) <= limit { end -= 1 }
+            return min(used, (end + Basis.quad - 1) / Basis.quad * Basis.quad)
+        }
+        func part(_ digits: Range<Int>, level: UInt32, shift: Int, depth: UInt16, scale: Float) {
+            let quadCount = (digits.count + Basis.quad - 1) / Basis.quad
+            pack(digits, level, quads, sums)
+            terms[count] = kv_term(
+                codes: quads, sums: sums, first: UInt32(firstQuad + digits.lowerBound / Basis.quad),
+                quads: UInt32(quadCount), scale: scale, shift: UInt16(shift), depth: depth)
+            count += 1
+            quads += quadCount * Basis.quad * rows
+            sums += rows
+        }
+        // −64…63 fit one digit of 7 bits, −8256…8127 fit two.
+        let one = 1 << (digitBits - 1) - 1
+        let (two, three) = (end(of: UInt16(one)), end(of: UInt16(one * (1 << digitBits + 1))))
+        if three > 0 { part(0..<three, level: 2, shift: 0, depth: 1, scale: 0) }
+        if two > 0 { part(0..<two, level: 1, shift: three > 0 ? digitBits : 0, depth: 1, scale: 0) }
+        var begin = 0
+        for (limit, depth) in TermWriter.depths where begin < used {
+            let end = limit == 0 ? used : max(two, end(of: limit))
+            guard end > begin else { continue }
+            part(
+                begin..<end, level: 0, shift: begin == 0 && two > 0 ? digitBits : 0, depth: depth,
+                scale: end == used ? scale : 0)
+            begin = end
+        }
+    }
+}
