@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from kvtc.evaluate_caches import FloorWay, Kept, coded_pages, layer_errors
 from kvtc.evaluate_results import Sums, ratio_at, report, standard_error, table
 from kvtc.evaluate_run import layer_variances
 from kvtc.evaluate_tasks import NAMES, Passkeys, Question, Reading
-from kvtc.sensitivity import SINKS, WINDOW
-from kvtc.texts import Document
+from kvtc.sensitivity import SINKS, WINDOW, Plan
+from kvtc.texts import Document, MissingTexts
 
 
 class Oracle(FakeWorker):
@@ -30,7 +30,7 @@ class Oracle(FakeWorker):
     def truncate(self, position):
         self.cache, self.position = self.cache[:position], position
 
-    def score(self, tokens):
+    def score(self, tokens, skip=0):
         logits = np.zeros((len(tokens), self.vocabulary), np.float32)
         for row, token in enumerate(tokens):
             seen = [i for i, t in enumerate(self.cache[:-1]) if t == token and i not in self.forgets]
@@ -38,7 +38,7 @@ class Oracle(FakeWorker):
                 logits[row, self.cache[seen[0] + 1]] = 5
             self.cache.append(token)
         self.position = len(self.cache)
-        return logits
+        return logits[skip:]
 
     def tokenize(self, text, begin=True):
         return [ord(letter) % 256 for letter in text]
@@ -55,8 +55,8 @@ def test_an_untouched_cache_scores_perfectly_and_a_damaged_one_does_not() -> Non
     tokens = [int(t) for t in np.random.default_rng(1).permutation(256)] * 2
     reading = Reading.of(Document("text", ""), tokens, 448, 64)
     assert reading.tokens == tokens[:448] and reading.following == tokens[448:512]
-    passages = [tokens[begin : begin + 64] for begin in range(SINKS, 448 - WINDOW - 63)]
-    assert len(reading.repeats) == 6 and all(q.cue + q.answer in passages for q in reading.repeats)
+    passages = [tokens[begin : begin + 48] for begin in range(SINKS, 448 - WINDOW - 47)]
+    assert len(reading.repeats) == 5 and all(q.cue + q.answer in passages for q in reading.repeats)
     reading.ask_untouched(Oracle(tokens[:448]))
     same, damaged = reading.ask(Oracle(tokens[:448])), reading.ask(Oracle(tokens[:448], forgets=range(448)))
     assert same["kl"] == 0 and same["top1"] == 1 and same["surprise"] == same["surprise_untouched"]
@@ -157,6 +157,12 @@ def test_the_floor_changes_last_bits_between_sinks_and_window_only() -> None:
         difference = mine.view(np.uint16) ^ theirs.view(np.uint16)
         assert difference.max() == 1 and 0.4 < difference[SINKS:-WINDOW].mean() < 0.6
         assert not difference[:SINKS].any() and not difference[-WINDOW:].any()
+
+
+def test_sensitivity_is_measured_on_what_fits() -> None:
+    assert Plan().fitting(5000) == Plan() and Plan().fitting(900) == replace(Plan(), prefix=836)
+    with pytest.raises(MissingTexts, match="too short"):
+        Plan().fitting(300)
 
 
 def test_coded_pages_hold_neither_sinks_nor_window() -> None:

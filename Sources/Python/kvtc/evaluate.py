@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--modes", type=_modes, help=f"default: {','.join(DEFAULT_MODES)}; with --shift: transform")
     add("--ratios", type=_ratios, default=_ratios("8,16,32,45"), help="for the modes that have one (default: 8,16,32,45)")
     add("--documents", type=_count(1), default=10, metavar="N", help="documents to evaluate (default: %(default)s; 2 for a quick look)")
-    add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: as many as documents; 0: none)")
+    add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: half as many as documents; 0: none)")
     add("--prefix", type=_count(256), default=2048, metavar="N", help=f"tokens kept, whole pages of {PAGE_TOKENS} (default: %(default)s)")
     add("--scored", type=_count(2), default=256, metavar="N", help="tokens predicted after them (default: %(default)s)")
     add("--calibration-tokens", type=_count(1024), default=57_344, metavar="N", help="default: %(default)s")
@@ -128,7 +128,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         # Characters of a document: enough even where a token is six of them.
         span = max(SPAN, 6 * (options.prefix + options.scored))
         domains = [corpus.of_paths(options.texts, options.calibration_texts or (), span) if options.texts else corpus.demo()]
-    passkeys = options.documents if options.passkeys is None else options.passkeys
+    passkeys = (options.documents + 1) // 2 if options.passkeys is None else options.passkeys
     return Plan(
         kvtcd=options.kvtcd,
         kvtcctl=options.kvtcctl,

@@ -18,7 +18,7 @@ from .llama_model import LlamaWorker
 from .sensitivity import SINKS, WINDOW, divergence, log_probabilities
 from .texts import Document
 
-CUE_TOKENS, REPEATED_TOKENS, REPEATS = 32, 32, 6
+CUE_TOKENS, REPEATED_TOKENS, REPEATS = 16, 32, 5
 NAMES = ("Alice", "Bruno", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Irene", "James")
 
 Figures = dict[str, float]
@@ -47,9 +47,9 @@ class Question:
     def ask(self, worker: LlamaWorker) -> np.ndarray:
         """Which tokens of the answer are the most likely ones [answer tokens]. The worker's sequence is as before."""
         begin = worker.position
-        logits = worker.score(self.cue + self.answer[:-1])
+        logits = worker.score(self.cue + self.answer[:-1], skip=len(self.cue) - 1)
         worker.truncate(begin)
-        return logits[len(self.cue) - 1 :].argmax(axis=-1) == np.asarray(self.answer)
+        return logits.argmax(axis=-1) == np.asarray(self.answer)
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Reading:
 
     `kl` is the mean KL divergence in nats of the next-token distributions from the untouched cache's; `top1` the share of
     equal most likely tokens; `surprise` the mean negative log-likelihood of the text (its exponential is the perplexity);
-    `verbatim` the share of tokens repeated rightly after a cue of 32 tokens that occurred in the prefix.
+    `verbatim` the share of tokens repeated rightly after a cue of 16 tokens that occurred in the prefix.
     """
 
     name: str

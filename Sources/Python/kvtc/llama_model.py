@@ -179,9 +179,10 @@ class LlamaWorker:
             raise LlamaError("nothing to prefill")
         return logits[0]
 
-    def score(self, tokens: Sequence[int]) -> np.ndarray:
-        """Appends tokens; the logits after each of them [tokens, vocabulary]."""
-        return np.concatenate([self._decode(chunk, range(len(chunk))) for _, chunk in self._chunks(tokens)])
+    def score(self, tokens: Sequence[int], skip: int = 0) -> np.ndarray:
+        """Appends tokens; the logits after each of them but the first `skip` [tokens − skip, vocabulary]."""
+        chunks = ((chunk, range(min(max(skip - begin, 0), len(chunk)), len(chunk))) for begin, chunk in self._chunks(tokens))
+        return np.concatenate([self._decode(chunk, wanted) for chunk, wanted in chunks])
 
     def generate(self, logits: np.ndarray, count: int) -> Iterator[int]:
         """Greedy continuation from the last logits; stops at an end-of-generation token."""

@@ -18,8 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ SINKS, WINDOW = 4, 128
 LEVELS = (0.2, 1.0)
 """Squared error over variance: a tensor is measured at the first that doubles the floor. A coder's error does not exceed the variance."""
 _NEXT_TO_NOTHING = 1e-5
+_SHORTEST = SINKS + WINDOW + 124
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class Plan:
     documents: int = 4
     prefix: int = 1024
     scored: int = 64
+
+    def fitting(self, tokens: int) -> "Plan":
+        """The plan for contexts of at most `tokens` tokens."""
+        prefix = min(self.prefix, tokens - self.scored)
+        if prefix < _SHORTEST:
+            raise MissingTexts(f"calibration texts and contexts of {tokens} tokens are too short to measure sensitivity: {_SHORTEST + self.scored} at least")
+        return replace(self, prefix=prefix)
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -127,11 +134,9 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
     anchors = sorted({*range(0, layers, 5), layers - 1})
     levels = dict.fromkeys(tensors, 0)
     excess, energies, floors = (np.zeros((layers, 2)) for _ in range(3))
-    needed = plan.prefix + plan.scored
-    candidates = (worker.tokenize(document.text) for document in (corpus or demo()).for_sensitivity(4 * plan.documents))
-    documents = list(islice((tokens for tokens in candidates if len(tokens) >= needed), plan.documents))
-    if not documents:
-        raise MissingTexts(f"no calibration text has the {needed} tokens that measuring sensitivity takes")
+    texts = [worker.tokenize(document.text) for document in (corpus or demo()).for_sensitivity(4 * plan.documents)]
+    plan = plan.fitting(min(worker.context, max(map(len, texts))))
+    documents = [tokens for tokens in texts if len(tokens) >= plan.prefix + plan.scored][: plan.documents]
     runs = len(documents) * (len(tensors) + 2 * len(anchors)) + len(tensors)
     with Progress("measuring sensitivity", runs, "runs") as progress:
         for index, tokens in enumerate(documents):
