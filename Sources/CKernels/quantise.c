@@ -43,10 +43,9 @@ KV_CLONES kv_sums kv_error(const float *values, const int16_t *codes, size_t cou
     return (kv_sums){codes ? errors : energies, energies};
 }
 
-KV_CLONES void kv_relax(const float *least, size_t count, float error, uint8_t choice, float *next, uint8_t *picks) {
+KV_CLONES void kv_relax(const float *restrict least, size_t count, float error, float *restrict next) {
     for (size_t i = 0; i < count; i++) {
         float sum = least[i] + error;
-        picks[i] = sum < next[i] ? choice : picks[i];
         next[i] = sum < next[i] ? sum : next[i];
     }
 }

@@ -13,6 +13,8 @@ struct Allocation {
         var error: Float
     }
 
+    /// How much finer than one step for all the common step of a mixed allocation may be.
+    static let finer = [0, 12, 24]
     /// Resolution of the size axis.
     private static let cells = 12_288
 
@@ -24,7 +26,7 @@ struct Allocation {
     func refine(_ plan: RateControl.Plan, _ coefficients: Coefficients) -> RateControl.Plan {
         guard plan.allocation.ranks.contains(where: { $0 > 0 }) else { return plan }
         var best = plan
-        for finer in [0, 12, 24] {
+        for finer in Allocation.finer {
             if let next = allocate(plan.stepIndex - finer, limit: plan.bytes, coefficients), better(next, than: best) {
                 best = next
             }
@@ -49,8 +51,8 @@ struct Allocation {
         // 1/64 bit a cell.
         let unit = max(1, (limit - fixed) * 512 / Allocation.cells)
         let size = (limit - fixed) * 512 / unit
-        var least = [Float](repeating: 0, count: size + 1)
-        var picks: [[UInt8]] = []
+        // Least error of the groups so far with this many cells, after each group.
+        var least = [[Float](repeating: 0, count: size + 1)]
         var choicesOf: [[Choice]] = []
         var scratch = [Int16](repeating: 0, count: (ranks.max() ?? 0) * coefficients.rows)
         for group in groups {
@@ -61,32 +63,30 @@ struct Allocation {
             }
             choicesOf.append(choices)
             var next = [Float](repeating: .infinity, count: size + 1)
-            var pick = [UInt8](repeating: 0, count: size + 1)
-            for (index, choice) in choices.enumerated() where choice.cells <= size {
-                next.withUnsafeMutableBufferPointer { next in
-                    pick.withUnsafeMutableBufferPointer { pick in
-                        kv_relax(
-                            least, size + 1 - choice.cells, choice.error, UInt8(index),
-                            next.baseAddress! + choice.cells, pick.baseAddress! + choice.cells)
-                    }
+            for choice in choices where choice.cells <= size {
+                next.withUnsafeMutableBufferPointer {
+                    kv_relax(
+                        least[least.count - 1], size + 1 - choice.cells, choice.error, $0.baseAddress! + choice.cells)
                 }
             }
-            least = next
-            picks.append(pick)
+            least.append(next)
         }
         let total = coefficients.energy - energy(ranks, coefficients)
         let scale = profile.metadata.energy * Double(max(coefficients.rows, 1))
         var cell = size
         if case .distortion(let bound) = budget.quality {
-            guard let smallest = least.firstIndex(where: { (total + Double($0)) / scale <= Double(bound) }) else {
+            guard let smallest = least.last!.firstIndex(where: { (total + Double($0)) / scale <= Double(bound) }) else {
                 return nil
             }
             cell = smallest
         }
-        guard least[cell].isFinite else { return nil }
+        guard least.last![cell].isFinite else { return nil }
         var options = start.options
         for (index, group) in groups.enumerated().reversed() {
-            let choice = choicesOf[index][Int(picks[index][cell])]
+            // The choice that made the minimum: the same addition again.
+            let choice = choicesOf[index].first {
+                $0.cells <= cell && least[index][cell - $0.cells] + $0.error == least[index + 1][cell]
+            }!
             options[group.basis][group.first / TransformCoder.group] = choice.option
             cell -= choice.cells
         }
@@ -107,7 +107,7 @@ struct Allocation {
     private func energy(_ ranks: [Int], _ coefficients: Coefficients) -> Double {
         zip(ranks.indices, ranks).reduce(0) { sum, entry in
             let values = coefficients.leading(entry.1, basis: entry.0)
-            return sum + values[..<(entry.1 * coefficients.rows)].reduce(0) { $0 + Double($1 * $1) }
+            return sum + kv_error(values, nil, entry.1 * coefficients.rows, 0).energy
         }
     }
 }

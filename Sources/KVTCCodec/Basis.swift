@@ -2,8 +2,8 @@ import CKernels
 
 /// A transform over the elements `columns` of a row: components of unit norm, kept as int8 digits with power-of-two scales
 /// so that decoding sums integers and gives the same bits on every machine.
-final class Basis: @unchecked Sendable {
-    // Justified: the packed digits are written once in `init` and only read afterwards.
+package final class Basis: @unchecked Sendable {
+    // Justified: the packed digits are written before or in `init` and only read afterwards.
     let columns: Range<Int>
     let rank: Int
     /// 64 · log2 of each component's standard deviation on held-out tokens.
@@ -28,14 +28,23 @@ final class Basis: @unchecked Sendable {
     let packed: UnsafePointer<UInt8>
     var packedBytes: Int { kv_packed_size(columns.count, quads) }
 
+    /// Where the digits come from.
+    enum Digits {
+        /// Format 1: rows of int8, packed into memory of the basis's own.
+        case rows(UnsafeRawBufferPointer)
+        /// Format 2: as they are used. They stay where they are, kept by `owner`, or are copied where that is nil.
+        case packed(UnsafeRawBufferPointer, owner: MappedFile?)
+    }
+    /// Keeps `packed`; nil where the basis owns it.
+    private let owner: MappedFile?
+
     init(
-        columns: Range<Int>, rank: Int, levels: [Int16], digits: UnsafeRawBufferPointer, components: [Int32],
-        exponents: [Int8]
+        columns: Range<Int>, rank: Int, levels: [Int16], digits: Digits, components: [Int32], exponents: [Int8]
     ) throws(CodecError) {
         let width = columns.count
-        guard rank > 0, levels.count == rank, components.count == exponents.count,
-            digits.count == components.count * width
-        else { throw .corrupt("basis of \(rank) components") }
+        guard rank > 0, levels.count == rank, components.count == exponents.count else {
+            throw .corrupt("basis of \(rank) components")
+        }
         guard components.allSatisfy({ (0..<Int32(rank)).contains($0) }), Set(components).count == rank,
             zip(levels, levels.dropFirst()).allSatisfy({ $0 >= $1 })
         else { throw .corrupt("basis digits or levels out of order") }
@@ -45,18 +54,51 @@ final class Basis: @unchecked Sendable {
         planes = Basis.planes(components: components, exponents: exponents)
         quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
         let size = kv_packed_size(width, quads)
-        let packed = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
-        packed.initialize(repeating: 128, count: size)
-        let source = digits.bindMemory(to: Int8.self).baseAddress!
-        for plane in planes {
-            for (position, row) in plane.rows.enumerated() {
-                kv_pack_digit(source + row * width, width, quads, Basis.quad * plane.firstQuad + position, packed)
+        switch digits {
+        case .rows(let rows):
+            guard rows.count == components.count * width else { throw .corrupt("digits of \(rows.count) bytes") }
+            owner = nil
+            packed = Basis.pack(rows.bindMemory(to: Int8.self).baseAddress!, width: width, planes: planes)
+        case .packed(let bytes, let file):
+            guard bytes.count == size else { throw .corrupt("\(bytes.count) packed bytes; these digits take \(size)") }
+            owner = file
+            if file != nil {
+                packed = bytes.bindMemory(to: UInt8.self).baseAddress!
+            } else {
+                let copy = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
+                UnsafeMutableRawPointer(copy).copyMemory(from: bytes.baseAddress!, byteCount: size)
+                packed = UnsafePointer(copy)
             }
         }
-        self.packed = UnsafePointer(packed)
     }
 
-    deinit { packed.deallocate() }
+    deinit { if owner == nil { packed.deallocate() } }
+
+    /// Digits as they are used: [⌈width / 32⌉][quads][32][4] bytes, 128 more than the digits.
+    private static func pack(_ rows: UnsafePointer<Int8>, width: Int, planes: [Plane]) -> UnsafePointer<UInt8> {
+        let quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
+        let size = kv_packed_size(width, quads)
+        let packed = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
+        packed.initialize(repeating: 128, count: size)
+        for plane in planes {
+            for (position, row) in plane.rows.enumerated() {
+                kv_pack_digit(rows + row * width, width, quads, quad * plane.firstQuad + position, packed)
+            }
+        }
+        return UnsafePointer(packed)
+    }
+
+    /// Digits [digit][column] as format 2 stores them, and how many quads they make.
+    package static func pack(
+        digits: UnsafePointer<Int8>, width: Int, components: [Int32], exponents: [Int8]
+    ) -> (bytes: UnsafeRawBufferPointer, quads: Int) {
+        let planes = planes(components: components, exponents: exponents)
+        let quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
+        return (
+            UnsafeRawBufferPointer(
+                start: pack(digits, width: width, planes: planes), count: kv_packed_size(width, quads)), quads
+        )
+    }
 
     private static func planes(components: [Int32], exponents: [Int8]) -> [Plane] {
         var seen = Set<Int32>()

@@ -7,7 +7,9 @@ import CKernels
 /// go in blocks; in a block those with large values come first, as they take two digits.
 final class ForwardInput {
     /// Columns of a block: few enough that no sum of a row's 16-bit values times bytes leaves 32 bits.
-    static let blockQuads = 128
+    static let blockQuads = 256
+    /// Largest magnitude of a value: 1024 of them times 127 stay below 2^31.
+    static let limit = 16_000
     /// The values' unit over the step.
     static let unit: Float = 1 / 16
     /// Second digits meet values in a unit 2^3 as coarse: they are 2^-8 of the first ones.
@@ -48,10 +50,10 @@ final class ForwardInput {
             let at = values + row * stride
             let peak = kv_peak(at, columns)
             // Rows far beyond the step get a unit that keeps their values in 16 bits.
-            units.append(max(step * ForwardInput.unit, peak / 32_000))
+            units.append(max(step * ForwardInput.unit, peak / Float(ForwardInput.limit)))
             energy += kv_error(at, nil, columns, 0).energy
             codes.withUnsafeMutableBufferPointer {
-                kv_quantise(at, columns, 1 / units[row], 32_000, $0.baseAddress! + row * width)
+                kv_quantise(at, columns, 1 / units[row], Int32(ForwardInput.limit), $0.baseAddress! + row * width)
             }
         }
         self.units = units

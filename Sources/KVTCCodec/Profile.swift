@@ -29,28 +29,22 @@ public final class Profile: Sendable {
     let tables: EntropyTables
     let rotation: Rotation
 
-    /// Reads a profile into memory.
+    /// Maps a profile: its bases stay in the file, whose memory is shared with other processes that map it. The file must
+    /// not be changed in place, only replaced by renaming another over it.
     /// - Throws: `invalid` where the file can't be read, `corrupt` naming the tensor that is missing or of the wrong shape.
     public static func open(path: String) throws(CodecError) -> Profile {
-        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)) else {
-            throw .invalid(field: "profile", "\(path) can't be read; is it there and readable?")
+        guard let file = MappedFile(path: path) else {
+            throw .invalid(field: "profile", "\(path) can't be read; is it there, readable and not empty?")
         }
-        do throws(CodecError) { return try Profile(bytes: [UInt8](data)) } catch {
+        do throws(CodecError) { return try Profile(parts: Parts(file.bytes, mapped: file)) } catch {
             throw .invalid(field: "profile", "\(path) is not a usable profile: \(error)")
         }
     }
 
     /// Reads a profile from the bytes of its file.
     public convenience init(bytes: [UInt8]) throws(CodecError) {
-        var failure: CodecError?
-        let parts = bytes.withUnsafeBytes { file -> Parts? in
-            do throws(CodecError) { return try Parts(file) } catch {
-                failure = error
-                return nil
-            }
-        }
-        guard let parts else { throw failure! }
-        try self.init(parts: parts)
+        let parts = bytes.withUnsafeBytes { file in Result { () throws(CodecError) in try Parts(file, mapped: nil) } }
+        try self.init(parts: parts.get())
     }
 
     /// What is in the file, checked one by one.
@@ -63,14 +57,14 @@ public final class Profile: Sendable {
         var bases: [Basis]
         var frequencies: [UInt16]
 
-        init(_ file: UnsafeRawBufferPointer) throws(CodecError) {
+        init(_ file: UnsafeRawBufferPointer, mapped: MappedFile?) throws(CodecError) {
             let tensors = try Safetensors(file)
             guard let json = tensors.metadata["kvtc"] else { throw .corrupt("no \"kvtc\" metadata: not a profile") }
             do { metadata = try JSONDecoder().decode(ProfileMetadata.self, from: Data(json.utf8)) } catch {
                 throw .corrupt("profile metadata: \(error)")
             }
-            guard metadata.format == 1 else {
-                throw .unsupported("profile format \(metadata.format); this release reads format 1")
+            guard (1...2).contains(metadata.format) else {
+                throw .unsupported("profile format \(metadata.format); this release reads formats 1 and 2")
             }
             var tables: [[Float]] = []
             while let rope = tensors.tensors["rope.\(tables.count)"] {
@@ -98,14 +92,24 @@ public final class Profile: Sendable {
                 guard (1...basis.end - basis.begin).contains(basis.rank),
                     (basis.rank...2 * basis.rank).contains(basis.digits)
                 else { throw .corrupt("basis \(index) of rank \(basis.rank)") }
-                let digits = try tensors.tensor(
-                    "basis.\(index).digits", "I8", [basis.digits, basis.end - basis.begin])
+                let digits: Basis.Digits
+                if metadata.format == 1 {
+                    let range = try tensors.tensor(
+                        "basis.\(index).digits", "I8", [basis.digits, basis.end - basis.begin])
+                    digits = .rows(UnsafeRawBufferPointer(rebasing: file[range]))
+                } else {
+                    let name = "basis.\(index).packed"
+                    guard let tensor = tensors.tensors[name], tensor.dtype == "U8" else {
+                        throw .corrupt("no U8 tensor \(name)")
+                    }
+                    digits = .packed(UnsafeRawBufferPointer(rebasing: file[tensor.range]), owner: mapped)
+                }
                 bases.append(
                     try Basis(
                         columns: basis.begin..<basis.end, rank: basis.rank,
                         levels: array(
                             file, try tensors.tensor("basis.\(index).level", "I16", [basis.rank]), of: Int16.self),
-                        digits: UnsafeRawBufferPointer(rebasing: file[digits]),
+                        digits: digits,
                         components: array(
                             file, try tensors.tensor("basis.\(index).component", "I32", [basis.digits]), of: Int32.self),
                         exponents: array(

@@ -85,7 +85,9 @@ struct RateControl {
         let rows = coefficients.rows
         let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
         // All at once: the forward transform takes many components as fast as a few.
-        for (index, rank) in ranks.enumerated() { _ = coefficients.leading(rank, basis: index) }
+        for (index, basis) in profile.bases.enumerated() {
+            coefficients.prepare(basis.rank(stepIndex: stepIndex - Allocation.finer.max()! - 4), basis: index)
+        }
         let options = options ?? ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
         var plan = Plan(
             stepIndex: stepIndex, allocation: .init(ranks: ranks, options: options), codes: [], bytes: 0, distortion: 0)
@@ -221,18 +223,20 @@ final class Coefficients {
 
     /// At least the leading `rank` components of a basis: [component][row].
     func leading(_ rank: Int, basis index: Int) -> [Float] {
-        let basis = profile.bases[index]
-        let have = values[index].count / rows
-        if rank > have {
-            // A little ahead, so that the next finer steps of the search find theirs ready.
-            let wanted = min(basis.rank, rank + rank / 16 + 32)
-            let more = [Float](unsafeUninitializedCapacity: (wanted - have) * rows) { buffer, count in
-                basis.forward(have..<wanted, inputs[index], step: step, target: buffer.baseAddress!)
-                count = (wanted - have) * rows
-            }
-            values[index] += more
-        }
+        prepare(rank, basis: index)
         return values[index]
+    }
+
+    /// Computes as many components of a basis as are missing.
+    func prepare(_ rank: Int, basis index: Int) {
+        let have = values[index].count / rows
+        guard rank > have else { return }
+        // In whole tiles of digits, as those take no longer.
+        let wanted = min(profile.bases[index].rank, have + (rank - have + 127) / 128 * 128)
+        values[index] += [Float](unsafeUninitializedCapacity: (wanted - have) * rows) { buffer, count in
+            profile.bases[index].forward(have..<wanted, inputs[index], step: step, target: buffer.baseAddress!)
+            count = (wanted - have) * rows
+        }
     }
 
     /// Classes that a group of 64 components is away from the profile's; measured when first asked for.

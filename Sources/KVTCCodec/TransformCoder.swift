@@ -24,7 +24,9 @@ package struct TransformCoder {
 
     /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `drift` classes
     /// from those of the profile because this page's coefficients are that much wider.
-    package static func option(octaves: Int, drift: Int) -> UInt8 { UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F }
+    package static func option(octaves: Int, drift: Int) -> UInt8 {
+        UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F
+    }
 
     package static func octaves(_ option: UInt8) -> Int { Int(option & 3) }
 

@@ -140,8 +140,8 @@ typedef struct {
 } kv_sums;
 kv_sums kv_error(const float *values, const int16_t *codes, size_t count, float step);
 
-// One choice of a dynamic programme: next[i] = least[i] + error and picks[i] = choice where that is less.
-void kv_relax(const float *least, size_t count, float error, uint8_t choice, float *next, uint8_t *picks);
+// One choice of a dynamic programme: next[i] = least[i] + error where that is less.
+void kv_relax(const float *least, size_t count, float error, float *next);
 
 // Entropy coding. A symbol table: 32 frequencies that sum to 4096. Symbols 0…30 are code >> shift plus 15; 31 escapes.
 enum { KV_SYMBOLS = 32, KV_SCALE_BITS = 12, KV_LANES = 16, KV_ESCAPE = 31, KV_CENTRE = 15 };
