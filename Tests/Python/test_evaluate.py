@@ -14,7 +14,7 @@ from kvtc.evaluate_caches import FloorWay, Kept, coded_pages, layer_errors
 from kvtc.evaluate_results import Sums, ratio_at, report, standard_error, table
 from kvtc.evaluate_run import layer_variances
 from kvtc.evaluate_tasks import NAMES, Passkeys, Question, Reading
-from kvtc.sensitivity import SINKS, WINDOW, Plan
+from kvtc.sensitivity import SINKS, WINDOW, Plan, at_least_seen
 from kvtc.texts import Document, MissingTexts
 
 
@@ -163,6 +163,11 @@ def test_sensitivity_is_measured_on_what_fits() -> None:
     assert Plan().fitting(5000) == Plan() and Plan().fitting(900) == replace(Plan(), prefix=836)
     with pytest.raises(MissingTexts, match="too short"):
         Plan().fitting(300)
+
+
+def test_no_tensor_weighs_nothing() -> None:
+    assert at_least_seen(np.array([[0.0, 2.0], [0.5, 0.0]])).tolist() == [[0.5, 2.0], [0.5, 0.5]]
+    assert at_least_seen(np.zeros((1, 2))).tolist() == [[1.0, 1.0]]
 
 
 def test_coded_pages_hold_neither_sinks_nor_window() -> None:

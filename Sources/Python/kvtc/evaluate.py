@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,11 +70,11 @@ def parser() -> argparse.ArgumentParser:
     add("--shift", action="store_true", help="calibrate on prose and on code, evaluate each on both")
     add("--modes", type=_modes, help=f"default: {','.join(DEFAULT_MODES)}; with --shift: transform")
     add("--ratios", type=_ratios, default=_ratios("8,16,32,45"), help="for the modes that have one (default: 8,16,32,45)")
-    add("--documents", type=_count(1), default=10, metavar="N", help="documents to evaluate (default: %(default)s; 2 for a quick look)")
+    add("--documents", type=_count(1), metavar="N", help="documents to evaluate (default: 10, with --shift 5 of each kind; 2 for a quick look)")
     add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: half as many as documents; 0: none)")
     add("--prefix", type=_count(256), default=2048, metavar="N", help=f"tokens kept, whole pages of {PAGE_TOKENS} (default: %(default)s)")
     add("--scored", type=_count(2), default=256, metavar="N", help="tokens predicted after them (default: %(default)s)")
-    add("--calibration-tokens", type=_count(1024), default=57_344, metavar="N", help="default: %(default)s")
+    add("--calibration-tokens", type=_count(1024), metavar="N", help="default: 57344, with --shift 28672 of each kind")
     add("--profile", type=Path, help="use this profile and calibrate none for transform")
     add("--published-profile", type=Path, help="use this profile, of 'kvtcctl calibrate --published', for kvtc")
     add("--seed", type=int, default=1, help="of the pass keys (default: %(default)s)")
@@ -128,7 +129,9 @@ def _plan(options: argparse.Namespace) -> Plan:
         # Characters of a document: enough even where a token is six of them.
         span = max(SPAN, 6 * (options.prefix + options.scored))
         domains = [corpus.of_paths(options.texts, options.calibration_texts or (), span) if options.texts else corpus.demo()]
-    passkeys = (options.documents + 1) // 2 if options.passkeys is None else options.passkeys
+    documents = options.documents or (5 if options.shift else 10)
+    if (passkeys := options.passkeys) is None:
+        passkeys = 0 if options.shift else (documents + 1) // 2
     return Plan(
         kvtcd=options.kvtcd,
         kvtcctl=options.kvtcctl,
@@ -136,11 +139,11 @@ def _plan(options: argparse.Namespace) -> Plan:
         domains=domains,
         modes=modes,
         ratios=options.ratios,
-        documents=options.documents,
-        passkeys=0 if options.shift and options.passkeys is None else min(passkeys, options.documents),
+        documents=documents,
+        passkeys=min(passkeys, documents),
         prefix=options.prefix,
         scored=options.scored,
-        calibration_tokens=options.calibration_tokens,
+        calibration_tokens=options.calibration_tokens or (28_672 if options.shift else 57_344),
         seed=options.seed,
         threads=options.threads,
         profile=options.profile,
@@ -176,4 +179,6 @@ def _count(least: int):
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: the daemon of its own is stopped and its directory removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -157,9 +157,15 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
                 excess[layer, role] += divergence_ - floor[layer]
                 energies[layer, role] += energy
     # What does not stand clear of the floor is given the least that could have been seen.
-    result = np.maximum(excess, floors / 20) / energies
+    result = at_least_seen(np.maximum(excess, floors / 20) / np.maximum(energies, 1e-30))
     entries = [{"layer": layer, "key": float(key), "value": float(value)} for layer, (key, value) in enumerate(result)]
     return {"format": "kvtc-sensitivity-1", "model": worker.name, "floor": float(floors.mean() / len(documents)), "layers": entries}
+
+
+def at_least_seen(sensitivities: np.ndarray) -> np.ndarray:
+    """With the smallest positive one in place of zeros, which weigh nothing: a tensor whose error was never seen."""
+    seen = sensitivities[sensitivities > 0]
+    return np.maximum(sensitivities, seen.min() if len(seen) else 1.0)
 
 
 def main(arguments: list[str] | None = None) -> int:
