@@ -105,6 +105,13 @@ def test_ratios_count_bytes_and_quality_is_a_mean_over_documents() -> None:
     assert result.layers == [{"layer": 0, "key": 0.2, "value": 0.1}]
 
 
+def test_a_model_that_knows_nothing_of_the_text_overflows_nothing() -> None:
+    lost = Sums(prefix=1024)
+    lost.add({"kl": 0.0, "surprise": 2000.0, "surprise_untouched": 2000.0}, kept(9000, 8000), None, np.ones((1, 2)))
+    result = lost.result("transform", 10.0, "a", "b")
+    assert json.loads(json.dumps(asdict(result)))["perplexity"] > 1e300 and "e+304" in table([result])
+
+
 def test_longer_contexts_have_the_same_ends_and_more_coded_pages() -> None:
     totals = sums().result("transform", 10.0, "a", "b").totals
     for tokens in (2048, 8192, 32768):

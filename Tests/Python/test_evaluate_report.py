@@ -131,6 +131,8 @@ def test_domains_are_compared_where_there_are_two(profile: Path) -> None:
     pairs = [(a, b) for b in ("prose", "code") for a in ("prose", "code")]
     shifted = [replace(r, calibrated_on=a, evaluated_on=b) for a, b in pairs for r in RESULTS[:2]]
     said = words(parsed(profile, shifted)[1])
+    unchanged = words(parsed(profile, [replace(r, kl=0.0) for r in shifted])[1])
+    assert "prose → code" in unchanged and "Texts unlike those" not in unchanged
     assert "prose → code" in said and "Texts unlike those" in said and "Smaller against faithful" not in said
 
 

@@ -148,14 +148,16 @@ def _claim(results: Sequence[Result]) -> tuple[tuple[float, float, float, str] |
 
 
 def _shift(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> str:
-    series, rows = [], []
+    series = []
     for pair, colour in zip(pairs, SHADES):
         own = [r for r in results if (r.calibrated_on, r.evaluated_on) == pair and r.mode == "transform" and r.kl]
         label = f"{pair[0]} → {pair[1]}"
         series.append(Series(label, colour, _points(sorted(own, key=lambda r: r.ratio_coded))))
-        rows += [[escape(label), *_cells(r)] for r in own]
+    series = [one for one in series if one.points]
+    if not series:
+        return ""
     chart = charts.lines(
-        [one for one in series if one.points],
+        series,
         x_label="times smaller (coded ratio, logarithmic)",
         y_label="KL divergence, nats (logarithmic)",
         describe="Divergence against ratio for every pair of domains",
@@ -261,7 +263,7 @@ def _cells(r: Result) -> list[str]:
     asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
     error = f" ± {r.kl_error:.4f}" if r.kl_error is not None else ""
     kl = "–" if r.kl is None else f"{r.kl:.4f}{error}"
-    perplexity = "–" if r.perplexity is None else f"{r.perplexity:.3f}"
+    perplexity = "–" if r.perplexity is None else f"{r.perplexity:.5g}"
     return [asked, f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", kl, _percent(r.top1), perplexity]
 
 
@@ -269,7 +271,7 @@ def _figures(results: Sequence[Result], apart: bool) -> str:
     heads = ["", "asked", "coded", "total", "KL, nats", "same first choice", "perplexity"] + (["calibrated → evaluated"] if apart else [])
     rows = [[LABELS[r.mode], *_cells(r)] + ([escape(f"{r.calibrated_on} → {r.evaluated_on}")] if apart else []) for r in results]
     untouched = results[0].perplexity_untouched
-    lead = f"Perplexity with the untouched cache: {untouched:.3f}." if untouched and not apart else ""
+    lead = f"Perplexity with the untouched cache: {untouched:.5g}." if untouched and not apart else ""
     return _section("All figures", _table(heads, rows), lead)
 
 

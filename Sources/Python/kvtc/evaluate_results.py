@@ -69,7 +69,8 @@ class Sums:
 
         def perplexity(name: str) -> float | None:
             values = self.figures.get(name)
-            return round(math.exp(float(np.mean(values))), 4) if values else None
+            # A model that knows nothing of the text must not overflow.
+            return round(math.exp(min(float(np.mean(values)), 700.0)), 4) if values else None
 
         return Result(
             mode=mode,
@@ -167,7 +168,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}" if value < 1e4 else f"{value:.3g}"
 
 
 def _percent(value: float | None) -> str:
