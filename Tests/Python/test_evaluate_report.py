@@ -148,6 +148,22 @@ def test_bits_add_up_over_layers_and_stop_at_the_rank(profile: Path) -> None:
     assert coarse.layers.argmax() == 0 and np.all(coarse.layers > 0)
 
 
+def test_packed_digits_are_read_as_plain_ones(profile: Path) -> None:
+    generator = np.random.default_rng(2)
+    width, component = 70, np.array([0, 0, 1, 1, 2, 3, 4, 5, 6], "<i4")
+    exponent = np.array([-7, -15, -7, -15, -7, -7, -8, -7, -7], np.int8)
+    digits = generator.integers(-128, 128, (9, width), np.int8)
+    # By exponent: the second digits 1 and 3, then 6, then the rest; each group from a new quad on.
+    places = {1: 0, 3: 1, 6: 4, 0: 8, 2: 9, 4: 10, 5: 11, 7: 12, 8: 13}
+    packed = np.full((3, 4, 32, 4), 128, np.uint8)
+    for digit, place in places.items():
+        for column in range(width):
+            packed[column // 32, place // 4, column % 32, place % 4] = int(digits[digit, column]) + 128
+    tensors = {"basis.0.component": component, "basis.0.exponent": exponent}
+    for form in ({"basis.0.packed": packed.reshape(-1)}, {"basis.0.digits": digits}):
+        np.testing.assert_array_equal(evaluate_bits._digits(tensors | form, 0, width), digits)
+
+
 def test_a_class_costs_the_entropy_of_its_table() -> None:
     bits = evaluate_bits.class_bits(frequencies())
     flat = evaluate_bits.class_bits(np.full((64, 32), 128, np.uint16))

@@ -73,7 +73,7 @@ def layer_shares(tensors: dict[str, np.ndarray], described: dict, basis: int) ->
     begin, end = described["bases"][basis]["begin"], described["bases"][basis]["end"]
     component = tensors[f"basis.{basis}.component"]
     exponent = tensors[f"basis.{basis}.exponent"].astype(np.float32)
-    digits = tensors[f"basis.{basis}.digits"]
+    digits = _digits(tensors, basis, end - begin)
     rank = len(tensors[f"basis.{basis}.level"])
     shares = np.zeros((rank, *layer_widths(described).shape), np.float32)
     offset = 0
@@ -86,6 +86,27 @@ def layer_shares(tensors: dict[str, np.ndarray], described: dict, basis: int) ->
             energy = np.square(digits[:, first:last].astype(np.float32)).sum(axis=1) * np.exp2(2 * exponent)
             np.add.at(shares[:, tensor["layer"], _role(tensor)], component, energy)
     return shares / np.maximum(shares.sum(axis=(1, 2), keepdims=True), 1e-30)
+
+
+def _digits(tensors: dict[str, np.ndarray], basis: int, width: int) -> np.ndarray:
+    """Digits [digits, columns], as format 1 stores them. Format 2 groups them by exponent, second digits of a component first, fills
+    each group up to whole quads, adds 128 and stores tiles of 32 columns: [tiles][quads][32][4]."""
+    if f"basis.{basis}.digits" in tensors:
+        return tensors[f"basis.{basis}.digits"]
+    component, exponent = tensors[f"basis.{basis}.component"], tensors[f"basis.{basis}.exponent"]
+    is_first = np.zeros(len(component), bool)
+    is_first[np.unique(component, return_index=True)[1]] = True
+    place, quad = np.zeros(len(component), int), 0
+    for wanted in sorted(set(exponent.tolist())):
+        for first in (False, True):
+            members = np.flatnonzero((exponent == wanted) & (is_first == first))
+            members = members[np.argsort(component[members], kind="stable")]
+            place[members] = 4 * quad + np.arange(len(members))
+            quad += -(-len(members) // 4)
+    tiles = tensors[f"basis.{basis}.packed"].reshape(-1, quad, 32, 4)
+    columns = np.arange(width)
+    rows = tiles[columns[:, None] // 32, place // 4, columns[:, None] % 32, place % 4].T
+    return (rows ^ 128).view(np.int8)
 
 
 def _role(tensor: dict) -> int:
