@@ -71,7 +71,12 @@ let package = Package(
         tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
-        tests("KVTCStoreTests", ["KVTCStore", "CLinux"]),
+        .target(
+            name: "StoreSimulation", dependencies: ["KVTCStore", "CLinux", "TestSupport"],
+            path: "Tests/StoreSimulation", swiftSettings: swiftFlags),
+        .executableTarget(
+            name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
+        tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
         tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
         tests(

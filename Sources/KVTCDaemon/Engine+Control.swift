@@ -133,7 +133,7 @@ extension Engine {
         log.info("verifying")
         var next = MonotonicClock.nanoseconds
         let found = try store.verify { (progress) throws(E) in
-            guard MonotonicClock.nanoseconds >= next, !isStopping else { return }
+            guard MonotonicClock.nanoseconds >= next else { return }
             next = MonotonicClock.nanoseconds + 1_000_000_000
             try tell(VerifyReply(progress))
         }

@@ -60,8 +60,12 @@ extension DiskLog {
             } else if let file, file.size < SegmentHeader.bytes {
                 // The start of a segment that never got its header; nothing can be in it.
                 result.remove(path, size: file.size)
+            } else if let file {
+                result.setAside(path, bytes: file.size)
             } else {
-                result.setAside(path, bytes: file?.size ?? 0)
+                // What the device does not deliver now is perhaps good: it stays in its place for the next start, unless its
+                // room is needed. Its size is not known.
+                result.log.setAside.append((path, result.log.segmentBytes))
             }
         }
         return result
@@ -112,12 +116,12 @@ extension DiskLog {
     /// Counts a file set aside by an earlier start.
     private mutating func noteSetAside(_ path: String, _ id: UInt64) {
         nextID = max(nextID, id &+ 1)
-        var bytes = 0
+        var bytes: Int?
         if let file = try? device.open(path, create: false) {
-            bytes = (try? device.size(file, path)) ?? 0
+            bytes = try? device.size(file, path)
             device.close(file)
         }
-        setAside.append((path, bytes))
+        setAside.append((path, bytes ?? segmentBytes))
     }
 }
 
@@ -135,8 +139,22 @@ extension RecoveredLog {
             return
         }
         skipped += scanner.skipped + (scanner.isTorn ? 1 : 0)
-        var state = SegmentState(segment: segment, tail: scanner.tail, end: size, synced: scanner.tail)
-        if !scanner.sealed, !unreadable { log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread) }
+        var state = SegmentState(
+            segment: segment, tail: scanner.tail, end: size, synced: scanner.tail, isInherited: true)
+        if segment.path.hasSuffix(DiskLog.unsyncedSuffix) {
+            // None of it is known to be durable; the next flush writes what counts elsewhere.
+            state.synced = SegmentHeader.bytes
+            state.failed = true
+            log.newlyFailed.append(state)
+        } else if !scanner.sealed, !unreadable {
+            log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread)
+        }
+        if state.failed {
+            // Removals and attributes that may be lost are due again.
+            log.unsyncedSmall += scanner.records.filter { $0.header.kind != .page }.map {
+                DiskLog.SmallRecord(kind: $0.header.kind, key: $0.header.key)
+            }
+        }
         replay(segment, scanner.records)
         log.segments.append(state)
     }
@@ -189,6 +207,7 @@ extension DiskLog {
             ioErrors += 1
             state.synced = SegmentHeader.bytes
             state.failed = true
+            if error.operation == "fdatasync" { mark(&state) }
             newlyFailed.append(state)
             return
         }

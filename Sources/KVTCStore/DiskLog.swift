@@ -22,6 +22,19 @@ struct SegmentState: Sendable {
     var synced: Int
     /// A sync failed. What was not durable then may be lost although later syncs would report success, so there are none.
     var failed = false
+    /// Whether an earlier process wrote it, and may have made all of it durable.
+    let isInherited: Bool
+    /// Where the file is now.
+    var path: String
+
+    init(segment: Segment, tail: Int, end: Int, synced: Int, isInherited: Bool) {
+        self.segment = segment
+        self.tail = tail
+        self.end = end
+        self.synced = synced
+        self.isInherited = isInherited
+        path = segment.path
+    }
 }
 
 /// The segment files, oldest first, the last one taking appends. Knows bytes and records, not pages.
@@ -158,7 +171,7 @@ struct DiskLog: Sendable {
                 throw error
             }
             let bytes = SegmentHeader.bytes
-            segments.append(SegmentState(segment: segment, tail: bytes, end: bytes, synced: 0))
+            segments.append(SegmentState(segment: segment, tail: bytes, end: bytes, synced: 0, isInherited: false))
             hasActive = true
             activeIndex = SegmentIndex()
         } catch {
@@ -204,6 +217,9 @@ struct DiskLog: Sendable {
             syncFailure = error
             syncFailures += 1
             segments[index].failed = true
+            var state = segments[index]
+            mark(&state)
+            segments[index] = state
             newlyFailed.append(segments[index])
             if index == segments.count - 1 { hasActive = false }
             throw .io(error)
@@ -212,10 +228,20 @@ struct DiskLog: Sendable {
         segments[index].synced = state.tail
     }
 
+    /// Tells later processes by the file's name that its sync failed: they see what is cached of it, and a sync of theirs
+    /// would report success.
+    mutating func mark(_ state: inout SegmentState) {
+        let path = state.segment.path + Self.unsyncedSuffix
+        do {
+            try device.rename(state.path, to: path)
+            state.path = path
+        } catch { note(error) }
+    }
+
     /// Removes a segment's file and forgets the segment; readers that have it open are not disturbed.
     mutating func removeSegment(_ id: UInt64) throws(StoreError) {
         guard let index = segments.firstIndex(where: { $0.segment.id == id }) else { return }
-        do { try device.unlink(segments[index].segment.path) } catch {
+        do { try device.unlink(segments[index].path) } catch {
             note(error)
             writeFailure = error
             throw .io(error)
@@ -250,8 +276,12 @@ struct DiskLog: Sendable {
         return "segment-" + String(repeating: "0", count: 16 - digits.count) + digits + ".log"
     }
 
+    /// The end of the name of a segment whose sync failed.
+    static let unsyncedSuffix = ".unsynced"
+
     /// The id in a segment's file name; nil for other files.
     static func segmentID(_ name: String) -> UInt64? {
+        let name = name.hasSuffix(unsyncedSuffix) ? String(name.dropLast(unsyncedSuffix.count)) : name
         guard name.count == 28, name.hasPrefix("segment-"), name.hasSuffix(".log") else { return nil }
         return UInt64(name.dropFirst(8).dropLast(4), radix: 16)
     }

@@ -70,7 +70,8 @@ extension Store {
         }
     }
 
-    /// Removes a page, protected or not. A restart does not bring it back. False when it was not there.
+    /// Removes a page, protected or not. A restart does not bring it back, nor a power cut once a flush has answered; while the
+    /// disk fails, both hold from the first flush that works. False when it was not there.
     @discardableResult
     public func remove(_ key: StoreKey) -> Bool {
         remove([key]) == 1

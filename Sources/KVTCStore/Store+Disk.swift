@@ -39,7 +39,7 @@ extension Store {
         var useless: [UInt64] = []
         index.withLock { index in
             for state in failed where index.abandon(state.segment, durable: state.synced) == 0 {
-                if state.synced <= SegmentHeader.bytes { useless.append(state.segment.id) }
+                if state.synced <= SegmentHeader.bytes, !state.isInherited { useless.append(state.segment.id) }
             }
             for record in small { index.redo(record) }
         }

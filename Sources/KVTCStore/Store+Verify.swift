@@ -98,7 +98,7 @@ extension Store {
     /// While writing fails, tries again with little: one page and what else is due. Does nothing while all is well.
     public func heal() {
         guard hasDisk, case .degraded = statistics.state else { return }
-        let page = index.withLock { $0.pages.values.first(where: \.isDirty)?.key }
+        let page = index.withLock { $0.pages.values.filter(\.isDirty).min { $0.lastUse < $1.lastUse }?.key }
         _ = try? flush(page.map { [$0] } ?? [])
     }
 }

@@ -14,7 +14,7 @@ extension StoreIndex {
 
     /// Protected pages whose last durable record is in the segment but whose newer bytes are in RAM only.
     func shadowed(by segment: UInt64) -> [PageEntry] {
-        pages.values.filter { $0.shadow == segment && $0.isDirty && $0.isProtected }
+        pages.values.filter { $0.shadow == segment && $0.isDirty && $0.isProtected }.sorted { $0.lastUse < $1.lastUse }
     }
 
     /// Forgets a segment's bookkeeping.

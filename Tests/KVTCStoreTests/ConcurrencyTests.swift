@@ -1,5 +1,6 @@
 import Dispatch
 import KVTCStore
+import StoreSimulation
 import Synchronization
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import Foundation
 import KVTCStore
+import StoreSimulation
 import Synchronization
 import TestSupport
 import Testing

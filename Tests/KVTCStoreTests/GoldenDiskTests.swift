@@ -1,5 +1,6 @@
 import Foundation
 import KVTCStore
+import StoreSimulation
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import CLinux
 import Foundation
 import KVTCStore
+import StoreSimulation
 import TestSupport
 import Testing
 

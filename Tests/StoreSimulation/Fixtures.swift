@@ -3,23 +3,25 @@ import Synchronization
 import TestSupport
 
 /// Key number `n` of a tenant.
-func key(_ n: Int, tenant: UInt32 = 7) -> StoreKey {
+package func key(_ n: Int, tenant: UInt32 = 7) -> StoreKey {
     var generator = SeededGenerator(seed: UInt64(n))
     return StoreKey(tenant: tenant, page: (0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) })!
 }
 
 /// The bytes of a page. A type of its own so that a failed expectation prints a line and not the bytes.
-struct PageBytes: Equatable, CustomStringConvertible {
-    var array: [UInt8]
+package struct PageBytes: Equatable, CustomStringConvertible {
+    package var array: [UInt8]
 
-    var description: String {
+    package init(array: [UInt8]) { self.array = array }
+
+    package var description: String {
         let sum = array.withUnsafeBytes { checksum($0) }
         return "\(array.count) bytes, checksum \(String(sum, radix: 16))"
     }
 }
 
 /// Page bytes that belong to a seed, so that wrong bytes are noticed.
-func page(_ seed: Int, bytes: Int) -> PageBytes {
+package func page(_ seed: Int, bytes: Int) -> PageBytes {
     var generator = SeededGenerator(seed: UInt64(truncatingIfNeeded: seed) &* 0x1F3D)
     var result: [UInt8] = []
     result.reserveCapacity(bytes + 8)
@@ -28,18 +30,20 @@ func page(_ seed: Int, bytes: Int) -> PageBytes {
 }
 
 /// Time that moves only when told to.
-final class TestClock: Sendable {
+package final class TestClock: Sendable {
+    package init() {}
+
     private let state = Mutex((wall: UInt64(1_000_000), milliseconds: UInt64(5_000)))
 
-    var clock: StoreClock {
+    package var clock: StoreClock {
         StoreClock(
             wallSeconds: { self.state.withLock { $0.wall } }, milliseconds: { self.state.withLock { $0.milliseconds } })
     }
 
-    var wall: UInt64 { state.withLock { $0.wall } }
-    var milliseconds: UInt64 { state.withLock { $0.milliseconds } }
+    package var wall: UInt64 { state.withLock { $0.wall } }
+    package var milliseconds: UInt64 { state.withLock { $0.milliseconds } }
 
-    func advance(seconds: UInt64) {
+    package func advance(seconds: UInt64) {
         state.withLock {
             $0.wall += seconds
             $0.milliseconds += seconds * 1000
@@ -49,7 +53,7 @@ final class TestClock: Sendable {
 
 extension StoreConfiguration {
     /// A small store: 16 KiB of RAM, 64 KiB of disk in 8 KiB segments.
-    static func small(
+    package static func small(
         _ directory: String? = nil, ram: Int = 16 << 10, disk: Int = 64 << 10, segment: Int = 8 << 10,
         clock: TestClock = TestClock()
     ) -> StoreConfiguration {
@@ -61,7 +65,7 @@ extension StoreConfiguration {
 
 extension StoreConfiguration {
     /// A small store on a disk in memory. The salts count up, so that files are the same every time.
-    static func memory(
+    package static func memory(
         _ device: MemoryDevice, ram: Int = 16 << 10, disk: Int = 64 << 10, segment: Int = 8 << 10,
         clock: TestClock = TestClock()
     ) -> StoreConfiguration {
@@ -80,19 +84,19 @@ extension StoreConfiguration {
 
 extension Store {
     /// The page's bytes; nil on a miss or a corrupt page.
-    func bytes(_ key: StoreKey) -> PageBytes? {
+    package func bytes(_ key: StoreKey) -> PageBytes? {
         if case .hit(let bytes) = read(key, { PageBytes(array: Array($0)) }) { return bytes }
         return nil
     }
 
-    func put(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> PutOutcome {
+    package func put(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> PutOutcome {
         put(key, bytes: bytes.array, attributes: attributes)
     }
 
-    func replace(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> Bool {
+    package func replace(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> Bool {
         replace(key, bytes: bytes.array, attributes: attributes)
     }
 
     /// The outcome of a read without its bytes.
-    func outcome(_ key: StoreKey) -> ReadOutcome<Int> { read(key) { $0.count } }
+    package func outcome(_ key: StoreKey) -> ReadOutcome<Int> { read(key) { $0.count } }
 }

@@ -4,7 +4,7 @@ import KVTCStore
 import Synchronization
 
 /// Plays the service manager's descriptor store.
-final class TestKeeper: Sendable {
+package final class TestKeeper: Sendable {
     private struct State {
         var files: [(name: String, file: Int32)] = []
         var forgotten: [String: String] = [:]
@@ -12,17 +12,17 @@ final class TestKeeper: Sendable {
 
     private let state = Mutex(State())
 
-    init() {}
+    package init() {}
 
     /// Keeps memory files with the given contents, as another process would have left them.
-    init(_ contents: [(name: String, bytes: [UInt8])]) {
+    package init(_ contents: [(name: String, bytes: [UInt8])]) {
         for (name, bytes) in contents { adopt(name, Self.memoryFile(bytes)) }
     }
 
     deinit { for (_, file) in state.withLock({ $0.files }) { close(file) } }
 
     /// Keeps an open descriptor, which it owns from now on.
-    func adopt(_ name: String, _ file: Int32) { state.withLock { $0.files.append((name, file)) } }
+    package func adopt(_ name: String, _ file: Int32) { state.withLock { $0.files.append((name, file)) } }
 
     private static func memoryFile(_ bytes: [UInt8]) -> Int32 {
         let file = clinux_storage_memfd("test", bytes.count)
@@ -32,7 +32,7 @@ final class TestKeeper: Sendable {
     }
 
     /// What a store is opened with: every file so far, and this as the place for new ones.
-    var keeper: ArenaKeeper {
+    package var keeper: ArenaKeeper {
         ArenaKeeper(
             kept: state.withLock { $0.files.map { ($0.name, dup($0.file)) } },
             keep: { name, file in self.adopt(name, dup(file)) },
@@ -45,12 +45,12 @@ final class TestKeeper: Sendable {
             })
     }
 
-    var names: [String] { state.withLock { $0.files.map(\.name) } }
+    package var names: [String] { state.withLock { $0.files.map(\.name) } }
     /// Files let go, with the reason.
-    var forgotten: [String: String] { state.withLock { $0.forgotten } }
+    package var forgotten: [String: String] { state.withLock { $0.forgotten } }
 
     /// The memory as it is now.
-    var contents: [(name: String, bytes: [UInt8])] {
+    package var contents: [(name: String, bytes: [UInt8])] {
         state.withLock { state in
             state.files.map { name, file in
                 var status = stat()
@@ -63,7 +63,7 @@ final class TestKeeper: Sendable {
     }
 
     /// Flips a bit of the stretch of memory that holds the given bytes; false when there is none.
-    func flip(_ bytes: PageBytes, at offset: Int) -> Bool {
+    package func flip(_ bytes: PageBytes, at offset: Int) -> Bool {
         for (index, (_, content)) in contents.enumerated() {
             guard let found = content.withUnsafeBytes({ Self.find(bytes.array, in: $0) }) else { continue }
             var changed = content[found + offset] ^ 4
@@ -78,11 +78,11 @@ final class TestKeeper: Sendable {
         }
     }
 
-    func truncate(to bytes: Int) -> Bool { state.withLock { ftruncate($0.files[0].file, off_t(bytes)) == 0 } }
+    package func truncate(to bytes: Int) -> Bool { state.withLock { ftruncate($0.files[0].file, off_t(bytes)) == 0 } }
 }
 
 extension StoreConfiguration {
-    func kept(by keeper: TestKeeper) -> StoreConfiguration {
+    package func kept(by keeper: TestKeeper) -> StoreConfiguration {
         var configuration = self
         configuration.keeper = keeper.keeper
         return configuration

@@ -4,7 +4,7 @@ import Synchronization
 import TestSupport
 
 /// What a call is made to do wrong.
-enum Fault: Sendable {
+package enum Fault: Sendable {
     /// Fail with this errno without any effect.
     case error(Int32)
     /// Transfer half of the bytes (writes only) and fail the rest with this errno.
@@ -13,11 +13,17 @@ enum Fault: Sendable {
     case short
     /// Transfer everything and yet report this errno (writes only).
     case landed(Int32)
+    /// Report success and write nothing.
+    case dropped
+    /// Write to another place of the file, so many bytes further on.
+    case misdirected(Int)
+    /// Flip this bit of what is transferred.
+    case flipped(Int)
 }
 
 /// A disk in memory that can fail at any call and lose power. What was written is lost at a power cut, sector by sector
 /// and at random, unless it was synced; a failed sync loses it silently, as Linux does.
-final class MemoryDevice: StorageDevice {
+package final class MemoryDevice: StorageDevice {
     private final class File {
         var current: [UInt8] = []
         var durable: [UInt8] = []
@@ -45,15 +51,26 @@ final class MemoryDevice: StorageDevice {
 
     private let guarded = Guarded()
 
+    package init() {}
+
+    /// What is to happen to the next call. Asked for without the lock, so that whoever is asked may look at the device.
+    private func nextFault(_ operation: String) -> Fault? {
+        let (number, fault) = {
+            guarded.lock.lock()
+            defer { guarded.lock.unlock() }
+            defer { guarded.state.calls += 1 }
+            return (guarded.state.calls, guarded.fault)
+        }()
+        return fault(number, operation)
+    }
+
     /// Runs under the lock, after asking for a fault.
     private func call<T>(_ operation: String, _ path: String, _ body: (inout State, Fault?) throws(DeviceError) -> T)
         throws(DeviceError) -> T
     {
+        let fault = nextFault(operation)
         guarded.lock.lock()
         defer { guarded.lock.unlock() }
-        let number = guarded.state.calls
-        guarded.state.calls += 1
-        let fault = guarded.fault(number, operation)
         if case .error(let code) = fault { throw DeviceError(operation: operation, path: path, code: code) }
         return try body(&guarded.state, fault)
     }
@@ -67,19 +84,19 @@ final class MemoryDevice: StorageDevice {
     // MARK: Steering
 
     /// Asked for every call with its number and name.
-    func setFault(_ fault: @escaping @Sendable (Int, String) -> Fault?) {
+    package func setFault(_ fault: @escaping @Sendable (Int, String) -> Fault?) {
         guarded.lock.lock()
         defer { guarded.lock.unlock() }
         guarded.fault = fault
     }
 
-    var calls: Int { inspect { $0.calls } }
-    var totalBytes: Int { inspect { $0.files.values.reduce(0) { $0 + $1.current.count } } }
-    var names: [String] { inspect { $0.files.keys.sorted() } }
+    package var calls: Int { inspect { $0.calls } }
+    package var totalBytes: Int { inspect { $0.files.values.reduce(0) { $0 + $1.current.count } } }
+    package var names: [String] { inspect { $0.files.keys.sorted() } }
 
-    func contents(_ path: String) -> [UInt8] { inspect { $0.files[path]?.current ?? [] } }
+    package func contents(_ path: String) -> [UInt8] { inspect { $0.files[path]?.current ?? [] } }
 
-    func replaceContents(_ path: String, _ bytes: [UInt8]) {
+    package func replaceContents(_ path: String, _ bytes: [UInt8]) {
         inspect { state in
             let file = File()
             file.current = bytes
@@ -90,16 +107,20 @@ final class MemoryDevice: StorageDevice {
     }
 
     /// Flips a bit of a file in place.
-    func flip(_ path: String, at offset: Int) { inspect { $0.files[path]?.current[offset] ^= 0x10 } }
+    package func flip(_ path: String, at offset: Int) { inspect { $0.files[path]?.current[offset] ^= 0x10 } }
 
     /// A copy as it would be found after the power was cut now. Of what was not synced a random part is there.
-    func afterPowerCut(seed: UInt64) -> MemoryDevice {
+    package func afterPowerCut(seed: UInt64) -> MemoryDevice {
         let device = MemoryDevice()
         inspect { state in
             var generator = SeededGenerator(seed: seed)
             var names = state.durableNames
             for (path, file) in state.files.sorted(by: { $0.key < $1.key })
-            where Bool.random(using: &generator) { names[path] = file }
+            where Bool.random(using: &generator) {
+                // A renamed file has one of its names.
+                names = names.filter { $0.value !== file }
+                names[path] = file
+            }
             for (path, file) in names.sorted(by: { $0.key < $1.key }) {
                 var bytes = file.durable
                 for range in file.pending {
@@ -118,8 +139,31 @@ final class MemoryDevice: StorageDevice {
         return device
     }
 
+    /// A copy as it is now, with what is durable and what is not; nobody has files of it open.
+    package func copy() -> MemoryDevice {
+        let device = MemoryDevice()
+        inspect { state in
+            var copies: [ObjectIdentifier: File] = [:]
+            func copy(_ file: File) -> File {
+                if let known = copies[ObjectIdentifier(file)] { return known }
+                let new = File()
+                (new.current, new.durable, new.pending, new.lost) = (
+                    file.current, file.durable, file.pending, file.lost
+                )
+                copies[ObjectIdentifier(file)] = new
+                return new
+            }
+            let (files, durable) = (state.files.mapValues(copy), state.durableNames.mapValues(copy))
+            device.inspect { other in
+                other.files = files
+                other.durableNames = durable
+            }
+        }
+        return device
+    }
+
     /// A copy as another process finds it after this one was killed: everything written, locks gone.
-    func afterKill() -> MemoryDevice {
+    package func afterKill() -> MemoryDevice {
         let device = MemoryDevice()
         for name in names { device.replaceContents(name, contents(name)) }
         return device
@@ -127,15 +171,15 @@ final class MemoryDevice: StorageDevice {
 
     // MARK: StorageDevice
 
-    func makeDirectory(_ path: String) throws(DeviceError) { try call("mkdir", path) { _, _ in } }
+    package func makeDirectory(_ path: String) throws(DeviceError) { try call("mkdir", path) { _, _ in } }
 
-    func list(_ path: String) throws(DeviceError) -> [String] {
+    package func list(_ path: String) throws(DeviceError) -> [String] {
         try call("readdir", path) { state, _ in
             state.files.keys.filter { $0.hasPrefix(path + "/") }.map { String($0.dropFirst(path.count + 1)) }
         }
     }
 
-    func open(_ path: String, create: Bool) throws(DeviceError) -> Int32 {
+    package func open(_ path: String, create: Bool) throws(DeviceError) -> Int32 {
         try call("open", path) { (state, _) throws(DeviceError) in
             if create {
                 guard state.files[path] == nil else { throw DeviceError(operation: "open", path: path, code: EEXIST) }
@@ -150,7 +194,7 @@ final class MemoryDevice: StorageDevice {
         }
     }
 
-    func lock(_ path: String) throws(DeviceError) -> Int32 {
+    package func lock(_ path: String) throws(DeviceError) -> Int32 {
         try call("flock", path) { (state, _) throws(DeviceError) in
             guard state.locks[path] == nil else {
                 throw DeviceError(operation: "flock", path: path, code: EWOULDBLOCK)
@@ -161,18 +205,18 @@ final class MemoryDevice: StorageDevice {
         }
     }
 
-    func close(_ file: Int32) {
+    package func close(_ file: Int32) {
         inspect { state in
             state.open[file] = nil
             state.locks = state.locks.filter { $0.value != file }
         }
     }
 
-    func size(_ file: Int32, _ path: String) throws(DeviceError) -> Int {
+    package func size(_ file: Int32, _ path: String) throws(DeviceError) -> Int {
         try call("fstat", path) { state, _ in state.open[file]!.file.current.count }
     }
 
-    func pread(_ file: Int32, _ path: String, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int)
+    package func pread(_ file: Int32, _ path: String, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int)
         throws(DeviceError) -> Int
     {
         try call("pread", path) { state, fault in
@@ -180,11 +224,12 @@ final class MemoryDevice: StorageDevice {
             var count = max(0, min(buffer.count, bytes.count - offset))
             if case .short = fault { count = min(count, (count + 1) / 2) }
             if count > 0 { buffer.copyBytes(from: bytes[offset..<offset + count]) }
+            if case .flipped(let bit) = fault, count > 0 { buffer[bit / 8 % count] ^= 1 << UInt8(bit % 8) }
             return count
         }
     }
 
-    func pwrite(_ file: Int32, _ path: String, _ bytes: UnsafeRawBufferPointer, at offset: Int)
+    package func pwrite(_ file: Int32, _ path: String, _ bytes: UnsafeRawBufferPointer, at offset: Int)
         throws(DeviceError) -> Int
     {
         try call("pwrite", path) { (state, fault) throws(DeviceError) in
@@ -194,6 +239,11 @@ final class MemoryDevice: StorageDevice {
                 case .partial, .short: (bytes.count + 1) / 2
                 default: bytes.count
                 }
+            if case .dropped = fault { return count }
+            var bytes = Array(bytes)
+            if case .flipped(let bit) = fault, count > 0 { bytes[bit / 8 % count] ^= 1 << UInt8(bit % 8) }
+            var offset = offset
+            if case .misdirected(let distance) = fault { offset = max(0, offset + distance) }
             let end = offset + count
             if target.current.count < end {
                 target.current += [UInt8](repeating: 0, count: end - target.current.count)
@@ -208,20 +258,18 @@ final class MemoryDevice: StorageDevice {
         }
     }
 
-    func truncate(_ file: Int32, _ path: String, to size: Int) throws(DeviceError) {
+    package func truncate(_ file: Int32, _ path: String, to size: Int) throws(DeviceError) {
         try call("ftruncate", path) { state, _ in
             let target = state.open[file]!.file
             if target.current.count > size { target.current.removeLast(target.current.count - size) }
         }
     }
 
-    func fdatasync(_ file: Int32, _ path: String) throws(DeviceError) {
+    package func fdatasync(_ file: Int32, _ path: String) throws(DeviceError) {
+        let fault = nextFault("fdatasync")
         guarded.lock.lock()
         defer { guarded.lock.unlock() }
         let target = guarded.state.open[file]!.file
-        let number = guarded.state.calls
-        guarded.state.calls += 1
-        let fault = guarded.fault(number, "fdatasync")
         target.pending.removeAll()
         if case .error(let code) = fault {
             target.lost = true
@@ -230,17 +278,17 @@ final class MemoryDevice: StorageDevice {
         if !target.lost { target.durable = target.current }
     }
 
-    func syncDirectory(_ path: String) throws(DeviceError) {
+    package func syncDirectory(_ path: String) throws(DeviceError) {
         try call("fsync", path) { state, _ in state.durableNames = state.files }
     }
 
-    func rename(_ path: String, to other: String) throws(DeviceError) {
+    package func rename(_ path: String, to other: String) throws(DeviceError) {
         try call("rename", path) { state, _ in
             state.files[other] = state.files.removeValue(forKey: path)
         }
     }
 
-    func unlink(_ path: String) throws(DeviceError) {
+    package func unlink(_ path: String) throws(DeviceError) {
         try call("unlink", path) { state, _ in _ = state.files.removeValue(forKey: path) }
     }
 }

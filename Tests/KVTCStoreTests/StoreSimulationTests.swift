@@ -1,0 +1,25 @@
+import StoreSimulation
+import Testing
+
+/// The simulation that `deploy/simulate` runs for longer.
+@Suite struct StoreSimulationTests {
+    /// Each argument stands for a hundred seeds.
+    @Test(arguments: 0..<20 as Range<UInt64>) func aHundredSeeds(block: UInt64) {
+        for seed in block * 100..<block * 100 + 100 {
+            let report = Simulation.run(seed: seed)
+            if let failure = report.failure {
+                Issue.record("\(failure); again: deploy/simulate --seed \(seed) --seeds 1")
+            }
+        }
+    }
+
+    @Test func faultsOfEveryKindHappen() {
+        var faults: Set<String> = []
+        for seed in 0..<40 as Range<UInt64> { faults.formUnion(Simulation.run(seed: seed).faults.keys) }
+        #expect(
+            faults == [
+                "EIO", "ENOSPC", "crash", "dropped write", "failed write that landed", "flipped bit",
+                "misdirected write", "short read", "short write", "torn write",
+            ])
+    }
+}
