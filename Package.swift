@@ -67,8 +67,9 @@ let package = Package(
             ],
             swiftSettings: swiftFlags),
 
+        .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
-        tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash"]),
+        tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash", "CAllocationCount"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
         .target(

@@ -21,14 +21,23 @@ public enum CodecMode: UInt8, Sendable, CaseIterable {
 
 /// SHA-256 of a profile file; all zeros in blocks that need no profile.
 public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
-    /// 32 bytes.
-    public let bytes: [UInt8]
+    // Words, so that reading a header allocates nothing.
+    private let words: (UInt64, UInt64, UInt64, UInt64)
 
     /// Nil unless there are 32 bytes.
     public init?(bytes: [UInt8]) {
         guard bytes.count == 32 else { return nil }
-        self.bytes = bytes
+        self = bytes.withUnsafeBytes { ProfileID($0) }
     }
+
+    /// From the first 32 bytes.
+    init(_ bytes: UnsafeRawBufferPointer) {
+        func word(_ index: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: 8 * index, as: UInt64.self) }
+        words = (word(0), word(1), word(2), word(3))
+    }
+
+    /// 32 bytes.
+    public var bytes: [UInt8] { withUnsafeBytes(of: words) { [UInt8]($0) } }
 
     static let absent = ProfileID(bytes: [UInt8](repeating: 0, count: 32))!
 
@@ -36,6 +45,10 @@ public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
+
+    public static func == (a: ProfileID, b: ProfileID) -> Bool { a.words == b.words }
+
+    public func hash(into hasher: inout Hasher) { withUnsafeBytes(of: words) { hasher.combine(bytes: $0) } }
 }
 
 /// The 104 bytes at the start of every block; `BlockFormat.md` lists them.
@@ -122,7 +135,7 @@ public struct BlockHeader: Hashable, Sendable {
         } else if word(60, UInt32.self) != 0 {
             throw .corrupt("protected rows without a bitmap")
         }
-        let profile = ProfileID(bytes: [UInt8](block[8..<40]))
+        let profile = ProfileID(UnsafeRawBufferPointer(rebasing: block[8..<40]))
         return BlockHeader(
             mode: mode, element: element, profile: profile == .absent ? nil : profile,
             geometryHash: word(40, UInt64.self), tokens: tokens, firstPosition: Int(word(52, UInt32.self)),

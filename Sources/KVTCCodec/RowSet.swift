@@ -2,17 +2,26 @@
 public struct RowSet: Hashable, Sendable {
     /// Number of rows of the page.
     public let capacity: Int
-    private var words: [UInt64]
+    // The rows of a usual page take one word, without an array.
+    private var first: UInt64 = 0
+    private var others: [UInt64] = []
+
+    private var wordCount: Int { (capacity + 63) / 64 }
+
+    private subscript(word index: Int) -> UInt64 {
+        get { index == 0 ? first : others[index - 1] }
+        set { if index == 0 { first = newValue } else { others[index - 1] = newValue } }
+    }
 
     /// The empty set over `count` rows.
     public init(count: Int) {
         capacity = count
-        words = [UInt64](repeating: 0, count: (count + 63) / 64)
+        if count > 64 { others = [UInt64](repeating: 0, count: (count - 1) / 64) }
     }
 
     /// Adds a row; rows outside the page are ignored, so that a policy's range may reach past it.
     public mutating func insert(_ row: Int) {
-        if (0..<capacity).contains(row) { words[row >> 6] |= 1 << UInt64(row & 63) }
+        if (0..<capacity).contains(row) { self[word: row >> 6] |= 1 << UInt64(row & 63) }
     }
 
     /// Adds the part of `rows` that lies in the page.
@@ -22,19 +31,19 @@ public struct RowSet: Hashable, Sendable {
 
     /// Whether a row is in the set.
     public func contains(_ row: Int) -> Bool {
-        (0..<capacity).contains(row) && words[row >> 6] >> UInt64(row & 63) & 1 == 1
+        (0..<capacity).contains(row) && self[word: row >> 6] >> UInt64(row & 63) & 1 == 1
     }
 
     /// Number of rows in the set.
-    public var count: Int { words.reduce(0) { $0 + $1.nonzeroBitCount } }
+    public var count: Int { others.reduce(first.nonzeroBitCount) { $0 + $1.nonzeroBitCount } }
 
     /// Whether no row is in the set.
-    public var isEmpty: Bool { words.allSatisfy { $0 == 0 } }
+    public var isEmpty: Bool { first == 0 && others.allSatisfy { $0 == 0 } }
 
     /// Adds every row of a set of the same page.
     public mutating func formUnion(_ other: RowSet) {
         precondition(other.capacity == capacity, "row sets of different pages")
-        for index in words.indices { words[index] |= other.words[index] }
+        for index in 0..<wordCount { self[word: index] |= other[word: index] }
     }
 
     /// The rows in the set, ascending.
@@ -48,14 +57,16 @@ public struct RowSet: Hashable, Sendable {
 
     /// Row i is bit i % 8 of byte i / 8.
     var bitmap: [UInt8] {
-        (0..<RowSet.bitmapBytes(capacity)).map { UInt8(truncatingIfNeeded: words[$0 >> 3] >> UInt64(8 * ($0 & 7))) }
+        (0..<RowSet.bitmapBytes(capacity)).map {
+            UInt8(truncatingIfNeeded: self[word: $0 >> 3] >> UInt64(8 * ($0 & 7)))
+        }
     }
 
     /// Nil where a bit past the last row is set or the length is wrong.
     init?(count: Int, bitmap: UnsafeRawBufferPointer) {
         guard bitmap.count == RowSet.bitmapBytes(count) else { return nil }
         self.init(count: count)
-        for (index, byte) in bitmap.enumerated() { words[index >> 3] |= UInt64(byte) << UInt64(8 * (index & 7)) }
-        if count % 64 != 0, let last = words.last, last >> UInt64(count % 64) != 0 { return nil }
+        for (index, byte) in bitmap.enumerated() { self[word: index >> 3] |= UInt64(byte) << UInt64(8 * (index & 7)) }
+        if count % 64 != 0, count > 0, self[word: wordCount - 1] >> UInt64(count % 64) != 0 { return nil }
     }
 }

@@ -1,0 +1,136 @@
+import ArgumentParser
+import CKernels
+import COpenBLAS
+import Glibc
+import KVTCCodec
+
+/// Ways to compute the inverse transform of one page, on synthetic digits and codes; `InverseTransform.md` has the results.
+struct InverseBenchmark: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inverse",
+        abstract: "Ways to compute the inverse transform, against one dense sgemm.",
+        discussion:
+            "One thread, its processor time. The shape of Llama-3.1-8B takes a gigabyte and is left out by --quick.")
+
+    @OptionGroup var options: Options
+
+    @Option(help: "Share of the codes that is not zero.")
+    var nonzero = 0.25
+
+    func run() throws {
+        var report = Report()
+        openblas_set_num_threads(1)
+        try InverseShape(name: "smollm2", rank: 4147, seconds: 1380, width: 11_520, nonzero: nonzero, isDense: true)
+            .measure(rounds: options.quick ? 3 : 9, &report)
+        if !options.quick {
+            // A third of the components have a second digit, the most that calibration allows. A float basis of this shape would
+            // take two gigabytes: sgemm's side is its peak.
+            try InverseShape(
+                name: "llama8b", rank: 8192, seconds: 2730, width: 65_536, nonzero: nonzero, isDense: false
+            )
+            .measure(rounds: 3, &report)
+        }
+        try options.finish(report)
+    }
+}
+
+private final class InverseShape {
+    static let tokens = 64
+    let name: String
+    let rank, digits, width: Int
+    let isDense: Bool
+    private let packed: UnsafeMutablePointer<UInt8>
+    private var codes: [Int16]
+    private var quads: [Int8]
+    private var sums: [Int32]
+    private var target: [Float]
+
+    init(name: String, rank: Int, seconds: Int, width: Int, nonzero: Double, isDense: Bool) {
+        (self.name, self.rank, self.width, self.isDense) = (name, rank, width, isDense)
+        digits = (rank + seconds + 3) / 4 * 4
+        let size = kv_packed_size(width, digits / 4)
+        packed = .allocate(capacity: size)
+        var random = SplitMix64(state: 1)
+        for start in stride(from: 0, to: size, by: 8) {
+            UnsafeMutableRawPointer(packed + start).storeBytes(of: random.next(), as: UInt64.self)
+        }
+        let values = (0..<rank * InverseShape.tokens).map { _ in
+            Double.random(in: 0..<1, using: &random) < nonzero ? Int16.random(in: 1...8, using: &random) : 0
+        }
+        codes = values
+        quads = [Int8](repeating: 0, count: digits * InverseShape.tokens)
+        sums = [Int32](repeating: 0, count: InverseShape.tokens)
+        // Second digits meet the leading components' codes.
+        let components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
+        kv_pack_codes(codes, InverseShape.tokens, components, components.count, 0, 7, &quads, &sums)
+        target = [Float](repeating: 0, count: InverseShape.tokens * width)
+    }
+
+    deinit { packed.deallocate() }
+
+    private func integers(_ table: UnsafePointer<kv_kernels>) {
+        let tokens = UInt32(InverseShape.tokens)
+        let tileBytes = digits * Int(KV_TILE)
+        quads.withUnsafeBufferPointer { quads in
+            sums.withUnsafeBufferPointer { sums in
+                target.withUnsafeMutableBufferPointer { target in
+                    var term = kv_term(
+                        codes: quads.baseAddress, sums: sums.baseAddress, first: 0, quads: UInt32(digits / 4),
+                        scale: 0.5,
+                        shift: 0, depth: 8)
+                    for tile in 0..<width / Int(KV_TILE) {
+                        table.pointee.inverse(
+                            packed + tile * tileBytes, &term, 1, 0, tokens, 0, tokens,
+                            target.baseAddress! + tile * Int(KV_TILE), width)
+                    }
+                }
+            }
+        }
+    }
+
+    /// For each code that is not zero a row of the basis times the code.
+    private func sparse(_ basis: UnsafePointer<Float>) {
+        target.withUnsafeMutableBufferPointer { target in
+            for token in 0..<InverseShape.tokens {
+                for component in 0..<rank where codes[component * InverseShape.tokens + token] != 0 {
+                    cblas_saxpy(
+                        Int32(width), Float(codes[component * InverseShape.tokens + token]), basis + component * width,
+                        1,
+                        target.baseAddress! + token * width, 1)
+                }
+            }
+        }
+    }
+
+    func measure(rounds: Int, _ report: inout Report) throws {
+        let tokens = InverseShape.tokens
+        let peak = Product(rows: 1024, width: 1024, rank: 1024)
+        var sides = [Side("peak") { peak.run(rank: 1024) }]
+        for table in [kv_avx2(), kv_avx512(), kv_neon()].compactMap(\.self) {
+            sides.append(Side(String(cString: table.pointee.name)) { self.integers(table) })
+        }
+        if isDense {
+            let dense = Product(rows: tokens, width: width, rank: rank)
+            sides.append(Side("sgemm") { dense.run(rank: self.rank) })
+            // At 45 times a fifth of the components of a block's rank are in groups that are cut.
+            let active = rank * 4 / 5
+            sides.append(Side("sgemm_active") { dense.run(rank: active) })
+            let basis = [Float](repeating: 0.5, count: rank * width)
+            sides.append(Side("sparse") { basis.withUnsafeBufferPointer { self.sparse($0.baseAddress!) } })
+        }
+        let times = try interleaved(rounds: rounds, threadTime: true, sides)
+        let peakRate = 2 * 1024.0 * 1024 * 1024 / times["peak"]!
+        let flops = 2 * Double(rank * width * tokens)
+        report.add("inverse.\(name).peak", peakRate / 1e9, "GFLOP/s of a square sgemm")
+        for side in sides.map(\.name) where side != "peak" {
+            report.add("inverse.\(name).\(side)", times[side]! * 1e3, "ms a page of 64 tokens")
+            if let dense = times["sgemm"] {
+                report.add(ratio: "inverse_\(name)_\(side)_vs_sgemm", times[side]! / dense)
+            }
+        }
+        let best = String(cString: kv_best().pointee.name)
+        if let time = times[best] {
+            report.add(ratio: "gflops_share_\(name)", flops / time / peakRate, target: "≥ 0.7")
+        }
+    }
+}

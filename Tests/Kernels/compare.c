@@ -1,0 +1,136 @@
+// Compares every table of kernels that this processor can run with the scalar one, on seeded input, and prints a digest of
+// the scalar results: it must be the same on every architecture. `deploy/test-kernels` builds and runs it.
+#include "CKernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUADS = 37, TOKENS = 77, COMPONENTS = 90, ELEMENTS = 1003 };
+
+static uint64_t state;
+static uint32_t next_random(void) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+static float next_float(void) { return ((float)(next_random() & 0xFFFFFF) - 8388608.0f) * (1.0f / 65536.0f); }
+
+static uint64_t digest = 14695981039346656037u;
+static void add(const void *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++) digest = (digest ^ ((const uint8_t *)bytes)[i]) * 1099511628211u;
+}
+
+static int failures;
+static void same(const char *table, const char *what, const void *a, const void *b, size_t count) {
+    if (!memcmp(a, b, count)) return;
+    printf("FAILED: %s of %s differs from scalar\n", what, table);
+    failures++;
+}
+
+static uint16_t halves[65536], rounded[2][ELEMENTS];
+static float floats[2][65536], rows[2][2 * ELEMENTS], scales[ELEMENTS], offsets[ELEMENTS], tiles[2][2 * KV_SLAB * KV_TILE];
+static uint8_t packed[3 * QUADS * KV_TILE * KV_QUAD], turned[2][5][16 * KV_TILE * KV_QUAD];
+static int16_t codes[COMPONENTS * TOKENS], decoded[COMPONENTS * TOKENS];
+static int8_t quads[2][QUADS * KV_QUAD * TOKENS];
+static int32_t sums[2][TOKENS];
+static kv_table symbols[4];
+static uint16_t words[COMPONENTS * TOKENS + 64];
+static uint8_t bits[2 * COMPONENTS * TOKENS + 8];
+
+static void conversions(const kv_kernels *k, int i) {
+    for (int h = 0; h < 65536; h++) halves[h] = (uint16_t)h;
+    k->to_float(KV_F16, halves, floats[i], 65536);
+    // NaNs may differ in their payload.
+    for (int h = 0; h < 65536; h++)
+        if (isnan(floats[i][h])) floats[i][h] = 0;
+    float values[ELEMENTS];
+    for (int n = 0; n < ELEMENTS; n++) values[n] = next_float() * (n % 7 ? 1.0f : 1e4f) * (n % 11 ? 1.0f : 1e-7f);
+    k->from_float(KV_F16, values, rounded[i], ELEMENTS);
+    if (!i) add(floats[0], sizeof floats[0]), add(rounded[0], sizeof rounded[0]);
+    same(k->name, "f16 to float", floats[0], floats[i], sizeof floats[0]);
+    same(k->name, "float to f16", rounded[0], rounded[i], sizeof rounded[0]);
+}
+
+static void row_kernels(const kv_kernels *k, int i) {
+    float frequencies[64], angles[128];
+    for (int n = 0; n < 64; n++) frequencies[n] = ldexpf(next_float() + 130.0f, -8);
+    kv_rotation_table(123456, frequencies, 64, angles);
+    for (int n = 0; n < ELEMENTS; n++) rows[i][n] = next_float(), scales[n] = next_float(), offsets[n] = next_float();
+    k->scale_offset(rows[i], scales, offsets, ELEMENTS);
+    kv_rotation rotations[] = {{1, 64, 1, 64, 0}, {200, 61, 2, 1, 0}, {400, 13, 1, 13, 4}, {500, 3, 2, 1, 0}};
+    k->rotate(rows[i], rotations, 4, angles, 1);
+    k->rotate(rows[i], rotations + 1, 2, angles, -1);
+    if (!i) add(angles, sizeof angles), add(rows[0], ELEMENTS * sizeof(float));
+    same(k->name, "scale, offset, rotation", rows[0], rows[i], ELEMENTS * sizeof(float));
+}
+
+static void transforms(const kv_kernels *k, int i) {
+    for (size_t n = 0; n < sizeof packed; n++) packed[n] = (uint8_t)(next_random() % 5 ? next_random() : 255);
+    uint32_t places[16];
+    for (int n = 0; n < 16; n++) places[n] = (uint32_t)(n * 5 % 16);
+    for (size_t n = 0; n < 5; n++)
+        k->turn(packed, QUADS, 8 * n, QUADS - 8 * n < 8 ? QUADS - 8 * n : 8, places, 2, turned[i][n]);
+    if (!i) add(turned[0], sizeof turned[0]);
+    same(k->name, "turned tile", turned[0], turned[i], sizeof turned[0]);
+    int32_t components[QUADS * KV_QUAD];
+    for (int n = 0; n < QUADS * KV_QUAD; n++) components[n] = n % COMPONENTS;
+    for (int n = 0; n < COMPONENTS * TOKENS; n++) codes[n] = (int16_t)(next_random() % 16 ? (int)(next_random() % 17) - 8 : -8);
+    kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, 0, 7, quads[0], sums[0]);
+    kv_pack_codes(codes, TOKENS, components, 32, 0, 7, quads[1], sums[1]);
+    kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8}, {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
+                       {quads[1], sums[1], 5, 8, 1.25f, 0, 1}};
+    for (int n = 0; n < 2 * KV_SLAB * KV_TILE; n++) tiles[i][n] = 1;
+    k->inverse(packed, terms, 3, 0, KV_SLAB, 0, KV_SLAB, tiles[i], KV_TILE);
+    k->inverse(packed, terms, 3, 1, TOKENS - KV_SLAB, 0, TOKENS - KV_SLAB, tiles[i] + KV_SLAB * KV_TILE, KV_TILE);
+    if (!i) add(tiles[0], sizeof tiles[0]);
+    same(k->name, "inverse transform", tiles[0], tiles[i], sizeof tiles[0]);
+}
+
+static void entropy(const kv_kernels *k, int i) {
+    for (int t = 0; t < 4; t++) {
+        uint16_t frequency[KV_SYMBOLS];
+        for (int s = 0; s < KV_SYMBOLS; s++) frequency[s] = (uint16_t)(8 << t);
+        frequency[KV_CENTRE] = (uint16_t)(4096 - (KV_SYMBOLS - 1) * (8 << t));
+        kv_table_make(frequency, symbols + t);
+    }
+    kv_component components[COMPONENTS];
+    for (int c = 0; c < COMPONENTS; c++) components[c] = (kv_component){c % 9 ? symbols + c % 4 : NULL, (uint8_t)(c % 3), 0};
+    for (int n = 0; n < COMPONENTS * TOKENS; n++) {
+        int wild = next_random() % 50 == 0;
+        codes[n] = (int16_t)(n / TOKENS % 9 == 0 ? 0 : (int)(next_random() % (wild ? 30000 : 19)) - (wild ? 15000 : 9));
+    }
+    size_t bit_count = 0, count = kv_rans_encode(codes, components, COMPONENTS, TOKENS, words, sizeof words / 2, bits,
+                                                 sizeof bits, &bit_count);
+    uint16_t largest[COMPONENTS];
+    memset(decoded, 1, sizeof decoded);
+    int result = k->rans_decode((const uint8_t *)words, count, bits, bit_count, components, COMPONENTS, TOKENS, decoded, largest);
+    if (result) memset(decoded, 1, sizeof decoded);
+    if (!i) add(words, 2 * count), add(bits, bit_count), add(largest, sizeof largest);
+    same(k->name, "rANS decoder", codes, decoded, sizeof codes);
+    if (!k->rans_decode((const uint8_t *)words, count - 1, bits, bit_count, components, COMPONENTS, TOKENS, decoded, largest))
+        printf("FAILED: %s decodes a stream that is cut short\n", k->name), failures++;
+    uint64_t costs[2] = {kv_scalar()->cost(symbols + 1, codes, COMPONENTS * TOKENS, 2),
+                         k->cost(symbols + 1, codes, COMPONENTS * TOKENS, 2)};
+    same(k->name, "cost", costs, costs + 1, sizeof *costs);
+}
+
+int main(void) {
+    const kv_kernels *tables[] = {kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()};
+    for (size_t t = 0; t < 4; t++) {
+        if (!tables[t]) continue;
+        for (uint64_t seed = 1; seed <= 20; seed++) {
+            // The scalar side again for each seed, as the results of only two sides are kept.
+            for (int i = 0; i < (t ? 2 : 1); i++) {
+                const kv_kernels *k = i ? tables[t] : kv_scalar();
+                uint64_t before = digest;
+                void (*parts[])(const kv_kernels *, int) = {conversions, row_kernels, transforms, entropy};
+                for (size_t p = 0; p < 4; p++) state = seed * 1000 + p, parts[p](k, i);
+                if (t) digest = before;
+            }
+        }
+        printf("%s: %s\n", tables[t]->name, t ? "compared with scalar" : "digest follows");
+    }
+    printf("digest %016llx\n", (unsigned long long)digest);
+    return failures ? 1 : 0;
+}
