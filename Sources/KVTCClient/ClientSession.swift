@@ -115,7 +115,11 @@ public struct ClientSession: Sendable {
         var astray = false
         let request = PullRequest(session: number, lease: lease, arena: arena?.number ?? Wire.none, entries: entries)
         _ = try client.pull(request) { part in
-            guard part.outcome == .hit else { return }
+            guard part.outcome == .hit else {
+                // What came of the page before is worth nothing.
+                if Int(part.entry) < pages.count { pages[Int(part.entry)] = nil }
+                return
+            }
             let bytes = arena.map { $0.memory.copy(offset: part.offset, length: part.length) } ?? Array(part.inline)
             guard let bytes, Int(part.entry) < pages.count else {
                 astray = true

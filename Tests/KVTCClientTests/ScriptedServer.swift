@@ -26,7 +26,7 @@ struct ScriptedServer {
         return client
     }
 
-    private func hello(maxBody: UInt32) throws {
+    func hello(maxBody: UInt32) throws {
         let reply = HelloReply(
             version: 1, features: 3, instance: 7, maxBody: maxBody, maxInFlight: 8, maxArena: 1 << 30,
             server: "scripted")

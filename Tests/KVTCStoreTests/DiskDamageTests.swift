@@ -63,12 +63,13 @@ import Testing
         }
     }
 
-    @Test(arguments: [false, true]) func everyFlippedByteIsNoticed(sealed: Bool) throws {
+    @Test(arguments: [false, true]) func everyFlippedBitIsNoticed(sealed: Bool) throws {
         let device = try written(sealed: sealed)
         let file = device.contents(first)
-        for at in 0..<file.count {
+        for bit in 0..<file.count * 8 {
+            let at = bit / 8
             var damaged = file
-            damaged[at] ^= 1 << UInt8(at % 8)
+            damaged[at] ^= 1 << UInt8(bit % 8)
             let device = MemoryDevice()
             device.replaceContents(first, damaged)
             let store = try Store.open(.memory(device))
