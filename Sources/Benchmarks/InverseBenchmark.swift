@@ -124,7 +124,7 @@ private final class InverseShape {
         report.add("inverse.\(name).peak", peakRate / 1e9, "GFLOP/s of a square sgemm")
         for side in sides.map(\.name) where side != "peak" {
             report.add("inverse.\(name).\(side)", times[side]! * 1e3, "ms a page of 64 tokens")
-            if let dense = times["sgemm"] {
+            if let dense = times["sgemm"], side != "sgemm" {
                 report.add(ratio: "inverse_\(name)_\(side)_vs_sgemm", times[side]! / dense)
             }
         }

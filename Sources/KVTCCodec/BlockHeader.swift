@@ -46,8 +46,10 @@ public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
+    /// Whether all 32 bytes are the same.
     public static func == (a: ProfileID, b: ProfileID) -> Bool { a.words == b.words }
 
+    /// Feeds the 32 bytes.
     public func hash(into hasher: inout Hasher) { withUnsafeBytes(of: words) { hasher.combine(bytes: $0) } }
 }
 
