@@ -79,7 +79,7 @@ let package = Package(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
         tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
-        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec"]),
+        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec", "CKernels"]),
         tests(
             "KVTCDaemonTests",
             ["KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", logging]),

@@ -1,56 +1,88 @@
+import CKernels
 import COpenBLAS
-import FoundationEssentials
 import Glibc
+import KVTCCodec
 
 /// Unit-norm components as int8 digits with power-of-two scales.
 struct BasisDigits {
-    var digits: [Int8] = []
-    var components: [Int32] = []
-    var exponents: [Int8] = []
+    /// [digit][column]
+    private(set) var digits: [Int8] = []
+    private(set) var components: [Int32] = []
+    private(set) var exponents: [Int8] = []
+    private static let tile = 128
 
-    /// - Parameters:
-    ///   - sigmas: standard deviation of each component.
-    ///   - wide: components that take 16 bits, a high and a low digit; the others take 8.
-    init(_ vectors: Matrix, wide: Set<Int>) {
-        let width = vectors.columns
-        for component in 0..<vectors.rows {
-            let row = vectors.values + component * width
-            let largest = (0..<width).reduce(Float(0)) { max($0, abs(row[$1])) }
-            let isWide = wide.contains(component)
-            let top: Float = isWide ? 32_512 : 127
-            let exponent = Int(ceil(log2(Double(max(largest, .leastNormalMagnitude)) / Double(top))))
-            let scale = Float(exp2(-Double(exponent)))
-            var low: [Int8] = []
-            for column in 0..<width {
-                let value = Int(max(-top, min(top, (row[column] * scale).rounded())))
-                if isWide {
-                    let high = (value + 128) >> 8
-                    digits.append(Int8(high))
-                    low.append(Int8(value - high << 8))
-                } else {
-                    digits.append(Int8(value))
+    /// Components whose 8-bit rounding would matter at `step` take 16 bits, a high and a low digit; the others take 8.
+    init(_ source: some ComponentSource, step: Double) {
+        let width = source.width
+        let tile = Matrix(rows: BasisDigits.tile, columns: width)
+        var largest: [Float] = []
+        BasisDigits.forEachTile(source.count) { part in
+            source.fill(part, into: tile.values)
+            for row in 0..<part.count {
+                let at = tile.values + row * width
+                largest.append(abs(at[Int(cblas_isamax(Int32(width), at, 1))]))
+            }
+        }
+        let wide = BasisDigits.wideComponents(largest, variances: source.variances, width: width, step: step)
+        let rows = source.count + wide.count
+        components.reserveCapacity(rows)
+        exponents.reserveCapacity(rows)
+        digits = [Int8](unsafeUninitializedCapacity: rows * width) { buffer, count in
+            var next = buffer.baseAddress!
+            BasisDigits.forEachTile(source.count) { part in
+                source.fill(part, into: tile.values)
+                for (row, component) in part.enumerated() {
+                    let isWide = wide.contains(component)
+                    let exponent = BasisDigits.exponent(largest[component], top: isWide ? 32_512 : 127)
+                    BasisDigits.round(
+                        tile.values + row * width, width, exponent: exponent, into: next,
+                        low: isWide ? next + width : nil)
+                    next += isWide ? 2 * width : width
+                    components += [Int32](repeating: Int32(component), count: isWide ? 2 : 1)
+                    exponents += isWide ? [Int8(exponent + 8), Int8(exponent)] : [Int8(exponent)]
                 }
             }
-            components.append(Int32(component))
-            exponents.append(Int8(exponent + (isWide ? 8 : 0)))
-            if isWide {
-                digits += low
-                components.append(Int32(component))
-                exponents.append(Int8(exponent))
+            count = rows * width
+        }
+    }
+
+    private static func forEachTile(_ count: Int, _ body: (Range<Int>) -> Void) {
+        for start in stride(from: 0, to: count, by: tile) { body(start..<min(start + tile, count)) }
+    }
+
+    private static func exponent(_ largest: Float, top: Double) -> Int {
+        Int(ceil(log2(Double(max(largest, .leastNormalMagnitude)) / top)))
+    }
+
+    /// Values over 2^exponent as integers: 8-bit ones, or 16-bit ones in a high digit that counts 256 and a low one.
+    private static func round(
+        _ values: UnsafePointer<Float>, _ count: Int, exponent: Int, into high: UnsafeMutablePointer<Int8>,
+        low: UnsafeMutablePointer<Int8>?
+    ) {
+        withUnsafeTemporaryAllocation(of: Int16.self, capacity: count) { codes in
+            let integers = codes.baseAddress!
+            kv_quantise(values, count, Float(exp2(-Double(exponent))), low == nil ? 127 : 32_512, integers)
+            guard let low else {
+                for column in 0..<count { high[column] = Int8(truncatingIfNeeded: integers[column]) }
+                return
+            }
+            for column in 0..<count {
+                let top = (integers[column] &+ 128) >> 8
+                high[column] = Int8(truncatingIfNeeded: top)
+                low[column] = Int8(truncatingIfNeeded: integers[column] &- top << 8)
             }
         }
     }
 
-    /// The components whose 8-bit rounding would add more than a hundredth to the quantisation error at about 10×.
-    static func wideComponents(_ vectors: Matrix, variances: [Float], step: Double) -> Set<Int> {
-        let width = Double(vectors.columns)
-        let noise = (0..<vectors.rows).map { component -> Double in
-            let row = vectors.values + component * vectors.columns
-            let largest = (0..<vectors.columns).reduce(Float(0)) { max($0, abs(row[$1])) }
-            let unit = exp2(ceil(log2(Double(max(largest, .leastNormalMagnitude)) / 127)))
-            return Double(max(variances[component], 0)) * width * unit * unit / 12
+    /// The components whose 8-bit rounding would add more than a hundredth to the quantisation error.
+    private static func wideComponents(
+        _ largest: [Float], variances: [Float], width: Int, step: Double
+    ) -> Set<Int> {
+        let noise = zip(largest, variances).map { largest, variance -> Double in
+            let unit = exp2(Double(exponent(largest, top: 127)))
+            return Double(max(variance, 0)) * Double(width) * unit * unit / 12
         }
-        var budget = 0.01 * Double(vectors.rows) * step * step / 12
+        var budget = 0.01 * Double(noise.count) * step * step / 12
         var wide = Set(noise.indices)
         for component in noise.indices.sorted(by: { noise[$0] < noise[$1] }) {
             budget -= noise[component]
@@ -74,31 +106,39 @@ struct BasisDigits {
         }
         return exp2(high)
     }
-}
 
-extension BasisDigits {
-    /// target[component][row]: the components' inner products with the columns of each row, from the digits as they are stored.
-    func project(_ rows: Matrix, columns: Range<Int>, rank: Int, target: Matrix) throws {
+    /// target[component][row]: inner products with the columns of each of the rows, from the digits as they are stored.
+    func project(_ rows: Matrix, columns: Range<Int>, rank: Int, target: Matrix, step: (Double) throws -> Void) throws {
         let width = columns.count
-        let tile = Matrix(rows: 256, columns: width)
-        let firstDigit = Dictionary(grouping: components.indices) { Int(components[$0]) }
+        let tile = Matrix(rows: BasisDigits.tile, columns: width)
+        let low = Matrix(rows: 1, columns: width)
+        var digit = 0
         for start in stride(from: 0, to: rank, by: tile.rows) {
             let count = min(tile.rows, rank - start)
-            tile.values.update(repeating: 0, count: count * width)
-            for component in start..<start + count {
-                for digit in firstDigit[component] ?? [] {
-                    let scale = Float(exp2(Double(exponents[digit])))
-                    let row = tile.values + (component - start) * width
-                    digits.withUnsafeBufferPointer {
-                        let at = $0.baseAddress! + digit * width
-                        for column in 0..<width { row[column] += scale * Float(at[column]) }
-                    }
+            digits.withUnsafeBufferPointer { digits in
+                for index in 0..<count {
+                    let at = tile.values + index * width
+                    expand(digit, digits, width, into: at)
+                    digit += 1
+                    guard digit < components.count, components[digit] == Int32(start + index) else { continue }
+                    expand(digit, digits, width, into: low.values)
+                    cblas_saxpy(Int32(width), 1, low.values, 1, at, 1)
+                    digit += 1
                 }
             }
             cblas_sgemm(
                 CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows.rows), Int32(width), 1, tile.values,
                 Int32(width), rows.values + columns.lowerBound, Int32(rows.columns), 0,
                 target.values + start * rows.rows, Int32(rows.rows))
+            try step(Double(start + count) / Double(rank))
         }
+    }
+
+    private func expand(
+        _ digit: Int, _ digits: UnsafeBufferPointer<Int8>, _ width: Int, into target: UnsafeMutablePointer<Float>
+    ) {
+        let scale = Float(exp2(Double(exponents[digit])))
+        let at = digits.baseAddress! + digit * width
+        for column in 0..<width { target[column] = scale * Float(at[column]) }
     }
 }

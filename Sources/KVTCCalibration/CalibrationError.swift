@@ -6,11 +6,3 @@ public struct CalibrationError: Error, Hashable, Sendable, CustomStringConvertib
     /// An error with this message.
     public init(_ description: String) { self.description = description }
 }
-
-/// How far a long run is.
-public struct CalibrationProgress: Sendable {
-    /// What is being done, in a few words.
-    public let stage: String
-    /// 0 to 1 over the whole run, by estimated work.
-    public let fraction: Double
-}

@@ -2,82 +2,104 @@ import COpenBLAS
 import FoundationEssentials
 import KVTCCodec
 
-/// Samples to profile: mean, weighted covariance and basis from most contexts; scales and entropy tables from the others.
-public struct Calibrator {
-    private let samples: SampleSet
+/// Samples to profile: mean, weighted covariances and basis from most contexts; scales and entropy tables from the others.
+///
+/// The samples are read piece by piece, once where a row's covariance fits in memory and twice where it doesn't
+/// (``StagedBasis``), and once more for what is held out.
+public struct Calibrator<Samples: SampleSource> {
+    private let samples: Samples
     private let weighting: Weighting
     private let model: String
     private let rankLimit: Int?
+    private let limits: StagedBasis.Limits
     private let report: (CalibrationProgress) throws -> Void
-    private let training: [Range<Int>]
-    private let heldOut: [Range<Int>]
+    private let split: SampleSplit
     private var width: Int { samples.geometry.rowElements }
 
-    /// Largest row whose covariance fits in 2.4 GB.
-    public static let maximumRowElements = 24_576
-    private static let chunk = 1024
-
     /// - Parameters:
-    ///   - rank: components kept of each basis; by default 36 of 100, enough for ratios from about 10.
+    ///   - rank: components kept of each basis; by default what ratios from about 10 need, at most 36 of 100.
+    ///   - exactLimit: widest row whose covariance is decomposed as a whole; 24 576 elements (2.4 GB) by default.
     ///   - report: called now and then; what it throws ends the run.
     public init(
-        samples: SampleSet, weighting: Weighting, model: String? = nil, rank: Int? = nil,
+        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, exactLimit: Int? = nil,
+        report: @escaping (CalibrationProgress) throws -> Void
+    ) throws {
+        var limits = StagedBasis.Limits.standard
+        if let exactLimit { limits.exact = exactLimit }
+        try self.init(
+            samples: samples, weighting: weighting, model: model, rank: rank, limits: limits, report: report)
+    }
+
+    init(
+        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, limits: StagedBasis.Limits,
         report: @escaping (CalibrationProgress) throws -> Void
     ) throws {
         self.samples = samples
         self.weighting = weighting
         self.model = model ?? samples.model
-        rankLimit = rank
+        self.limits = limits
         self.report = report
-        guard samples.geometry.rowElements <= Calibrator.maximumRowElements else {
-            throw CalibrationError(
-                "\(samples.geometry.rowElements) elements a token; at most \(Calibrator.maximumRowElements) are handled"
-            )
-        }
-        (training, heldOut) = Calibrator.split(samples.contexts, tokens: samples.tokens)
-        guard Calibrator.count(training) >= 64, Calibrator.count(heldOut) >= 16 else {
+        rankLimit = rank
+        split = SampleSplit(samples.contexts)
+        guard SampleSplit.count(split.training) >= 64, SampleSplit.count(split.heldOut) >= 16 else {
             throw CalibrationError(
                 "\(samples.tokens) tokens are too few; some ten thousand are needed for a useful profile")
         }
     }
 
-    /// Every tenth context is held out; of fewer than five, the last tenth of each.
-    static func split(_ contexts: [Range<Int>], tokens: Int) -> (training: [Range<Int>], heldOut: [Range<Int>]) {
-        if contexts.count >= 5 {
-            let held = contexts.indices.filter { $0 % 10 == min(9, contexts.count - 1) }
-            return (contexts.indices.filter { !held.contains($0) }.map { contexts[$0] }, held.map { contexts[$0] })
-        }
-        let cuts = contexts.map { $0.upperBound - max($0.count / 10, 1) }
-        return (
-            zip(contexts, cuts).map { $0.lowerBound..<$1 }.filter { !$0.isEmpty },
-            zip(contexts, cuts).map { $1..<$0.upperBound }
-        )
-    }
-
-    private static func count(_ ranges: [Range<Int>]) -> Int { ranges.reduce(0) { $0 + $1.count } }
-
     /// Runs every step and returns the bytes of the profile file.
-    public func run() throws -> Data {
-        let (mean, variances) = try moments()
-        let weights = try weighting.weights(geometry: samples.geometry, variances: variances)
+    public func run() throws -> Data { try calibrate().data() }
+
+    /// Runs every step and writes the profile file; it appears whole or not at all.
+    public func run(writingTo path: String) throws { try calibrate().write(to: path) }
+
+    private func calibrate() throws -> ProfileFile {
+        let bases = bases()
+        let isJoint = bases.map { limits.exact < $0.count }
+        let groups = zip(bases, isJoint).map { basis, isJoint in
+            ColumnGroup.groups(of: basis, geometry: samples.geometry, limit: isJoint ? limits.group : basis.count)
+        }
+        var work = plan(groups, isJoint)
+        let training =
+            isJoint.contains(true) ? SampleSplit.thinned(split.training, to: 32 * limits.group) : split.training
+        var moments = try Moments(
+            width: width, total: SampleSplit.count(training), groups: groups.flatMap(\.self),
+            stream: { try samples.stream(training, $0) }, explain: samples.explain, step: work.advance)
+        try work.finish()
+        let weights = try weighting.weights(geometry: samples.geometry, variances: moments.variances)
+        moments.weigh(weights)
+        var covariances = moments.release()
         var parts: [BasisPart] = []
-        let ranges = bases()
-        for (index, range) in ranges.enumerated() {
-            let share = 0.8 / Double(ranges.count)
-            let start = 0.1 + Double(index) * share
-            let covariance = try covariance(range, mean: mean, weights: weights, from: start, share: share * 0.55)
-            let rank = min(range.count, rankLimit ?? max(min(range.count, 256), range.count * 36 / 100))
-            let (values, vectors) = try Eigen.leading(rank, of: covariance, seed: 1) {
-                try report(.init(stage: "finding the basis", fraction: start + share * (0.55 + 0.45 * $0)))
+        for (index, columns) in bases.enumerated() {
+            var own = Array(covariances[..<groups[index].count])
+            covariances.removeFirst(groups[index].count)
+            let usual = isJoint[index] ? columns.count : max(min(columns.count, 256), columns.count * 36 / 100)
+            let rank = min(columns.count, rankLimit ?? usual)
+            let basis = try StagedBasis(
+                columns: columns, rowElements: width, groups: groups[index], covariances: &own, rank: rank,
+                step: work.advance)
+            try work.finish()
+            if isJoint[index] {
+                try join(basis, mean: moments.mean, weights: weights, rank: rank, work: &work)
+                if rankLimit == nil { cut(basis) }
             }
-            let step = BasisDigits.step(variances: values, elements: range.count, ratio: 10)
-            let wide = BasisDigits.wideComponents(vectors, variances: values, step: step)
-            parts.append(BasisPart(columns: range, rank: rank, digits: BasisDigits(vectors, wide: wide)))
+            let step = BasisDigits.step(variances: basis.variances, elements: columns.count, ratio: 10)
+            parts.append(BasisPart(columns: columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
+            try work.finish()
         }
-        let training = try TableTraining(parts: parts, rows: weightedHeldOut(mean: mean, weights: weights)) {
-            try report(.init(stage: "training the entropy tables", fraction: 0.92 + 0.08 * $0))
-        }
-        return try write(mean: mean, weights: weights, parts: parts, training: training)
+        let held = weightedHeldOut(mean: moments.mean, weights: weights)
+        let tables = try TableTraining(parts: parts, rows: held, step: work.advance)
+        let metadata = ProfileMetadata(
+            model: model, rank: samples.rank, weighting: weighting.name, geometry: samples.geometry,
+            bases: parts.map {
+                .init(
+                    begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,
+                    digits: $0.digits.components.count)
+            }, calibrationTokens: SampleSplit.count(split.training), heldOutTokens: tables.tokens,
+            energy: tables.energy, captured: tables.captured, expectations: tables.expectations)
+        return ProfileFile(
+            metadata: metadata, geometry: samples.geometry, mean: moments.mean, weight: weights, bases: parts,
+            levels: tables.levels, frequencies: tables.frequencies)
     }
 
     private func bases() -> [Range<Int>] {
@@ -87,42 +109,67 @@ public struct Calibrator {
         return [0..<samples.geometry.offsets[values], samples.geometry.offsets[values]..<width]
     }
 
-    /// Calls `body` with chunks of de-rotated rows.
-    private func stream(
-        _ ranges: [Range<Int>], _ body: (UnsafeMutablePointer<Float>, Int) throws -> Void
-    ) rethrows {
-        let buffer = Matrix(rows: Calibrator.chunk, columns: width)
-        for range in ranges {
-            for start in stride(from: range.lowerBound, to: range.upperBound, by: Calibrator.chunk) {
-                let part = start..<min(start + Calibrator.chunk, range.upperBound)
-                samples.rows(part, into: buffer.values)
-                try body(buffer.values, part.count)
+    /// The stages with their work. Eigenproblems take ten and more operations an element cubed at a fraction of the rate of
+    /// matrix products; reading a number costs about as much as 300 operations.
+    private func plan(_ groups: [[ColumnGroup]], _ isJoint: [Bool]) -> WorkPlan {
+        var plan = WorkPlan(report: report)
+        let tokens = Double(SampleSplit.count(split.training))
+        let most = 32 * Double(limits.group)
+        let first = isJoint.contains(true) ? min(tokens, most) : tokens
+        let squares = groups.joined().reduce(0) { $0 + Double($1.width * $1.width) }
+        plan.add("accumulating the covariance", work: first * (squares + 300 * Double(width)))
+        var components = 0.0
+        for (own, isJoint) in zip(groups, isJoint) {
+            let columns = own.reduce(0.0) { $0 + Double($1.width) }
+            let cubes = own.reduce(0.0) { $0 + Double($1.width) * Double($1.width) * Double($1.width) }
+            plan.add("finding the basis", work: (isJoint ? 40 : 12) * cubes)
+            if isJoint {
+                let joint = min(Double(limits.joint), columns)
+                // About half of a group's components are worth the bands' attention.
+                let bands = 0.5 * columns * Double(limits.group)
+                plan.add(
+                    "joining the layers", work: min(tokens, most) * (2 * bands + bands + joint * joint + 300 * columns))
+                plan.add(
+                    "finding the joint basis", work: 40 * (joint * joint * joint + bands * Double(limits.group)))
             }
+            plan.add("rounding the basis", work: 0.36 * columns * columns * 100)
+            components += 0.36 * columns
         }
+        let held = Double(heldOutLimit)
+        plan.add("training the entropy tables", work: held * components * (2 * Double(width) + 60_000))
+        return plan
     }
 
-    private func moments() throws -> (mean: [Float], variances: [Double]) {
-        var sums = [Double](repeating: 0, count: width)
-        var squares = sums
-        let total = Calibrator.count(training)
-        var done = 0
-        try stream(training) { rows, count in
-            for row in 0..<count {
-                let at = rows + row * width
-                for column in 0..<width {
-                    let value = Double(at[column])
-                    sums[column] += value
-                    squares[column] += value * value
+    /// The second stage: bands of the groups' components, each across all layers.
+    private func join(
+        _ basis: StagedBasis, mean: [Float], weights: [Float], rank: Int, work: inout WorkPlan
+    ) throws {
+        // What is too weak to be kept now stays so: the second stage takes two thirds of the error away at best.
+        let step = BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 10)
+        let bands = basis.bands(floor: Float(0.05 * step * step), joint: limits.joint, limit: limits.group)
+        let ranges = SampleSplit.thinned(split.training, to: 32 * limits.group)
+        let outputs = Matrix(rows: samples.batch, columns: basis.outputs)
+        let scratch = Matrix(rows: samples.batch, columns: basis.groupWidth)
+        var moments = try Moments(
+            width: basis.outputs, total: SampleSplit.count(ranges), groups: bands,
+            stream: { body in
+                try samples.stream(ranges) { rows, count, runs in
+                    weigh(rows, count, mean: mean, weights: weights)
+                    basis.transform(rows, count: count, into: outputs.values, scratch: scratch)
+                    try body(outputs.values, count, runs)
                 }
-            }
-            done += count
-            try report(.init(stage: "reading samples", fraction: 0.1 * Double(done) / Double(total)))
-        }
-        let count = Double(total)
-        guard sums.allSatisfy(\.isFinite) else { throw CalibrationError("the samples hold NaN or infinities") }
-        return (
-            sums.map { Float($0 / count) }, zip(sums, squares).map { max(0, $1 / count - $0 / count * ($0 / count)) }
-        )
+            }, explain: samples.explain, step: work.advance)
+        try work.finish()
+        var covariances = moments.release()
+        try basis.join(bands, &covariances, rank: rank, step: work.advance)
+        try work.finish()
+    }
+
+    /// Leaves out what a tenth of the bytes would have no room for: it is not worth its place in the file.
+    private func cut(_ basis: StagedBasis) {
+        let step = BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 10)
+        let kept = basis.variances.prefix { Double($0) >= 0.16 * step * step }.count
+        basis.cut(to: max(256, min(kept, basis.width * 36 / 100)))
     }
 
     private func weigh(_ rows: UnsafeMutablePointer<Float>, _ count: Int, mean: [Float], weights: [Float]) {
@@ -136,59 +183,19 @@ public struct Calibrator {
         }
     }
 
-    /// Lower triangle (column-major) of the covariance of the columns `range`.
-    private func covariance(
-        _ range: Range<Int>, mean: [Float], weights: [Float], from start: Double, share: Double
-    ) throws -> Matrix {
-        let result = Matrix(rows: range.count, columns: range.count)
-        let total = Calibrator.count(training)
-        var done = 0
-        try stream(training) { rows, count in
-            weigh(rows, count, mean: mean, weights: weights)
-            cblas_ssyrk(
-                CblasColMajor, CblasLower, CblasNoTrans, Int32(range.count), Int32(count), 1 / Float(total),
-                rows + range.lowerBound, Int32(width), 1, result.values, Int32(range.count))
-            done += count
-            try report(
-                .init(stage: "accumulating the covariance", fraction: start + share * Double(done) / Double(total)))
-        }
-        return result
-    }
+    /// A few thousand tokens settle 64 tables and the scales; more would only cost memory (512 MB at most).
+    private var heldOutLimit: Int { min(SampleSplit.count(split.heldOut), max(1024, min(8192, (128 << 20) / width))) }
 
-    private func weightedHeldOut(mean: [Float], weights: [Float]) throws -> Matrix {
-        // A few thousand tokens settle 64 tables; more would only cost memory.
-        var budget = 8192
-        var ranges: [Range<Int>] = []
-        for range in heldOut where budget > 0 {
-            ranges.append(range.lowerBound..<min(range.upperBound, range.lowerBound + budget))
-            budget -= range.count
-        }
-        let result = Matrix(rows: Calibrator.count(ranges), columns: width)
+    private func weightedHeldOut(mean: [Float], weights: [Float]) -> Matrix {
+        let ranges = SampleSplit.thinned(split.heldOut, to: heldOutLimit)
+        let result = Matrix(rows: SampleSplit.count(ranges), columns: width)
         var next = 0
-        stream(ranges) { rows, count in
+        samples.stream(ranges) { rows, count, _ in
             weigh(rows, count, mean: mean, weights: weights)
             (result.values + next * width).update(from: rows, count: count * width)
             next += count
         }
         return result
-    }
-
-    private func write(mean: [Float], weights: [Float], parts: [BasisPart], training: TableTraining) throws -> Data {
-        let metadata = ProfileMetadata(
-            model: model, weighting: weighting.name, geometry: samples.geometry,
-            bases: parts.map {
-                .init(
-                    begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,
-                    digits: $0.digits.components.count)
-            }, calibrationTokens: Calibrator.count(self.training), heldOutTokens: training.tokens,
-            energy: training.energy, expectations: training.expectations)
-        return try ProfileWriter.file(
-            metadata: metadata, geometry: samples.geometry, mean: mean, weight: weights,
-            bases: zip(parts, training.levels).map { part, levels in
-                .init(
-                    levels: levels, digits: part.digits.digits, components: part.digits.components,
-                    exponents: part.digits.exponents)
-            }, frequencies: training.frequencies)
     }
 }
 

@@ -22,7 +22,7 @@ final class Matrix {
 /// Leading eigenvectors of a symmetric matrix.
 enum Eigen {
     /// By subspace iteration (Halko, Martinsson & Tropp, arXiv 0909.4061), or LAPACK's ssyevd where the matrix is small.
-    /// - Parameter matrix: lower triangle of a symmetric matrix; left as it is.
+    /// - Parameter matrix: lower triangle of a symmetric matrix; its values are lost.
     /// - Returns: eigenvalues, descending, and the vectors as rows.
     static func leading(
         _ rank: Int, of matrix: Matrix, seed: UInt64, step: (Double) throws -> Void
@@ -30,10 +30,9 @@ enum Eigen {
         let size = matrix.rows
         let sketch = min(size, rank + max(32, rank / 16))
         if size <= 1024 || sketch * 4 > size * 3 {
-            let copy = Matrix(rows: size, columns: size)
-            copy.values.update(from: matrix.values, count: size * size)
-            let values = try symmetric(copy)
-            return descending(values, copy, rank)
+            let result = descending(try symmetric(matrix), matrix, rank)
+            try step(1)
+            return result
         }
         var subspace = Matrix(rows: sketch, columns: size)
         var random = SplitMix(state: seed)

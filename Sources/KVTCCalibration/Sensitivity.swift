@@ -5,7 +5,8 @@ import KVTCCodec
 public struct Sensitivity: Sendable, Decodable {
     struct Layer: Decodable {
         var layer: Int
-        var key, value: Double
+        /// Of each tensor that the layer has.
+        var key, value, latent: Double?
     }
 
     var format: String
@@ -20,14 +21,21 @@ public struct Sensitivity: Sendable, Decodable {
             throw CalibrationError("\(path) is not a sensitivity file: \(error)")
         }
         guard format == "kvtc-sensitivity-1" else { throw CalibrationError("\(path): format \(format) is not known") }
-        guard layers.allSatisfy({ $0.key > 0 && $0.value > 0 && $0.key.isFinite && $0.value.isFinite }) else {
+        guard layers.allSatisfy({ [$0.key, $0.value, $0.latent].allSatisfy { ($0 ?? 1) > 0 && ($0 ?? 1).isFinite } })
+        else {
             throw CalibrationError("\(path): sensitivities must be above 0")
         }
     }
 
     /// Cost of a unit of squared error in a tensor; nil where it was not measured.
     func cost(of tensor: TensorGeometry) -> Double? {
-        layers.first { $0.layer == tensor.layer }.map { tensor.role == .key ? $0.key : $0.value }
+        layers.first { $0.layer == tensor.layer }.flatMap {
+            switch tensor.role {
+            case .key: $0.key
+            case .value: $0.value
+            case .latent: $0.latent
+            }
+        }
     }
 }
 
@@ -60,7 +68,7 @@ public enum Weighting: Sendable {
                 cost = 1 / max(own, 1e-12)
             case .sensitivity(let table):
                 guard let measured = table.cost(of: tensor) else {
-                    throw CalibrationError("the sensitivity file lacks layer \(tensor.layer)")
+                    throw CalibrationError("the sensitivity file lacks the \(tensor.role) of layer \(tensor.layer)")
                 }
                 cost = measured
             }

@@ -11,6 +11,8 @@ struct TableTraining {
     private(set) var expectations: [ProfileMetadata.Expectation] = []
     /// Mean squared norm of a row.
     private(set) var energy = 0.0
+    /// Share of it that the bases hold.
+    private(set) var captured = 0.0
     /// Rows used.
     let tokens: Int
     private let elements: Int
@@ -24,12 +26,17 @@ struct TableTraining {
         var projections: [Matrix] = []
         for part in parts {
             let projection = Matrix(rows: part.rank, columns: tokens)
-            try part.digits.project(rows, columns: part.columns, rank: part.rank, target: projection)
+            try part.digits.project(rows, columns: part.columns, rank: part.rank, target: projection) {
+                try step(0.3 * (Double(projections.count) + $0) / Double(parts.count))
+            }
+            for component in 0..<part.rank {
+                captured += kv_error(projection.values + component * tokens, nil, tokens, 0).energy / Double(tokens)
+            }
             projections.append(projection)
             levels.append(TableTraining.levels(of: projection))
         }
-        try step(0.3)
         let top = levels.flatMap(\.self).max().map(Int.init) ?? 0
+        captured /= energy
         // Steps half a class apart, from so coarse that nothing is kept to so fine that all 64 classes occur.
         let grid = Array(stride(from: top, through: top - 64 * 14, by: -8))
         var counts = [UInt64](repeating: 0, count: EntropyTables.classes * EntropyTables.symbols)
@@ -67,10 +74,8 @@ struct TableTraining {
             bits[place.grid] += Double(cost) / 64
             let step = Float(exp2(Double(grid[place.grid]) / 64))
             let row = values[place.basis].values + place.component * codes.count
-            for (index, code) in codes.enumerated() {
-                let error = row[index] - Float(code) * step
-                gains[place.grid] += Double(row[index] * row[index] - error * error)
-            }
+            let sums = kv_error(row, codes.baseAddress, codes.count, step)
+            gains[place.grid] += sums.energy - sums.error
             ranks[place.grid] += 1
         }
         for (index, stepIndex) in grid.enumerated() where ranks[index] > 0 {

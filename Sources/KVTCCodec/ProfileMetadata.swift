@@ -1,3 +1,22 @@
+/// One of several processes that each hold some heads (tensor parallelism) or layers (pipeline parallelism) of a model,
+/// with a geometry and a profile of its own.
+public struct ModelRank: Hashable, Sendable, Codable, CustomStringConvertible {
+    /// Which one, from 0.
+    public let index: Int
+    /// How many there are.
+    public let world: Int
+
+    /// Nil unless 0 ≤ index < world ≤ 4096.
+    public init?(index: Int, world: Int) {
+        guard (1...4096).contains(world), (0..<world).contains(index) else { return nil }
+        self.index = index
+        self.world = world
+    }
+
+    /// For people.
+    public var description: String { "rank \(index) of \(world)" }
+}
+
 /// The JSON under the key "kvtc" of a profile's safetensors metadata.
 public struct ProfileMetadata: Hashable, Sendable, Codable {
     /// One tensor of the geometry; `rope` indexes the tensors "rope.N".
@@ -49,6 +68,8 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public var format: Int
     /// Name of the model, for people.
     public var model: String
+    /// The rank of the model that the tensors belong to; absent for a whole model.
+    public var rank: ModelRank?
     /// "sensitivity" (measured), "variance" (fallback) or "none" (the published method).
     public var weighting: String
     /// Canonical order.
@@ -59,22 +80,25 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public var calibrationTokens, heldOutTokens: Int
     /// Mean squared norm of a weighted, centred row of held-out tokens.
     public var energy: Double
+    /// Share of that energy in the span of the basis; absent in older files.
+    public var captured: Double?
     /// Ascending by ratio.
     public var expectations: [Expectation]
 
     /// Puts the pieces of a profile's description together.
     public init(
-        model: String, weighting: String, geometry: Geometry, bases: [Basis], calibrationTokens: Int,
-        heldOutTokens: Int,
-        energy: Double, expectations: [Expectation]
+        model: String, rank: ModelRank? = nil, weighting: String, geometry: Geometry, bases: [Basis],
+        calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, expectations: [Expectation]
     ) {
         format = 1
         self.model = model
+        self.rank = rank
         self.weighting = weighting
         self.bases = bases
         self.calibrationTokens = calibrationTokens
         self.heldOutTokens = heldOutTokens
         self.energy = energy
+        self.captured = captured
         self.expectations = expectations
         let tables = ProfileMetadata.ropeTables(of: geometry)
         tensors = geometry.tensors.map { tensor in

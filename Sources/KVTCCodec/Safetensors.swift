@@ -110,32 +110,45 @@ public struct Safetensors: Sendable {
         return tensor.range
     }
 
-    /// A file with these tensors in this order.
+    /// A tensor to be written.
+    public struct Source {
+        let name: String
+        let dtype: String
+        let shape: [Int]
+        let byteCount: Int
+        /// Calls its argument with the bytes.
+        let body: ((UnsafeRawBufferPointer) throws -> Void) throws -> Void
+
+        /// Row-major values of one of the formats' types, little-endian as they are.
+        public init<T: BitwiseCopyable>(_ name: String, _ dtype: String, _ shape: [Int], _ values: [T]) {
+            self.name = name
+            self.dtype = dtype
+            self.shape = shape
+            byteCount = values.count * MemoryLayout<T>.stride
+            body = { sink in try values.withUnsafeBytes(sink) }
+        }
+    }
+
+    /// Hands a file with these tensors in this order to `sink`, piece by piece.
     public static func serialise(
-        metadata: [String: String], tensors: [(name: String, dtype: String, shape: [Int], bytes: [UInt8])]
-    ) throws -> Data {
+        metadata: [String: String], tensors: [Source], to sink: (UnsafeRawBufferPointer) throws -> Void
+    ) throws {
         var header = HeaderText(metadata: metadata, tensors: [:])
         var offset = 0
         for tensor in tensors {
             header.tensors[tensor.name] = Tensor(
-                dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, offset + tensor.bytes.count])
-            offset += tensor.bytes.count
+                dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, offset + tensor.byteCount])
+            offset += tensor.byteCount
         }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         var json = try encoder.encode(header)
         json.append(contentsOf: [UInt8](repeating: 0x20, count: (8 - json.count % 8) % 8))
-        var file = Data()
-        file.reserveCapacity(8 + json.count + offset)
-        withUnsafeBytes(of: UInt64(json.count).littleEndian) { file.append(contentsOf: $0) }
-        file.append(json)
-        for tensor in tensors { file.append(contentsOf: tensor.bytes) }
-        return file
+        try withUnsafeBytes(of: UInt64(json.count).littleEndian, sink)
+        try json.withUnsafeBytes(sink)
+        for tensor in tensors { try tensor.body(sink) }
     }
 }
-
-/// The bytes of a plain array, for writing.
-package func bytes<T>(of values: [T]) -> [UInt8] { values.withUnsafeBytes { [UInt8]($0) } }
 
 /// An array from a little-endian range of a file.
 package func array<T: BitwiseCopyable>(_ file: UnsafeRawBufferPointer, _ range: Range<Int>, of: T.Type) -> [T] {

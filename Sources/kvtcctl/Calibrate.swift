@@ -9,8 +9,12 @@ struct CalibrateCommand: ParsableCommand {
         abstract: "Make a profile from KV samples of a model.",
         discussion: """
             SAMPLES are safetensors files of what the model's cache holds after reading text like your users' (tensors \
-            k.<layer> and v.<layer>, [tokens, heads, headDim], positions; 'python -m kvtc.capture' writes them). 50 000 tokens \
-            of mixed text make a good profile. Needs no daemon. Memory: four bytes times the square of the elements a token.
+            k.<layer> and v.<layer>, or c.<layer> for latents, [tokens, heads, headDim], positions; 'python -m kvtc.capture' \
+            writes them). 50 000 tokens of mixed text make a good profile, of a model with more than 24 576 elements a token \
+            two or more tokens an element. Files may be larger than memory. Each rank of tensor or pipeline parallelism is \
+            calibrated from samples of its own. Needs no daemon. Memory: four bytes times the square of the elements a token, or \
+            about 4 GB where these are more than 24 576: the layers are then decomposed one by one, and their leading \
+            components jointly.
 
             EXAMPLES
               kvtcctl calibrate samples-*.safetensors --sensitivity sensitivity.json --out model.kvtc.safetensors
@@ -33,8 +37,11 @@ struct CalibrateCommand: ParsableCommand {
     @Flag(help: "The published method: keys and values apart, no weights. For comparison.")
     var published = false
 
-    @Option(help: "Components to keep of each basis (default: 36 of 100).")
+    @Option(help: "Components to keep of each basis (default: what ratios from 10 need, at most 36 of 100).")
     var rank: Int?
+
+    @Option(help: "Widest token, in elements, whose covariance is decomposed as a whole (default: 24576).")
+    var exactLimit: Int?
 
     @Option(help: "Name of the model (default: the samples').")
     var model: String?
@@ -46,6 +53,7 @@ struct CalibrateCommand: ParsableCommand {
         guard !published || sensitivity == nil else {
             throw ValidationError("--published does not weigh errors: leave --sensitivity out.")
         }
+        if let exactLimit, exactLimit < 1 { throw ValidationError("--exact-limit must be at least 1.") }
         if let rank, rank < 1 { throw ValidationError("--rank must be at least 1.") }
     }
 
@@ -57,11 +65,10 @@ struct CalibrateCommand: ParsableCommand {
                 if published { .published } else if let sensitivity {
                     .sensitivity(try Sensitivity(contentsOf: sensitivity))
                 } else { .variance }
-            let file = try Calibrator(samples: set, weighting: weighting, model: model, rank: rank) {
+            try Calibrator(samples: set, weighting: weighting, model: model, rank: rank, exactLimit: exactLimit) {
                 bar.show($0.stage, $0.fraction)
-            }.run()
+            }.run(writingTo: out)
             bar.finish()
-            try file.write(to: URL(filePath: out), options: .atomic)
             let profile = try Profile.open(path: out)
             if json {
                 print(try jsonLine(ProfileSummary(profile, path: out)))

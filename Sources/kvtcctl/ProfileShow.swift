@@ -34,7 +34,11 @@ struct ProfileShow: ParsableCommand {
 /// What people want to know of a profile.
 struct ProfileSummary: Encodable {
     let id, file, model, weighting: String
+    /// Nil for a whole model.
+    let rank: ModelRank?
     let layers, rowElements, calibrationTokens, heldOutTokens: Int
+    /// Share of the held-out variance that the bases span.
+    let captured: Double?
     let bases: [ProfileMetadata.Basis]
     let expectations: [ProfileMetadata.Expectation]
     /// Standard deviation of components 1, 2, 4, 8, … of each basis.
@@ -45,10 +49,12 @@ struct ProfileSummary: Encodable {
         file = path
         model = profile.model
         weighting = profile.metadata.weighting
+        rank = profile.metadata.rank
         layers = profile.geometry.layers
         rowElements = profile.geometry.rowElements
         calibrationTokens = profile.metadata.calibrationTokens
         heldOutTokens = profile.metadata.heldOutTokens
+        captured = profile.metadata.captured
         bases = profile.metadata.bases
         expectations = profile.metadata.expectations
         spectrum = profile.spectra.map { sigmas in
@@ -58,11 +64,12 @@ struct ProfileSummary: Encodable {
 
     var text: String {
         var lines = [
-            "profile      \(id)", "model        \(model)",
+            "profile      \(id)", "model        \(model)" + (rank.map { ", \($0)" } ?? ""),
             "geometry     \(layers) layers, \(rowElements) elements a token",
             "calibrated   on \(Text.count(UInt64(calibrationTokens))) tokens, \(Text.count(UInt64(heldOutTokens))) held out, "
                 + "errors weighed by \(weighting)",
         ]
+        if let captured { lines.append("captured     \(Text.decimal(100 * captured, 2)) % of their variance") }
         for (index, basis) in bases.enumerated() {
             lines.append(
                 "basis \(index)      elements \(basis.begin)–\(basis.end - 1), \(basis.rank) components, "

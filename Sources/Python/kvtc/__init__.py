@@ -9,7 +9,7 @@
 from .client import Client, connect
 from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
 from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
-from .keys import page_keys
+from .keys import page_keys, page_runs, part_key
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
 from .session import Lease, Lookup, Page, Part, Session
@@ -44,4 +44,6 @@ __all__ = [
     "WireError",
     "connect",
     "page_keys",
+    "page_runs",
+    "part_key",
 ]

@@ -105,10 +105,14 @@ class Geometry(Struct):
         rope_base: float | None = 10000.0,
         rope_style: str | RotaryStyle = RotaryStyle.HALF_SPLIT,
         rotary_dims: int | None = None,
+        value_dim: int | None = None,
+        first_layer: int = 0,
     ) -> Geometry:
         """The usual transformer: K and V of every layer alike, RoPE on the first ``rotary_dims`` of each head of K.
 
-        ``rope_style`` is "interleaved", "half_split" or "none"; without ``rotary_dims`` the whole head is turned.
+        ``rope_style`` is "interleaved", "half_split" or "none"; without ``rotary_dims`` the whole head is turned. Heads of
+        V are as wide as those of K unless ``value_dim`` says otherwise. A rank of a parallel model has its own number of
+        heads, or layers from ``first_layer`` on.
         """
         style = RotaryStyle[rope_style.upper()] if isinstance(rope_style, str) else RotaryStyle(rope_style)
         dims = head_dim if rotary_dims is None else rotary_dims
@@ -118,10 +122,29 @@ class Geometry(Struct):
             raise ValueError(f"rotary_dims must be even and at most head_dim ({head_dim}), not {dims}")
         table = 0 if dims else NO_ROPE
         tensors = []
-        for layer in range(layers):
+        for layer in range(first_layer, first_layer + layers):
             tensors.append(Tensor(layer, Role.KEY, style, kv_heads, head_dim, 0, dims, table))
-            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, kv_heads, head_dim))
+            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, kv_heads, value_dim or head_dim))
         return cls(tensors, [inverse_frequencies(rope_base, dims)] if dims else [])
+
+    @classmethod
+    def from_latents(
+        cls,
+        layers: int,
+        latent_dim: int,
+        rotary_dims: int,
+        rope_base: float = 10000.0,
+        rope_style: str | RotaryStyle = RotaryStyle.INTERLEAVED,
+        first_layer: int = 0,
+    ) -> Geometry:
+        """Multi-head latent attention: one stream of ``latent_dim`` elements, then ``rotary_dims`` that RoPE turns, no V."""
+        style = RotaryStyle[rope_style.upper()] if isinstance(rope_style, str) else RotaryStyle(rope_style)
+        width = latent_dim + rotary_dims
+        tensors = [
+            Tensor(layer, Role.LATENT, style, 1, width, latent_dim, rotary_dims, 0)
+            for layer in range(first_layer, first_layer + layers)
+        ]
+        return cls(tensors, [inverse_frequencies(rope_base, rotary_dims)])
 
     @property
     def layers(self) -> int:

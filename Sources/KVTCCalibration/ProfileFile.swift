@@ -1,0 +1,55 @@
+import FoundationEssentials
+import KVTCCodec
+
+/// A finished profile, ready to be written; `ProfileFormat.md` describes the file.
+struct ProfileFile {
+    var metadata: ProfileMetadata
+    var geometry: Geometry
+    var mean: [Float]
+    var weight: [Float]
+    var bases: [BasisPart]
+    /// Of each basis.
+    var levels: [[Int16]]
+    var frequencies: [UInt16]
+
+    /// The file in memory.
+    func data() throws -> Data {
+        var file = Data()
+        try Safetensors.serialise(metadata: ["kvtc": json()], tensors: tensors()) { file.append(contentsOf: $0) }
+        return file
+    }
+
+    /// Writes the file, tensor by tensor: the digits of a large model take gigabytes. It appears whole or not at all.
+    func write(to path: String) throws {
+        let file = try OutputFile(path: path)
+        try Safetensors.serialise(metadata: ["kvtc": json()], tensors: tensors()) { try file.write($0) }
+        try file.finish()
+    }
+
+    private func json() throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return String(decoding: try encoder.encode(metadata), as: UTF8.self)
+    }
+
+    private func tensors() -> [Safetensors.Source] {
+        let width = geometry.rowElements
+        var tensors: [Safetensors.Source] = [
+            .init("mean", "F32", [width], mean), .init("weight", "F32", [width], weight),
+            .init("entropy.frequencies", "U16", [EntropyTables.classes, EntropyTables.symbols], frequencies),
+        ]
+        for (index, table) in ProfileMetadata.ropeTables(of: geometry).enumerated() {
+            tensors.append(.init("rope.\(index)", "F32", [table.count], table))
+        }
+        for (index, (basis, levels)) in zip(bases, levels).enumerated() {
+            let digits = basis.digits.components.count
+            tensors += [
+                .init("basis.\(index).level", "I16", [levels.count], levels),
+                .init("basis.\(index).component", "I32", [digits], basis.digits.components),
+                .init("basis.\(index).exponent", "I8", [digits], basis.digits.exponents),
+                .init("basis.\(index).digits", "I8", [digits, basis.columns.count], basis.digits.digits),
+            ]
+        }
+        return tensors
+    }
+}
