@@ -40,22 +40,27 @@ struct RateControl {
         var distortion: Double
     }
 
-    /// Steps outside ±2^25 are not tried.
-    private static let stepRange = -1600...1600
+    /// Steps outside ±2^25 are not tried, nor those so fine that codes of the strongest component, at 16 standard deviations,
+    /// would pass the limit: rows of 32-bit elements would all be kept exact where a low ratio asks for many bits.
+    private var steps: ClosedRange<Int> {
+        let strongest = profile.bases.compactMap(\.levels.first).max() ?? 0
+        return max(-1600, min(1600, strongest - 640))...1600
+    }
 
     /// The plan for these rows: gallops from the calibrated guess until `fine` and `coarse` bracket the answer, then bisects.
     func search(_ coefficients: Coefficients) -> Plan {
-        var fine = plan(predictedStep(), coefficients)
+        let steps = steps
+        var fine = plan(max(steps.lowerBound, min(predictedStep(), steps.upperBound)), coefficients)
         var coarse = fine
         var stride = 8
-        while isCoarse(fine), fine.stepIndex > RateControl.stepRange.lowerBound {
+        while isCoarse(fine), fine.stepIndex > steps.lowerBound {
             coarse = fine
-            fine = plan(max(fine.stepIndex - stride, RateControl.stepRange.lowerBound), coefficients)
+            fine = plan(max(fine.stepIndex - stride, steps.lowerBound), coefficients)
             stride *= 2
         }
-        while !isCoarse(coarse), coarse.stepIndex < RateControl.stepRange.upperBound {
+        while !isCoarse(coarse), coarse.stepIndex < steps.upperBound {
             fine = coarse
-            coarse = plan(min(coarse.stepIndex + stride, RateControl.stepRange.upperBound), coefficients)
+            coarse = plan(min(coarse.stepIndex + stride, steps.upperBound), coefficients)
             stride *= 2
         }
         while coarse.stepIndex - fine.stepIndex > 1 {
