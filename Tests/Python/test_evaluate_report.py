@@ -62,7 +62,7 @@ def result(mode: str, asked: float | None, coded: float, kl: float, **changes) -
     layers = [{"layer": i, "key": 0.1, "value": 0.02 * (i + 1)} for i in range(LAYERS)]
     totals = {"2048": coded / 2, "8192": coded / 1.5, "32768": coded / 1.1}
     base = Result(
-        mode, asked, coded, coded / 2, kl, kl / 10, 0.95, 12.5, 12.0, 0.8, 0.9, 0.85, 0.85, totals, layers, 4, "own", "own"
+        mode, asked, coded, coded / 2, kl, kl / 10, 0.95, 12.5, 12.0, 0.8, 0.9, 0.85, 0.85, totals, layers, 4, 40, "own", "own"
     )
     return replace(base, **changes)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 118, 18, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 118, 18, 50
 _MANTISSAS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
 _LINE_HEIGHT = 15
 
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """`colour` is a CSS colour; `style` "line" has marks and its label beside it, "plain" no marks and its label above."""
+    """`colour` is a CSS colour; `style` "line" has marks and its label beside it, "plain" no marks and its label in a list."""
 
     label: str
     colour: str
@@ -119,7 +119,7 @@ def _frame(x: Axis, y: Axis, height: int, x_label: str, y_label: str, x_format: 
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     parts.append(f'<text class="label" x="{(_LEFT + right) / 2}" y="{height - 10}" text-anchor="middle">{escape(x_label)}</text>')
     middle = (_TOP + bottom) / 2
-    parts.append(f'<text class="label" transform="translate(15 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(f'<text class="label" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     return "".join(parts)
 
 
@@ -140,15 +140,16 @@ def _curve(series: Series, x: Axis, y: Axis) -> str:
 
 
 def _end_labels(series: Sequence[Series], x: Axis, y: Axis) -> list[str]:
-    """A label beside each curve's last point, pushed apart where they would lie on each other."""
-    wanted = [(y.at(one.points[-1].y), x.at(one.points[-1].x), one) for one in series if one.label and one.points]
+    """A label beside each curve's last point, pushed apart where they would lie on each other; a list for plain curves."""
+    plain = [one for one in series if one.style == "plain"]
+    left = WIDTH - _RIGHT + 14
+    parts = [
+        f'<text class="name" x="{left}" y="{_TOP + 14 + 20 * index}" fill="{one.colour}">— {escape(one.label)}</text>'
+        for index, one in enumerate(plain)
+    ]
+    wanted = [(y.at(one.points[-1].y), x.at(one.points[-1].x), one) for one in series if one.points and one not in plain]
     placed: list[tuple[float, float]] = []
-    parts = []
     for at, px, one in sorted(wanted, key=lambda item: item[:2]):
-        if one.style == "plain":
-            place = f'x="{px:.1f}" y="{at - 9:.1f}" text-anchor="middle"'
-            parts.append(f'<text class="name" {place} fill="{one.colour}">{escape(one.label)}</text>')
-            continue
         for other_y, other_x in placed:
             if abs(other_x - px) < 110 and at - other_y < _LINE_HEIGHT:
                 at = max(at, other_y + _LINE_HEIGHT)

@@ -180,7 +180,7 @@ def _tasks(results: Sequence[Result]) -> str:
     heads = ["", "ratio", "pass keys found", "points", "tokens repeated", "points"]
     lead = (
         "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were "
-        "hidden at ten depths of a text; how many does the model give back whole? <strong>Repeating</strong>: the beginning of a "
+        f"hidden at ten depths of a text ({first.passkeys} numbers in all); how many does the model give back whole? <strong>Repeating</strong>: the beginning of a "
         "passage read before is shown again; how many of the next tokens are right? “Points” compares with the untouched notes."
     )
     return _section("Finding and repeating", _table(heads, rows), lead)
@@ -190,7 +190,7 @@ def _sizes(results: Sequence[Result], prefix: int) -> str:
     chosen = [r for r in results if r.mode in ("transform", "kvtc") and r.totals]
     if not chosen:
         return ""
-    lengths = list(chosen[0].totals)
+    lengths = [length for length in chosen[0].totals if int(length) != prefix]
     heads = ["", "coded", f"{prefix} tokens, measured", *[f"{int(n):,} tokens".replace(",", " ") for n in lengths]]
     rows = [
         [LABELS[r.mode], f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", *[f"{r.totals[n]:.1f}×" for n in lengths]]

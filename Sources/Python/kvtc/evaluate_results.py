@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from .evaluate_caches import Kept
+from .evaluate_tasks import NAMES
 from .sensitivity import SINKS, WINDOW
 
 CONTEXT_LENGTHS = (2048, 8192, 32768)
@@ -20,7 +21,7 @@ class Result:
     window, `ratio_total` of the whole prefix, `totals` of longer contexts, from the same measured block sizes.
 
     Quality figures are means over the contexts of that kind and None where none was asked; `kl_error` is the standard
-    error of `kl` over the documents. `layers` holds the squared error of K and V as a share of their variance.
+    error of `kl` over the documents; `passkeys` keys were asked for. `layers` holds the squared error of K and V as a share of their variance.
     """
 
     mode: str
@@ -39,6 +40,7 @@ class Result:
     totals: dict[str, float]
     layers: list[dict[str, float]] | None
     documents: int
+    passkeys: int
     calibrated_on: str
     evaluated_on: str
 
@@ -89,6 +91,7 @@ class Sums:
             totals={str(tokens): self._total(tokens) for tokens in CONTEXT_LENGTHS},
             layers=self._layers(),
             documents=len(self.figures.get("kl", [])),
+            passkeys=len(self.figures.get("passkey", [])) * len(NAMES),
             calibrated_on=calibrated_on,
             evaluated_on=evaluated_on,
         )
