@@ -59,6 +59,18 @@ def test_lossy_pages_come_back_close_and_protected_rows_exact(daemon, loaded, mo
         assert again.open_session("document", profile=identifier, layout=LAYOUT).fetch(keys) == back
 
 
+def test_rows_beyond_the_exact_limit_are_calibrated_in_two_stages(tmp_path, profile):
+    """Here one group holds all columns, so that what comes out spans what the exact basis does."""
+    staged = calibrate(tmp_path, "--exact-limit", "64")
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
+
+    def captured(path):
+        command = [binary("kvtcctl", "KVTCCTL"), "profile", "show", "--json", str(path)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)["captured"]
+
+    assert captured(profile) > 0.98 and abs(captured(staged) - captured(profile)) < 0.005
+
+
 def test_a_tighter_bound_costs_bytes_and_brings_precision(loaded):
     client, identifier = loaded
     errors = []
