@@ -8,11 +8,21 @@ struct ConnectionBenchmark {
     let daemon: DaemonProcess
     let quick: Bool
 
+    /// Pages together: more than caches hold, however many connections share them.
+    private static let pages = 480
+    private static let batch = 8
+
     func run(_ report: inout Report) throws {
-        var rates: [Int: [Double]] = [:]
+        let owner = try BenchmarkSession(daemon)
+        let keys = BenchmarkSession.keys(100_000..<100_000 + Self.pages)
+        for begin in stride(from: 0, to: Self.pages, by: BenchmarkSession.pages) {
+            try owner.push(Array(keys[begin..<begin + BenchmarkSession.pages]), from: begin)
+        }
+        defer { try? owner.drop(keys) }
         let counts = [1, 4, 16, 60]
-        for _ in 0..<(quick ? 1 : 3) {
-            for connections in counts { rates[connections, default: []].append(try rate(connections)) }
+        var rates: [Int: [Double]] = [:]
+        for _ in 0..<(quick ? 1 : 5) {
+            for connections in counts { rates[connections, default: []].append(try rate(connections, keys)) }
         }
         for connections in counts {
             report.add("connections.pull_\(connections)", quantile(rates[connections]!, 0.5), "GB/s together")
@@ -22,29 +32,26 @@ struct ConnectionBenchmark {
             target: "no collapse")
     }
 
-    /// GB/s of all connections together, each pulling eight pages of its own again and again.
-    private func rate(_ connections: Int) throws -> Double {
-        let sessions = try (0..<connections).map { index in
-            let session = try BenchmarkSession(daemon)
-            let keys = BenchmarkSession.keys(100_000 + 1000 * index..<100_008 + 1000 * index)
-            try session.push(keys)
-            return (session: session, keys: keys)
-        }
-        defer { for (session, keys) in sessions { try? session.drop(keys) } }
-        let repeats = max(2, (quick ? 60 : 240) / connections)
-        let start = MonotonicClock.nanoseconds
+    /// GB/s of all connections together, each pulling its share of the pages twice, eight a request.
+    private func rate(_ connections: Int, _ keys: [PageKey]) throws -> Double {
+        let sessions = try (0..<connections).map { _ in try BenchmarkSession(daemon, arenaPages: Self.batch) }
         let failures = Failures()
-        let threads = try sessions.map { session, keys in
-            try KVTCSystem.Thread.start(name: "puller") {
-                for _ in 0..<repeats where (try? session.pull(keys)) == nil {
-                    failures.count.add(1, ordering: .relaxed)
+        let start = MonotonicClock.nanoseconds
+        let threads = try sessions.enumerated().map { index, session in
+            let share = Array(
+                keys[index * keys.count / connections..<(index + 1) * keys.count / connections])
+            return try KVTCSystem.Thread.start(name: "puller") {
+                for begin in stride(from: 0, to: 2 * share.count, by: Self.batch) {
+                    let first = begin % share.count
+                    let pages = Array(share[first..<min(first + Self.batch, share.count)])
+                    if (try? session.pull(pages)) == nil { failures.count.add(1, ordering: .relaxed) }
                 }
             }
         }
         for thread in threads { thread.join() }
         let time = Double(MonotonicClock.nanoseconds - start) / 1e9
         guard failures.count.load(ordering: .relaxed) == 0 else { throw Mismatch("pulls failed") }
-        return Double(connections * repeats * 8 * sessions[0].session.pageBytes) / time / 1e9
+        return Double(2 * keys.count * sessions[0].pageBytes) / time / 1e9
     }
 
     private final class Failures: Sendable { let count = Atomic(0) }

@@ -9,7 +9,14 @@ struct Main: ParsableCommand {
             Every ratio's two sides are measured in the same run, in turns, and compared by their medians. \
             'deploy/bench' builds and runs all of it, with the restore of a real context against llama.cpp.
             """,
-        subcommands: [CalibrationBenchmark.self, CodecBenchmark.self, InverseBenchmark.self, SocketBenchmark.self])
+        subcommands: [
+            CalibrationBenchmark.self,
+            CodecBenchmark.self,
+            InverseBenchmark.self,
+            SocketBenchmark.self,
+            StoreBenchmark.self,
+            FixedDecode.self,
+        ])
 }
 
 /// What every benchmark can be told.

@@ -4,15 +4,20 @@ import KVTCSystem
 
 /// A Redis that keeps nothing on disk, on a Unix socket, with a connection to it.
 final class RedisServer {
+    private static let program = "/usr/bin/redis-check-rdb"
+
     private let directory: TemporaryDirectory
     private let process: ChildProcess
     private let socket: Int32
 
-    /// Nil where no redis-server is installed.
+    /// Nil where Redis is not installed.
     init?() throws {
-        let executable = "/usr/bin/redis-server"
-        guard access(executable, X_OK) == 0 else { return nil }
+        // The program of Debian's redis-tools: the same file under another name, by which it knows what to be. The package
+        // redis-server would also start a server for the whole machine.
+        guard access(Self.program, X_OK) == 0 else { return nil }
         let directory = try TemporaryDirectory()
+        let executable = directory.file("redis-server")
+        try FileManager.default.createSymbolicLink(atPath: executable, withDestinationPath: Self.program)
         let path = directory.file("s")
         process = try ChildProcess(
             executable,

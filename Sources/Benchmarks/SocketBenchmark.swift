@@ -35,7 +35,10 @@ struct BenchmarkSession {
     var pageBytes: Int { session.tokenBytes * Self.pageTokens }
     var contextBytes: Int { pageBytes * Self.pages }
 
-    init(_ daemon: DaemonProcess, order: WireOrder = .tensorTokenHead, policy: WirePolicy? = nil) throws {
+    init(
+        _ daemon: DaemonProcess, order: WireOrder = .tensorTokenHead, policy: WirePolicy? = nil,
+        arenaPages: Int = BenchmarkSession.pages
+    ) throws {
         client = try daemon.client()
         let tensors = Shapes.smolLM2.map {
             WireTensor(
@@ -49,7 +52,7 @@ struct BenchmarkSession {
                 layout: WireLayout(element: .float16, order: order), pageTokens: UInt32(Self.pageTokens),
                 // Nothing leaves a window that large, so nothing is coded.
                 policy: policy ?? WirePolicy(window: 1 << 20, mode: .lossless)))
-        arena = try client.makeArena(bytes: session.tokenBytes * Self.pageTokens * Self.pages)
+        arena = try client.makeArena(bytes: session.tokenBytes * Self.pageTokens * arenaPages)
     }
 
     /// Fills the arena with pages.
@@ -57,17 +60,19 @@ struct BenchmarkSession {
         guard arena.memory.write(source, offset: 0) else { throw Mismatch("the context does not fit in its arena") }
     }
 
-    func pushEntries(_ keys: [PageKey]) -> [PushEntry] {
+    /// - Parameter page: where in the stream the first one is.
+    func pushEntries(_ keys: [PageKey], from page: Int = 0) -> [PushEntry] {
         keys.enumerated().map { index, key in
             PushEntry(
-                key: key, firstPosition: UInt32(index * Self.pageTokens), tokens: UInt32(Self.pageTokens),
+                key: key, firstPosition: UInt32((page + index) * Self.pageTokens), tokens: UInt32(Self.pageTokens),
                 offset: UInt64(index * pageBytes), length: UInt64(pageBytes))
         }
     }
 
     /// Pushes what lies in the arena.
-    func push(_ keys: [PageKey]) throws {
-        let request = PushRequest(session: session.number, arena: arena.number, entries: pushEntries(keys))
+    func push(_ keys: [PageKey], from page: Int = 0) throws {
+        let request = PushRequest(
+            session: session.number, arena: arena.number, entries: pushEntries(keys, from: page))
         try expectStored(try client.call(request).outcomes)
     }
 

@@ -25,7 +25,7 @@ final class TransferBenchmark {
         let raw = try source.withUnsafeBytes { try RawTransfer(source: UnsafeRawBufferPointer($0)) }
         let redis = try RedisServer()
         if redis == nil {
-            print("no redis-server on this machine: 'deploy/bench' installs it; its ratios are left out")
+            print("no Redis on this machine ('deploy/bench' installs redis-tools): its ratios are left out")
         }
         try pulls(&report, raw, redis)
         try pushes(&report, redis)

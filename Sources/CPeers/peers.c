@@ -1,6 +1,8 @@
+#define _GNU_SOURCE
 #include "CPeers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -132,4 +134,9 @@ int peer_redis_flush(int fd) {
     struct iovec part = TEXT("*1\r\n$8\r\nFLUSHALL\r\n");
     int result = send_all(fd, &part, 1);
     return result != 0 ? result : expect(fd, "+OK\r\n", 5);
+}
+
+int peer_open(const char *path, int direct) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+    return fd < 0 ? -errno : fd;
 }

@@ -101,6 +101,8 @@ extension Engine {
                 $0.running -= 1
             }
         }
+        // One page is done sooner here than by waking another thread and being woken by it.
+        guard work.jobs > 1 else { return decoding() }
         guard step == 0, store.residence(page.key) == .disk else { return pool.submit(.urgent, decoding) }
         // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
         readers.submit(.urgent) { [self] in

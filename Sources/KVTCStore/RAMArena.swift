@@ -62,8 +62,12 @@ final class RAMArena: @unchecked Sendable {
     }
 
     private static func map(_ file: Int32, _ bytes: Int) -> UnsafeMutableRawPointer? {
-        let base = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
-        return base == MAP_FAILED ? nil : base
+        guard let base = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0), base != MAP_FAILED else {
+            return nil
+        }
+        // Fewer faults and misses of the address cache where the kernel has large pages; without them all is well too.
+        madvise(base, bytes, MADV_HUGEPAGE)
+        return base
     }
 
     /// Takes over a file that an earlier process filled, and gives the pages in it. The file is closed when it is not an

@@ -20,3 +20,6 @@ int peer_redis_set(int socket, const uint8_t *keys, size_t count, const uint8_t 
 int peer_redis_get(int socket, const uint8_t *keys, size_t count, uint8_t *values, size_t length);
 /// Removes every key.
 int peer_redis_flush(int socket);
+
+/// Opens a file for reading; `direct` reads pass by the page cache. The descriptor, or -errno.
+int peer_open(const char *path, int direct);

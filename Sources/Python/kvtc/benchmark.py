@@ -1,6 +1,8 @@
 """Restoring a context against computing it again: the same tokens, model, machine and run, in turns.
 
 python -m kvtc.benchmark --kvtcd PATH --kvtcctl PATH [--quick] [--json FILE]
+python -m kvtc.benchmark --prepare SAMPLES --kvtcctl PATH       the demo's profile (its path is printed) and held-out samples
+python -m kvtc.benchmark --merge FILE RESULT.json…              several benchmarks' results in one file
 
 A document of 2048 tokens is prefilled by llama.cpp and pushed to two daemons, one for each ratio. Then, in turns: prefill;
 for each ratio the restore up to the state that the engine takes (lookup, pull through shared memory, all layers of all pages
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from . import llama_cpp
+from . import capture, llama_cpp
 from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
 from .errors import KvtcError
 from .keys import page_keys
@@ -150,17 +153,56 @@ def table(result: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def prepare(options: argparse.Namespace) -> Path:
+    """Calibrates the profile unless it is cached, and writes the samples of a document that it has not seen."""
+    with LlamaWorker(threads=options.threads) as worker:
+        profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
+        capture.capture_held_out(worker, 1, options.prepare)[0].rename(options.prepare)
+    return profile
+
+
+NAMES = {
+    "decode_vs_sgemm": "decode_vs_sgemm_16x",
+    "encode_vs_decode": "encode_vs_decode_16x",
+    "entropy_share": "entropy_share_16x",
+}
+"""Ratios that are reported for several settings, and which of them stands for all."""
+
+
+def merge(target: Path, sources: list[Path]) -> None:
+    """Puts the figures and ratios of several results into one file."""
+    result: dict[str, dict[str, object]] = {"figures": {}, "ratios": {}}
+    for source in sources:
+        for part, values in json.loads(source.read_text()).items():
+            result[part] |= values
+    ratios = result["ratios"]
+    ratios |= {name: ratios[full] for name, full in NAMES.items() if full in ratios}
+    target.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kvtc.benchmark", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kvtcd", type=Path, required=True)
-    parser.add_argument("--kvtcctl", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m kvtc.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kvtcd", type=Path, default=os.environ.get("KVTCD"), help="the daemon's program (default: $KVTCD)")
+    parser.add_argument("--kvtcctl", type=Path, default=os.environ.get("KVTCCTL"), help="(default: $KVTCCTL)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--quick", action="store_true", help="three rounds instead of nine")
     parser.add_argument("--profile", type=Path, help="use this profile and calibrate none")
     parser.add_argument("--calibration-tokens", type=int, default=57_344, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="of the engine (default: %(default)s)")
+    parser.add_argument("--prepare", type=Path, metavar="SAMPLES", help=argparse.SUPPRESS)
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
+        if options.merge:
+            merge(options.merge[0], options.merge[1:])
+            return 0
+        if not options.kvtcctl or not (options.kvtcd or options.prepare):
+            parser.error("name --kvtcd and --kvtcctl")
+        if options.prepare:
+            print(prepare(options))
+            return 0
         result = measure(options)
     except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
         print(f"kvtc.benchmark: {error}", file=sys.stderr)
