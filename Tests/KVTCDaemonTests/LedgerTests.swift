@@ -267,4 +267,26 @@ import KVTCDaemon
             Issue.record("seed \(seed): \(key) is left \(page.phase)")
         }
     }
+
+    /// A million tokens in pages of 64: what a push costs must not grow with what was pushed before. Counted is how often
+    /// the list of pages moves in memory, which is when it is copied.
+    @Test func aLongSessionIsNotCopiedWithEveryPush() throws {
+        var ledger = Ledger()
+        let id = Self.session(&ledger, Self.policy(4, 128))
+        let pages = 1_000_000 / 64
+        var moves = 0
+        var place: UInt = 0
+        var ready = 0
+        for page in 0..<pages {
+            ledger.pushed(id, key: Self.key(UInt64(page)), first: page * 64, tokens: 64, coded: nil)
+            ready += ledger.release(id).count
+            let now = ledger.sessions[id]?.pages.withUnsafeBufferPointer { UInt(bitPattern: $0.baseAddress) } ?? 0
+            if now != place { moves += 1 }
+            place = now
+        }
+        #expect(ledger.sessions[id]?.pages.count == pages && ledger.sessions[id]?.tokens == pages * 64)
+        #expect(ready == pages - 2)
+        // Growth by doubling.
+        #expect(moves < 20)
+    }
 }

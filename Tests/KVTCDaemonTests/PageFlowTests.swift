@@ -244,4 +244,65 @@ import Testing
         #expect(latency["encode"]?["count"] == 8)
         #expect(try #require(latency["pull"]?["p50"]) > 0)
     }
+
+    /// Where the layout is the stored one, raw pages go from the store to the socket as they are.
+    @Test(arguments: [UInt16(0), 1])
+    func pagesInStoredOrderComeInline(layerStep: UInt16) throws {
+        let daemon = try TestDaemon()
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let layout = WireLayout(element: .float16, order: .tokenTensorHead)
+        let session = try ClientSession(
+            client, Pages.request(policy: WirePolicy(window: 1 << 16, mode: .lossless), layout: layout))
+        let pages = (0..<40).map { Pages.random(tokens: 16, seed: $0) }
+        let keys = (0..<40).map { Pages.key($0) }
+        let outcomes = try session.push(
+            pages.enumerated().map {
+                ClientPage(key: keys[$0.offset], firstPosition: UInt32(16 * $0.offset), bytes: $0.element)
+            })
+        #expect(outcomes == [PushOutcome](repeating: .stored, count: 40))
+        let pulled = try Pages.pull(client, session.number, keys, capacity: 2048, layerStep: layerStep)
+        for (page, back) in zip(pages, pulled) {
+            // A token's row is K0 K1 V0 V1, 32 bytes each; by layers K0 V0 of all tokens comes first.
+            var expected: [UInt8] = []
+            for tensors in layerStep == 0 ? [[0, 1, 2, 3]] : [[0, 2], [1, 3]] {
+                for token in 0..<16 {
+                    for tensor in tensors {
+                        let begin: Int = token * 128 + tensor * 32
+                        expected += page[begin..<begin + 32]
+                    }
+                }
+            }
+            #expect(back == expected, "layer step \(layerStep)")
+        }
+    }
+
+    /// More inline bytes than one request takes at a time, and than one page of the socket's buffer.
+    @Test func manyInlinePagesTravelInSeveralRequests() throws {
+        let daemon = try TestDaemon { $0.ramBudget = 256 << 20 }
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let geometry = WireGeometry(
+            tensors: (0..<32).flatMap { layer in
+                [WireRole.key, .value].map { WireTensor(layer: UInt16(layer), role: $0, heads: 4, headDim: 64) }
+            })
+        let session = try ClientSession(
+            client,
+            Pages.request(policy: WirePolicy(window: 1 << 16, mode: .lossless), geometry: geometry, pageTokens: 16))
+        let size = 16 * session.tokenBytes
+        let pages = (0..<20).map { number in
+            [UInt8](unsafeUninitializedCapacity: size) { buffer, filled in
+                // Bytes below 0x7C are finite halves.
+                for index in 0..<size { buffer[index] = UInt8(truncatingIfNeeded: (index + number) % 0x70) }
+                filled = size
+            }
+        }
+        let keys = (0..<20).map { Pages.key(UInt64($0)) }
+        let outcomes = try session.push(
+            pages.enumerated().map {
+                ClientPage(key: keys[$0.offset], firstPosition: UInt32(16 * $0.offset), bytes: $0.element)
+            })
+        #expect(outcomes == [PushOutcome](repeating: .stored, count: 20))
+        #expect(try session.fetch(keys) == pages)
+    }
 }

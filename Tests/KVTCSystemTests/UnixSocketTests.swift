@@ -88,6 +88,31 @@ import Testing
         #expect(openArenas(named: "flood") == 1)
     }
 
+    @Test func oneMessageOfManyPartsArrivesWhole() throws {
+        let (a, b) = try UnixConnection.pair()
+        // More than a socket's buffer, so that it is sent in pieces that end anywhere.
+        let last = (0..<3 << 20).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        let sending = try Thread.start {
+            last.withUnsafeBytes { try? a.write([[1, 2, 3], [], [4]], then: $0) }
+        }
+        let deadline = MonotonicClock.nanoseconds + 60_000_000_000
+        #expect(try b.read(count: 4, deadline: deadline) == [1, 2, 3, 4])
+        #expect(try b.read(count: last.count, deadline: deadline) == last)
+        sending.join()
+    }
+
+    @Test(arguments: [10, 1 << 20])
+    func bytesThatDoNotComeTimeOut(count: Int) throws {
+        let (a, b) = try UnixConnection.pair()
+        try a.write([1, 2])
+        let deadline = MonotonicClock.nanoseconds + 50_000_000
+        #expect(throws: ConnectionError.timeout) { try b.read(count: count, deadline: deadline) }
+        // A read without a deadline afterwards waits as long as it takes.
+        let sending = try Thread.start { try? a.write([3]) }
+        #expect(try b.read(count: 1) == [3])
+        sending.join()
+    }
+
     @Test func aPeerThatStopsReadingIsGivenUp() throws {
         let (a, b) = try UnixConnection.pair()
         a.limitWrites(seconds: 1)
