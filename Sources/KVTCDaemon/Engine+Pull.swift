@@ -61,7 +61,8 @@ extension Engine {
     private func deliver<E: Error>(_ work: PullWork, _ emit: (ReadyPart) throws(E) -> Void) throws(E) -> PullReply {
         var worst = [PullOutcome](repeating: .hit, count: work.pages.count)
         var order = PartOrder(pages: work.pages.count, first: work.layers.lowerBound)
-        let ahead = max(8, 4 * configuration.workers)
+        // Parts that wait for a slow client are small where the bytes are in its arena; others hold pages.
+        let ahead = work.arena == nil ? max(8, 4 * configuration.workers) : max(64, 4 * configuration.workers)
         var submitted = 0
         while true {
             let room = work.state.withLock { ahead - $0.running - $0.parts.count } - order.held
