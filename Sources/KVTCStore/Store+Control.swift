@@ -46,13 +46,14 @@ extension Store {
 
     /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
     ///
-    /// The change of a page on disk reaches the disk with the next ``flush(_:)``.
+    /// A page in RAM keeps the change when the process is killed. Of a page on disk only, pin and priority are written at
+    /// once; expiry, which may change with every use, with the next ``flush(_:)``. That makes all of it durable.
     @discardableResult
     public func update(
         _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep
     ) -> Bool {
-        index.withLock { index in
-            guard let entry = index.live(key, at: now) else { return false }
+        let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
+            guard let entry = index.live(key, at: now) else { return (false, nil) }
             let before = entry.attributes
             index.touch(entry)
             index.mutate(entry) { entry in
@@ -66,8 +67,12 @@ extension Store {
                 if entry.attributes != before, entry.logged { entry.attributesDirty = true }
             }
             if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, key) }
-            return true
+            let changed = (before.pinned, before.priority) != (entry.attributes.pinned, entry.attributes.priority)
+            return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
         }
+        // What cannot be written now stays due.
+        if let onDisk { try? withLog { (log) throws(StoreError) in try writeAttributes(onDisk, &log) } }
+        return isThere
     }
 
     /// Removes a page, protected or not. A restart does not bring it back, nor a power cut once a flush has answered; while the

@@ -69,16 +69,18 @@ extension Store {
         }
         if state.dirty { return try writePage(entry, &log) ? entryBytes(entry) : 0 }
         if !state.safe { try rescue(entry, &log) }
-        if let attributes = state.attributes { try writeAttributes(entry, attributes, &log) }
+        if state.attributes != nil { try writeAttributes(entry, &log) }
         return state.safe ? 0 : entryBytes(entry)
     }
 
     private func entryBytes(_ entry: PageEntry) -> Int { index.withLock { _ in entry.length } }
 
     /// Writes a record with the new attributes of a page whose bytes are on disk already.
-    private func writeAttributes(_ entry: PageEntry, _ attributes: PageAttributes, _ log: inout DiskLog)
-        throws(StoreError)
-    {
+    func writeAttributes(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
+        let attributes = index.withLock { index in
+            index.pages[entry.key] === entry && entry.disk != nil && entry.attributesDirty ? entry.attributes : nil
+        }
+        guard let attributes else { return }
         let header = RecordHeader(
             kind: .attributes, key: entry.key, attributes: attributes, payloadBytes: 0, payloadHash: 0)
         try makeRoom(header.recordBytes, &log)

@@ -116,6 +116,19 @@ import Testing
         #expect(alone.attributes(key(1))?.priority == 1 && alone.attributes(key(2))?.coded == true)
     }
 
+    @Test func pinsOfPagesOnDiskSurviveAKill() throws {
+        let device = MemoryDevice()
+        let store = try open(device)
+        for n in 0..<3 { put(store, n) }
+        #expect(try store.evictToDisk([key(0), key(1)]) == 2)
+        #expect(
+            store.update(key(0), pinned: true) && store.update(key(1), priority: 9)
+                && store.update(key(2), pinned: true))
+        let again = try Store.open(.memory(device.afterKill(), clock: clock).kept(by: keeper))
+        #expect(again.attributes(key(0))?.pinned == true && again.attributes(key(1))?.priority == 9)
+        #expect(again.attributes(key(2))?.pinned == true && again.statistics.pages == 3)
+    }
+
     @Test(arguments: [(8 << 10, 4 << 10), (16 << 10, 2 << 10), (6 << 10, 4 << 10), (16 << 10, 16 << 10)])
     func anotherBudgetMovesThePages(ram: Int, arena: Int) throws {
         let device = MemoryDevice()
