@@ -150,13 +150,13 @@ def table(results: Sequence[Result]) -> str:
     """The results for people."""
     apart = len({(r.calibrated_on, r.evaluated_on) for r in results}) > 1
     lines = [
-        f"{'MODE':<10} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'KL':>8} {'±':>7} {'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
+        f"{'MODE':<12} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'KL':>8} {'±':>7} {'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
         + ("  CALIBRATED ON → EVALUATED ON" if apart else "")
     ]
     for r in results:
         asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
         lines.append(
-            f"{r.mode:<10} {asked:>6} {r.ratio_coded:>6.1f}× {r.ratio_total:>6.1f}× {_number(r.kl, 4):>8} {_number(r.kl_error, 4):>7}"
+            f"{r.mode:<12} {asked:>6} {r.ratio_coded:>6.1f}× {r.ratio_total:>6.1f}× {_number(r.kl, 4):>8} {_number(r.kl_error, 4):>7}"
             f" {_percent(r.top1):>7} {_number(r.perplexity, 3):>8} {_percent(r.passkey):>8} {_percent(r.verbatim):>7}"
             + (f"  {r.calibrated_on} → {r.evaluated_on}" if apart else "")
         )

@@ -89,6 +89,7 @@ def _version(package: str) -> str:
 
 
 def _run(kvtcctl: Path, arguments: list[str], quiet: bool = False) -> bool:
-    # What it prints is progress here, and standard output is for the tables of the caller.
-    output = subprocess.DEVNULL if quiet else 2
-    return subprocess.run([kvtcctl, *arguments], stdout=output, stderr=output, check=False).returncode == 0
+    # Standard output is for the tables of the caller; its progress and what went wrong come on standard error.
+    errors = subprocess.DEVNULL if quiet else None
+    command = [kvtcctl, *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, check=False).returncode == 0
