@@ -28,8 +28,10 @@ struct KVTCGroup {
     }
 
     private func code(_ value: Float, _ shift: Float, _ scale: Float, bits: Int) -> Int {
-        guard scale > 0 else { return 0 }
-        return max(0, min((1 << bits) - 1, Int(((value - shift) / scale).rounded())))
+        let code = ((value - shift) / scale).rounded()
+        // Neither NaN nor what is too large for an integer may reach the conversion.
+        guard scale > 0, code > 0 else { return 0 }
+        return Int(min(code, Float((1 << bits) - 1)))
     }
 
     /// Squared error with this many bits.

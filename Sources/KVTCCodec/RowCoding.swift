@@ -63,6 +63,16 @@ extension PageCodec {
             let rows = protected.complement
             let weighted = transform.weightedRows(
                 page, element: header.element, firstPosition: header.firstPosition, rows: rows)
+            // Shifts and scales of the published mode are half precision; in the other one squares must stay finite.
+            let limit = header.mode == .kvtc ? 65_504.0 : 1e15
+            let immense = rows.indices.filter { row in
+                let values = weighted[row * geometry.rowElements..<(row + 1) * geometry.rowElements]
+                return !(values.reduce(into: 0.0) { $0 += Double($1) * Double($1) } <= limit * limit)
+            }
+            guard immense.isEmpty else {
+                for index in immense { protected.insert(rows[index]) }
+                continue
+            }
             let budget = Budget(
                 quality: quality,
                 overhead: BlockHeader.size + (protected.isEmpty ? 0 : RowSet.bitmapBytes(header.tokens)),
