@@ -40,13 +40,20 @@ extension Engine {
             throw WireError(.limitExceeded, field: "leaseMs", "more than \(limits.leasesPerUser) leases of one user")
         }
         let id = store.lease(keys, until: now + milliseconds)
-        leases.withLock { $0[id] = Lease(tenant: caller.tenant, deadline: now + milliseconds) }
+        leases.withLock { leases in
+            leases[id] = Lease(
+                tenant: caller.tenant, connection: caller.connection, deadline: now + milliseconds)
+        }
         return id
     }
 
     private func endLease(_ id: UInt64) {
         leases.withLock { $0[id] = nil }
         _ = store.release(id)
+    }
+
+    func endLeases(of connection: UInt64) {
+        for id in leases.withLock({ $0.filter { $0.value.connection == connection }.keys }) { endLease(id) }
     }
 
     func checkLease(_ id: UInt64, _ caller: Caller) throws(WireError) {

@@ -34,6 +34,7 @@ final class Engine: Sendable {
 
     struct Lease: Sendable {
         var tenant: UInt32
+        var connection: UInt64
         /// On the store's clock.
         var deadline: UInt64
     }
@@ -215,8 +216,9 @@ final class Engine: Sendable {
         return EmptyReply()
     }
 
-    /// Ends the sessions a connection opened.
+    /// Ends the sessions a connection opened and the leases it took.
     func connectionEnded(_ connection: UInt64) {
+        endLeases(of: connection)
         close(ledger.withLock { $0.sessions.values.filter { $0.connection == connection }.map(\.id) })
     }
 

@@ -64,6 +64,7 @@ struct StatusReport: Encodable {
     var latency_us: Latencies
     var profiles: [Profile]
     var profile_directory: String
+    var leases: Int
     var tenants: [TenantRow]
     var sessions: [SessionRow]
 
@@ -116,7 +117,7 @@ extension Engine {
                 push: .init(part.latency(.push)), pull: .init(part.latency(.pull)),
                 encode: .init(part.latency(.encode)), decode: .init(part.latency(.decode))),
             profiles: profiles.all.map(StatusReport.Profile.init), profile_directory: profiles.directory ?? "",
-            tenants: tenantRows(scope), sessions: sessionRows(caller, now))
+            leases: leaseCount(scope), tenants: tenantRows(scope), sessions: sessionRows(caller, now))
     }
 
     /// The store as one tenant sees it: its own pages, against what it may have.
@@ -137,6 +138,13 @@ extension Engine {
 
     private func pendingEncodes(of tenant: UInt32) -> Int {
         ledger.withLock { ledger in ledger.pages.keys.count { $0.tenant == tenant && ledger.isPending($0) } }
+    }
+
+    private func leaseCount(_ scope: UInt32?) -> Int {
+        let now = store.milliseconds
+        return leases.withLock { leases in
+            leases.values.count { $0.deadline > now && (scope == nil || $0.tenant == scope) }
+        }
     }
 
     private func tenantRows(_ scope: UInt32?) -> [StatusReport.TenantRow] {

@@ -61,6 +61,7 @@ class ProcessState:
         if not found:
             with kvtc.connect(self.daemon.socket) as client:
                 status = client.status()
+            found += [f"{status['leases']} leases"] if status["leases"] else []
             found += [f"session {row}" for row in status["sessions"]]
             found += [f"{name}: {count} jobs" for name, count in status["queues"].items() if count]
         return found

@@ -74,6 +74,7 @@ class Round:
     def __init__(self, kind, seed, seconds, profile, tenants=3):
         self.kind, self.seed, self.seconds = kind, seed, seconds
         self.random = random.Random(seed)
+        self.injected = []
         self.is_injecting = kind in ("faulty", "lying")
         self.found = Totals(seeds=[seed], rounds={kind: 1})
         pick = self.random.choice
@@ -133,6 +134,7 @@ class Round:
         fault = self.random.choice(faults[call])
         first, step = self.random.randint(3, 30), self.random.randint(5, 40)
         inject = f"inject={call}:{fault}:when={first}+{step}"
+        self.injected.append(inject)
         # The lines tell how many faults there were.
         return ["strace", "-f", "-qq", "-A", "-o", str(self.trace), "-e", f"trace={call}", "-e", inject]
 
@@ -225,7 +227,7 @@ class Round:
         for name in ("verified_pages", "exact_pages", "lossy_pages", "pushed_pages", "flushes", "drops", "hang_ups"):
             setattr(self.found, name, getattr(self.found, name) + getattr(findings, name))
         for what, rows in (("wrong bytes", findings.wrong), ("lost", findings.lost), ("error", findings.errors)):
-            self.found.problems += [f"{self.kind} {self.seed}: {what}: {row}" for row in rows[:20]]
+            self.found.problems += [f"{self.kind} {self.seed}: {what}: {row} {self.injected}" for row in rows[:20]]
 
     def _close(self):
         if getattr(self, "hostile", None) and self.hostile.is_alive():
