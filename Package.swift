@@ -69,6 +69,10 @@ let package = Package(
 
         .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
+        .target(
+            name: "FuzzTargets", dependencies: ["KVTCCodec", "KVTCProtocol", "KVTCStore", "CXXHash", "TestSupport"],
+            path: "Tests/Fuzz/Targets", swiftSettings: swiftFlags),
+        tests("FuzzTests", ["FuzzTargets"]),
         tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash", "CAllocationCount"]),
         tests("KVTCProtocolTests", ["KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
@@ -85,3 +89,11 @@ let package = Package(
             ["KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", logging]),
     ]
 )
+
+// The fuzzer brings its own main, so this links only as deploy/fuzz builds it.
+if Context.environment["KVTC_FUZZ"] == "1" {
+    package.targets.append(
+        .executableTarget(
+            name: "kvtc-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Main",
+            swiftSettings: swiftFlags + [.unsafeFlags(["-parse-as-library"])]))
+}

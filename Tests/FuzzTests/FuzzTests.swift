@@ -1,0 +1,53 @@
+import Foundation
+import FuzzTargets
+import TestSupport
+import Testing
+
+/// The fuzz targets in short form: what once crashed, the seeds, and mutations of the seeds. A broken promise traps.
+@Suite(.serialized) struct FuzzTests {
+    private static func files(_ kind: String, _ target: FuzzTarget) -> [[UInt8]] {
+        let directory = testFile("Fuzz/\(kind)/\(target.rawValue)")
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        return names.sorted().compactMap { name in
+            FileManager.default.contents(atPath: "\(directory)/\(name)").map { [UInt8]($0) }
+        }
+    }
+
+    @Test(arguments: FuzzTarget.allCases) func crashersStayFixed(target: FuzzTarget) {
+        for input in FuzzTests.files("Crashers", target) { input.withUnsafeBytes(target.run) }
+    }
+
+    @Test(arguments: FuzzTarget.allCases) func mutatedSeedsBreakNothing(target: FuzzTarget) {
+        let seeds = FuzzTests.files("Corpus", target)
+        #expect(!seeds.isEmpty)
+        for input in seeds { input.withUnsafeBytes(target.run) }
+        let seed = UInt64.random(in: 0 ... .max)
+        print("fuzz seed \(seed) of \(target.rawValue)")
+        var generator = SeededGenerator(seed: seed)
+        for round in 0..<600 {
+            var input = seeds[round % seeds.count]
+            for _ in 0..<Int.random(in: 1...4, using: &generator) { FuzzTests.mutate(&input, &generator) }
+            input.withUnsafeBytes(target.run)
+        }
+    }
+
+    private static func mutate(_ input: inout [UInt8], _ generator: inout SeededGenerator) {
+        guard !input.isEmpty else { return input.append(.random(in: 0...255, using: &generator)) }
+        // Most of what is read as a number lies near the start.
+        let range = Bool.random(using: &generator) ? input.count : min(input.count, 256)
+        let at = Int.random(in: 0..<range, using: &generator)
+        switch Int.random(in: 0..<6, using: &generator) {
+        case 0: input[at] ^= 1 << .random(in: 0..<8, using: &generator)
+        case 1: input[at] = .random(in: 0...255, using: &generator)
+        case 2: input.removeLast(Int.random(in: 0...min(64, input.count), using: &generator))
+        case 3: input.append(contentsOf: input.prefix(at))
+        default:
+            // Numbers that overflow, or nearly do.
+            let value = [UInt64.max, 1 << 63, 1 << 32, 1 << 31, 0, 0x7FFF_FFFF].randomElement(using: &generator)!
+            let width = [2, 4, 8].randomElement(using: &generator)!
+            for byte in 0..<width where at + byte < input.count {
+                input[at + byte] = UInt8(truncatingIfNeeded: value >> UInt64(8 * byte))
+            }
+        }
+    }
+}
