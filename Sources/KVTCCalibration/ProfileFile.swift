@@ -15,15 +15,24 @@ struct ProfileFile {
     /// The file in memory.
     func data() throws -> Data {
         var file = Data()
-        try Safetensors.serialise(metadata: ["kvtc": json()], tensors: tensors()) { file.append(contentsOf: $0) }
+        try Safetensors.serialise(metadata: sealed(), tensors: tensors()) { file.append(contentsOf: $0) }
         return file
     }
 
     /// Writes the file, tensor by tensor: the digits of a large model take gigabytes. It appears whole or not at all.
     func write(to path: String) throws {
         let file = try OutputFile(path: path)
-        try Safetensors.serialise(metadata: ["kvtc": json()], tensors: tensors()) { try file.write($0) }
+        try Safetensors.serialise(metadata: sealed(), tensors: tensors()) { try file.write($0) }
         try file.finish()
+    }
+
+    /// The metadata with the checksum of the file that has it.
+    private func sealed() throws -> [String: String] {
+        var metadata = ["kvtc": try json(), ProfileSeal.key: ProfileSeal.blank]
+        let sum = ProfileSeal.Sum()
+        try Safetensors.serialise(metadata: metadata, tensors: tensors()) { sum.add($0) }
+        metadata[ProfileSeal.key] = sum.digits()
+        return metadata
     }
 
     private func json() throws -> String {

@@ -66,6 +66,10 @@ public final class Profile: Sendable {
             guard (1...2).contains(metadata.format) else {
                 throw .unsupported("profile format \(metadata.format); this release reads formats 1 and 2")
             }
+            // Profiles made before there was a checksum have none.
+            guard tensors.metadata[ProfileSeal.key] == nil || ProfileSeal.isIntact(file, tensors.metadata) else {
+                throw .corrupt("the profile's checksum does not match its content; calibrate or copy it again")
+            }
             var tables: [[Float]] = []
             while let rope = tensors.tensors["rope.\(tables.count)"] {
                 guard rope.dtype == "F32" else { throw .corrupt("tensor rope.\(tables.count) is \(rope.dtype)") }
