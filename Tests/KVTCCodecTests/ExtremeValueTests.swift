@@ -7,7 +7,7 @@ import Testing
     private let tokens = 8
     private let layout = PageLayout(element: .f32, order: .tokenTensorHead)
 
-    @Test(arguments: [CodecMode.transform, .kvtc], [Float(1e6), 1e12, 1e25, -3e38])
+    @Test(arguments: [CodecMode.transform, .kvtc], [Float(1e25), -3e38])
     func rowsOfImmenseValuesStayExact(mode: CodecMode, value: Float) throws {
         let codec = try RealPages.shared.get().codec()
         let width = codec.geometry.rowElements
@@ -24,8 +24,7 @@ import Testing
         let rowBytes = width * 4
         for row in [2, 5] {
             let range = row * rowBytes..<(row + 1) * rowBytes
-            // A large value may still be one that the mode represents; then it comes back large and finite.
-            if abs(value) > 1e16 || mode == .kvtc { #expect(bytes[range] == back[range], "row \(row)") }
+            #expect(bytes[range] == back[range], "row \(row)")
         }
         #expect(back.withUnsafeBytes { $0.bindMemory(to: Float.self).allSatisfy(\.isFinite) })
     }
