@@ -37,7 +37,8 @@ final class FaultPlan: Sendable {
             $0.keeper = keeper
         }
         device.setFault { [self] _, operation in
-            countdown()
+            // Nor does it die between the sync that failed and the renaming that tells of it.
+            if operation != "rename" { countdown() }
             let fault = fault(operation)
             if let fault { trace?("  \(operation): \(fault)") }
             return fault
