@@ -81,7 +81,7 @@ private final class InverseShape {
                     for tile in 0..<width / Int(KV_TILE) {
                         table.pointee.inverse(
                             packed + tile * tileBytes, &term, 1, 0, tokens, 0, tokens,
-                            target.baseAddress! + tile * Int(KV_TILE), width)
+                            target.baseAddress! + tile * Int(KV_TILE), width, nil)
                     }
                 }
             }

@@ -186,7 +186,8 @@ BLOCK(4)
 BLOCK(6)
 
 AVX2 static void avx2_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                              uint32_t first, uint32_t count, float *target, size_t stride) {
+                              uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
+    (void)ahead;
     for (int half = 0; half < 2; half++) {
         const uint8_t *at = tile + half * 64;
         float *to = target + half * 16;

@@ -8,8 +8,10 @@
 // 32 columns × TOKENS tokens of int32 sums in registers; one instruction multiplies and adds 64 digits.
 VNNI static inline __attribute__((always_inline)) void block(const int tokens, const uint8_t *tile, const kv_term *terms,
                                                              size_t term_count, uint32_t slab, uint32_t slab_tokens,
-                                                             uint32_t first, float *target, size_t stride) {
+                                                             uint32_t first, float *target, size_t stride,
+                                                             kv_ahead *ahead) {
     __m512i sum[12][2];
+    kv_ahead lines = *ahead;
 #pragma clang loop unroll(full)
     for (int t = 0; t < tokens; t++) sum[t][0] = sum[t][1] = _mm512_setzero_si512();
     for (size_t i = 0; i < term_count; i++) {
@@ -24,6 +26,11 @@ VNNI static inline __attribute__((always_inline)) void block(const int tokens, c
         const uint8_t *digits = tile + (size_t)term.first * KV_TILE * KV_QUAD;
         const int8_t *codes = term.codes + ((size_t)slab * KV_SLAB * term.quads + first) * KV_QUAD;
         for (uint32_t q = 0; q < term.quads; q++, digits += KV_TILE * KV_QUAD, codes += slab_tokens * KV_QUAD) {
+            // One line among so many products costs nothing; all at once would hold up the loads that they need.
+            if (tokens == 12 && lines.next < lines.lines) {
+                _mm_prefetch((const char *)(lines.at + lines.next / 16 * lines.stride + lines.next % 16 * 64), _MM_HINT_T1);
+                lines.next++;
+            }
             __m512i left = _mm512_loadu_si512(digits), right = _mm512_loadu_si512(digits + 64);
 #pragma clang loop unroll(full)
             for (int t = 0; t < tokens; t++) {
@@ -45,24 +52,28 @@ VNNI static inline __attribute__((always_inline)) void block(const int tokens, c
                 sum[t][h] = _mm512_setzero_si512();
             }
     }
+    ahead->next = lines.next;
 }
 
 #define BLOCK(TOKENS)                                                                                                    \
     VNNI static void block_##TOKENS(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab,         \
-                                    uint32_t slab_tokens, uint32_t first, float *target, size_t stride) {                \
-        block(TOKENS, tile, terms, term_count, slab, slab_tokens, first, target, stride);                                \
+                                    uint32_t slab_tokens, uint32_t first, float *target, size_t stride,                  \
+                                    kv_ahead *ahead) {                                                                   \
+        block(TOKENS, tile, terms, term_count, slab, slab_tokens, first, target, stride, ahead);                         \
     }
 BLOCK(1)
 BLOCK(4)
 BLOCK(12)
 
 VNNI static void vnni_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                              uint32_t first, uint32_t count, float *target, size_t stride) {
+                              uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
+    kv_ahead nothing = {0};
+    if (!ahead) ahead = &nothing;
     for (uint32_t t = 0; t < count;) {
         uint32_t left = count - t, step = left >= 12 ? 12 : left >= 4 ? 4 : 1;
         (step == 12  ? block_12
          : step == 4 ? block_4
-                     : block_1)(tile, terms, term_count, slab, tokens, first + t, target + t * stride, stride);
+                     : block_1)(tile, terms, term_count, slab, tokens, first + t, target + t * stride, stride, ahead);
         t += step;
     }
 }

@@ -114,7 +114,8 @@ void scalar_turn(const uint8_t *packed, size_t quads, size_t first, size_t count
 }
 
 void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                    uint32_t first, uint32_t count, float *target, size_t stride) {
+                    uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
+    (void)ahead;
     for (uint32_t t = 0; t < count; t++)
         for (int c = 0; c < KV_TILE; c++) {
             // Unsigned, because sums may wrap on the way to a result that fits.

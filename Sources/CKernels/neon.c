@@ -28,7 +28,8 @@ static size_t neon_from_float(kv_element element, const float *source, void *tar
 
 // 16 columns × one token; digits lose their excess, so no correction is needed.
 static void neon_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                         uint32_t first, uint32_t count, float *target, size_t stride) {
+                         uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
+    (void)ahead;
     const uint8x16_t excess = vdupq_n_u8(128);
     for (int half = 0; half < 2; half++)
         for (uint32_t t = 0; t < count; t++) {

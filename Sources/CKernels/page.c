@@ -55,7 +55,7 @@ void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads
         memset(area, 0, (size_t)count * width * sizeof(float));
         for (uint32_t tile = first_tile; tile < end_tile; tile++)
             kernels->inverse(packed + tile * quads * KV_QUAD * KV_TILE, terms, term_count, slab, slab_rows, in_slab, count,
-                             area + (tile - first_tile) * KV_TILE, width);
+                             area + (tile - first_tile) * KV_TILE, width, NULL);
         for (uint32_t t = 0; t < count; t++) {
             float *values = area + (size_t)t * width + (begin - aligned);
             kernels->scale_offset(values, page->inverse_weight + begin, page->mean + begin, end - begin);

@@ -9,7 +9,7 @@ enum { QUADS_A_TILE = KV_TILE / KV_QUAD, TILE_QUAD = KV_TILE * KV_QUAD };
 void scalar_to_float(kv_element, const void *source, float *target, size_t count);
 size_t scalar_from_float(kv_element, const float *source, void *target, size_t count);
 void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                    uint32_t first, uint32_t count, float *target, size_t stride);
+                    uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead);
 void scalar_scale_offset(float *row, const float *scale, const float *offset, size_t count);
 void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
 int scalar_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,

@@ -137,9 +137,23 @@ extension Basis {
         let tiles = stride(from: digits.lowerBound, to: digits.upperBound, by: tile)
         sums.update(repeating: 0, count: Basis.tilesAtOnce * input.rows * tile)
         let table = input.kernels.pointer.pointee
-        for block in input.blocks {
+        // The quads of a block's columns that a tile of digits needs; they lie far apart, so they are asked for early.
+        func source(_ block: ForwardInput.Block, _ firstDigit: Int) -> UnsafePointer<UInt8> {
+            packed
+                + (block.quads.lowerBound * Basis.quad * quads + (plane.firstQuad + firstDigit / Basis.quad) * tile)
+                * Basis.quad
+        }
+        for (number, block) in input.blocks.enumerated() {
             let terms = plane.isLow ? block.coarse : block.fine
             for (index, start) in tiles.enumerated() {
+                let isLast = start + tile >= digits.upperBound
+                let next = isLast ? number + 1 : number
+                var ahead = kv_ahead()
+                if next < input.blocks.count {
+                    ahead.at = source(input.blocks[next], isLast ? digits.lowerBound : start + tile)
+                    ahead.stride = quads * Basis.quad * tile
+                    ahead.lines = UInt32(input.blocks[next].quads.count * Basis.quad / tile * 16)
+                }
                 let count = (min(tile, digits.upperBound - start) + Basis.quad - 1) / Basis.quad
                 input.places.withUnsafeBufferPointer {
                     table.turn(
@@ -151,7 +165,7 @@ extension Basis {
                     let slabRows = UInt32(min(Int(KV_SLAB), input.rows - first))
                     table.inverse(
                         turned, input.terms.base + terms.lowerBound, terms.count, UInt32(first / Int(KV_SLAB)),
-                        slabRows, 0, slabRows, sums + (index * input.rows + first) * tile, tile)
+                        slabRows, 0, slabRows, sums + (index * input.rows + first) * tile, tile, &ahead)
                 }
             }
         }

@@ -123,6 +123,9 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
         }
         for table in [kv_scalar()!] + vectors where table.pointee.digit_bits >= bits {
             var target = [Float](repeating: 1, count: tokens * columns)
+            // Any address will do: nothing is read.
+            var ahead = kv_ahead(
+                at: UnsafePointer(bitPattern: 0x10000), stride: 1024, next: 0, lines: UInt32(tile.count / 64))
             for slab in stride(from: 0, to: tokens, by: 64) {
                 let count = min(64, tokens - slab)
                 // In two calls, as a page with wide tiles does.
@@ -130,7 +133,7 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
                     target.withUnsafeMutableBufferPointer {
                         table.pointee.inverse(
                             tile, terms, terms.count, UInt32(slab / 64), UInt32(count), UInt32(part.lowerBound),
-                            UInt32(part.count), $0.baseAddress! + (slab + part.lowerBound) * columns, columns)
+                            UInt32(part.count), $0.baseAddress! + (slab + part.lowerBound) * columns, columns, &ahead)
                     }
                 }
             }

@@ -81,8 +81,9 @@ static void transforms(const kv_kernels *k, int i) {
     kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8}, {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
                        {quads[1], sums[1], 5, 8, 1.25f, 0, 1}};
     for (int n = 0; n < 2 * KV_SLAB * KV_TILE; n++) tiles[i][n] = 1;
-    k->inverse(packed, terms, 3, 0, KV_SLAB, 0, KV_SLAB, tiles[i], KV_TILE);
-    k->inverse(packed, terms, 3, 1, TOKENS - KV_SLAB, 0, TOKENS - KV_SLAB, tiles[i] + KV_SLAB * KV_TILE, KV_TILE);
+    k->inverse(packed, terms, 3, 0, KV_SLAB, 0, KV_SLAB, tiles[i], KV_TILE, NULL);
+    k->inverse(packed, terms, 3, 1, TOKENS - KV_SLAB, 0, TOKENS - KV_SLAB, tiles[i] + KV_SLAB * KV_TILE, KV_TILE,
+               NULL);
     if (!i) add(tiles[0], sizeof tiles[0]);
     same(k->name, "inverse transform", tiles[0], tiles[i], sizeof tiles[0]);
 }

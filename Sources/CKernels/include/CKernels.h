@@ -27,6 +27,13 @@ typedef struct {
     uint16_t shift, depth; // depth · 4 · 255 · largest |code| / 2 stays below 2^15
 } kv_term;
 
+// Memory that will be needed next, brought nearer on the way: cache lines of 64 bytes, 16 at `at`, 16 one stride on, and so on.
+typedef struct {
+    const uint8_t *at;
+    size_t stride;
+    uint32_t next, lines;
+} kv_ahead;
+
 // A component in an entropy-coded stream.
 typedef struct kv_table kv_table;
 typedef struct {
@@ -44,9 +51,9 @@ typedef struct {
     void (*to_float)(kv_element, const void *source, float *target, size_t count);
     size_t (*from_float)(kv_element, const float *source, void *target, size_t count);
     // One tile of the inverse transform for tokens first…first + count of a slab that has `tokens`: adds complete sums to
-    // target[t][32]. The caller keeps Σ|codes| of a token below 2^24, so that int32 sums hold.
+    // target[t][32]. The caller keeps Σ|codes| of a token below 2^24, so that int32 sums hold. `ahead` may be NULL.
     void (*inverse)(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                    uint32_t first, uint32_t count, float *target, size_t stride);
+                    uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead);
     // The other way round, for the forward transform: quads first…first + count (at most 8) of the digits of some tiles, from
     // `packed` on, as a tile [quad of columns][32 digits][4 columns]; missing digits are 128. The quads of columns are put at
     // `places`, 8 a tile.
