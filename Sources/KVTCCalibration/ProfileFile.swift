@@ -43,7 +43,15 @@ struct ProfileFile {
 
     private func tensors() -> [Safetensors.Source] {
         let width = geometry.rowElements
-        var tensors: [Safetensors.Source] = [
+        // The bases first: they are mapped, and lie where cache lines begin.
+        var tensors = bases.enumerated().map { index, basis in
+            let (bytes, quads) = Basis.pack(
+                digits: basis.digits.digits, width: basis.columns.count, components: basis.digits.components,
+                exponents: basis.digits.exponents)
+            return Safetensors.Source(
+                "basis.\(index).packed", "U8", [(basis.columns.count + 31) / 32, quads, 32, 4], bytes)
+        }
+        tensors += [
             .init("mean", "F32", [width], mean), .init("weight", "F32", [width], weight),
             .init("entropy.frequencies", "U16", [EntropyTables.classes, EntropyTables.symbols], frequencies),
         ]
@@ -56,7 +64,6 @@ struct ProfileFile {
                 .init("basis.\(index).level", "I16", [levels.count], levels),
                 .init("basis.\(index).component", "I32", [digits], basis.digits.components),
                 .init("basis.\(index).exponent", "I8", [digits], basis.digits.exponents),
-                .init("basis.\(index).digits", "I8", [digits, basis.columns.count], basis.digits.digits),
             ]
         }
         return tensors

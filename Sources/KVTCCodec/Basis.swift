@@ -58,7 +58,9 @@ package final class Basis: @unchecked Sendable {
         case .rows(let rows):
             guard rows.count == components.count * width else { throw .corrupt("digits of \(rows.count) bytes") }
             owner = nil
-            packed = Basis.pack(rows.bindMemory(to: Int8.self).baseAddress!, width: width, planes: planes)
+            let memory = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
+            Basis.pack(rows.bindMemory(to: Int8.self).baseAddress!, width: width, planes: planes, into: memory)
+            packed = UnsafePointer(memory)
         case .packed(let bytes, let file):
             guard bytes.count == size else { throw .corrupt("\(bytes.count) packed bytes; these digits take \(size)") }
             owner = file
@@ -75,29 +77,29 @@ package final class Basis: @unchecked Sendable {
     deinit { if owner == nil { packed.deallocate() } }
 
     /// Digits as they are used: [⌈width / 32⌉][quads][32][4] bytes, 128 more than the digits.
-    private static func pack(_ rows: UnsafePointer<Int8>, width: Int, planes: [Plane]) -> UnsafePointer<UInt8> {
+    private static func pack(
+        _ rows: UnsafePointer<Int8>, width: Int, planes: [Plane], into packed: UnsafeMutablePointer<UInt8>
+    ) {
         let quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
-        let size = kv_packed_size(width, quads)
-        let packed = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
-        packed.initialize(repeating: 128, count: size)
+        packed.initialize(repeating: 128, count: kv_packed_size(width, quads))
         for plane in planes {
             for (position, row) in plane.rows.enumerated() {
                 kv_pack_digit(rows + row * width, width, quads, quad * plane.firstQuad + position, packed)
             }
         }
-        return UnsafePointer(packed)
     }
 
     /// Digits [digit][column] as format 2 stores them, and how many quads they make.
     package static func pack(
-        digits: UnsafePointer<Int8>, width: Int, components: [Int32], exponents: [Int8]
-    ) -> (bytes: UnsafeRawBufferPointer, quads: Int) {
+        digits: [Int8], width: Int, components: [Int32], exponents: [Int8]
+    ) -> (bytes: [UInt8], quads: Int) {
         let planes = planes(components: components, exponents: exponents)
         let quads = planes.last.map { $0.firstQuad + $0.quads } ?? 0
-        return (
-            UnsafeRawBufferPointer(
-                start: pack(digits, width: width, planes: planes), count: kv_packed_size(width, quads)), quads
-        )
+        let bytes = [UInt8](unsafeUninitializedCapacity: kv_packed_size(width, quads)) { buffer, count in
+            pack(digits, width: width, planes: planes, into: buffer.baseAddress!)
+            count = buffer.count
+        }
+        return (bytes, quads)
     }
 
     private static func planes(components: [Int32], exponents: [Int8]) -> [Plane] {

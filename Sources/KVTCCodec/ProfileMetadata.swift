@@ -64,7 +64,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         }
     }
 
-    /// Version of this layout: 1.
+    /// Version of this layout: 2; 1 has unpacked digits.
     public var format: Int
     /// Name of the model, for people.
     public var model: String
@@ -90,7 +90,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         model: String, rank: ModelRank? = nil, weighting: String, geometry: Geometry, bases: [Basis],
         calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, expectations: [Expectation]
     ) {
-        format = 1
+        format = 2
         self.model = model
         self.rank = rank
         self.weighting = weighting

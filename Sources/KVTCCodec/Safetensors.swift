@@ -143,7 +143,7 @@ public struct Safetensors: Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         var json = try encoder.encode(header)
-        json.append(contentsOf: [UInt8](repeating: 0x20, count: (8 - json.count % 8) % 8))
+        json.append(contentsOf: [UInt8](repeating: 0x20, count: (64 - (8 + json.count) % 64) % 64))
         try withUnsafeBytes(of: UInt64(json.count).littleEndian, sink)
         try json.withUnsafeBytes(sink)
         for tensor in tensors { try tensor.body(sink) }
