@@ -88,7 +88,7 @@ public struct Calibrator<Samples: SampleSource> {
             try work.finish()
         }
         let held = weightedHeldOut(mean: moments.mean, weights: weights)
-        let tables = try TableTraining(parts: parts, rows: held, step: work.advance)
+        let tables = try TableTraining(parts: parts, rows: held, halves: samples.geometry.halves, step: work.advance)
         let metadata = ProfileMetadata(
             model: model, rank: samples.rank, weighting: weighting.name, geometry: samples.geometry,
             bases: parts.map {
@@ -96,7 +96,7 @@ public struct Calibrator<Samples: SampleSource> {
                     begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,
                     digits: $0.digits.components.count)
             }, calibrationTokens: SampleSplit.count(split.training), heldOutTokens: tables.tokens,
-            energy: tables.energy, captured: tables.captured, expectations: tables.expectations)
+            energy: tables.energy, captured: tables.captured, peaks: tables.peaks, expectations: tables.expectations)
         return ProfileFile(
             metadata: metadata, geometry: samples.geometry, mean: moments.mean, weight: weights, bases: parts,
             levels: tables.levels, frequencies: tables.frequencies)

@@ -13,16 +13,28 @@ struct TableTraining {
     private(set) var energy = 0.0
     /// Share of it that the bases hold.
     private(set) var captured = 0.0
+    /// Largest squared norm of a row's keys, and of the rest of it.
+    private(set) var peaks: [Double] = []
     /// Rows used.
     let tokens: Int
     private let elements: Int
 
-    /// - Parameter rows: weighted, centred, [tokens][elements].
-    init(parts: [BasisPart], rows: Matrix, step: (Double) throws -> Void) throws {
+    /// - Parameters:
+    ///   - rows: weighted, centred, [tokens][elements].
+    ///   - halves: keys and the rest.
+    init(parts: [BasisPart], rows: Matrix, halves: [Range<Int>], step: (Double) throws -> Void) throws {
         tokens = rows.rows
         elements = rows.columns
-        for index in 0..<rows.rows * rows.columns { energy += Double(rows.values[index]) * Double(rows.values[index]) }
-        energy /= Double(tokens)
+        peaks = halves.map { _ in 0 }
+        for row in 0..<rows.rows {
+            for (index, half) in halves.enumerated() {
+                let norm = half.reduce(0.0) {
+                    $0 + Double(rows.values[row * elements + $1]) * Double(rows.values[row * elements + $1])
+                }
+                energy += norm / Double(tokens)
+                peaks[index] = max(peaks[index], norm)
+            }
+        }
         var projections: [Matrix] = []
         for part in parts {
             let projection = Matrix(rows: part.rank, columns: tokens)

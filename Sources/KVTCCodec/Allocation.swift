@@ -25,21 +25,25 @@ struct Allocation {
     /// nothing is better.
     func refine(_ plan: RateControl.Plan, _ coefficients: Coefficients) -> RateControl.Plan {
         guard plan.allocation.ranks.contains(where: { $0 > 0 }) else { return plan }
+        // Within a ratio the error is to fall, within a bound on the error the size.
+        let bound = budget.fits(bytes: plan.bytes) ? nil : budget.quality.distortion.map(Double.init)
         var best = plan
         for finer in Allocation.finer {
-            if let next = allocate(plan.stepIndex - finer, limit: plan.bytes, coefficients), better(next, than: best) {
-                best = next
+            guard let next = allocate(plan.stepIndex - finer, limit: plan.bytes, bound: bound, coefficients) else {
+                continue
             }
+            let isBetter =
+                if let bound { next.distortion <= bound && next.bytes < best.bytes } else {
+                    next.bytes <= best.bytes && next.distortion < best.distortion
+                }
+            if isBetter { best = next }
         }
         return best
     }
 
-    private func better(_ a: RateControl.Plan, than b: RateControl.Plan) -> Bool {
-        if case .ratio = budget.quality { return a.bytes <= b.bytes && a.distortion < b.distortion }
-        return budget.allows(distortion: a.distortion) && a.bytes < b.bytes
-    }
-
-    private func allocate(_ stepIndex: Int, limit: Int, _ coefficients: Coefficients) -> RateControl.Plan? {
+    private func allocate(
+        _ stepIndex: Int, limit: Int, bound: Double?, _ coefficients: Coefficients
+    ) -> RateControl.Plan? {
         let control = RateControl(profile: profile, budget: budget)
         let start = control.plan(stepIndex, coefficients).allocation
         let ranks = start.ranks
@@ -74,8 +78,8 @@ struct Allocation {
         let total = coefficients.energy - energy(ranks, coefficients)
         let scale = profile.metadata.energy * Double(max(coefficients.rows, 1))
         var cell = size
-        if case .distortion(let bound) = budget.quality {
-            guard let smallest = least.last!.firstIndex(where: { (total + Double($0)) / scale <= Double(bound) }) else {
+        if let bound {
+            guard let smallest = least.last!.firstIndex(where: { (total + Double($0)) / scale <= bound }) else {
                 return nil
             }
             cell = smallest

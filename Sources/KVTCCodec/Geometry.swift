@@ -113,6 +113,12 @@ public struct Geometry: Hashable, Sendable {
         hash = Geometry.hash(of: tensors)
     }
 
+    /// Elements of a row that are keys, and those that are not.
+    package var halves: [Range<Int>] {
+        let end = tensors.firstIndex { $0.role != .key }.map { offsets[$0] } ?? rowElements
+        return [0..<end, end..<rowElements]
+    }
+
     /// Indices of the tensors whose layer is in `range`.
     func tensorIndices(layers range: Range<Int>) -> [Int] {
         tensors.indices.filter { range.contains(tensors[$0].layer) }

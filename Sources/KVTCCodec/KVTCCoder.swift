@@ -57,7 +57,7 @@ struct KVTCCoder {
                 (low, fine) = ((low + high) / 2, middle)
             }
         }
-        let chosen = budget.choose(fine: fine, coarse: coarse)
+        let chosen = budget.choose(fine: fine, coarse: coarse) { $0.distortion }
         return (chosen.section, max(chosen.largest, 1e-20) / 16_000, chosen.distortion)
     }
 

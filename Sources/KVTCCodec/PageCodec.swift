@@ -91,9 +91,12 @@ public struct PageCodec: Sendable {
 
     /// Codes an exact block. Rows that hold NaN or infinities are protected whatever the caller says; a block that would
     /// not get smaller than the lossless one is returned lossless.
-    /// - Parameter protected: rows to keep bit-identical.
+    /// - Parameters:
+    ///   - protected: rows to keep bit-identical.
+    ///   - keepOutliers: whether rows whose keys or values are far stronger than any that was calibrated on are kept
+    ///     bit-identical too, in the modes that have a profile.
     public func encode(
-        block: UnsafeRawBufferPointer, mode: CodecMode, quality: Quality, protected: RowSet
+        block: UnsafeRawBufferPointer, mode: CodecMode, quality: Quality, protected: RowSet, keepOutliers: Bool = true
     ) throws(CodecError) -> [UInt8] {
         let decoder = takeDecoder()
         defer { giveBack(decoder) }
@@ -127,7 +130,10 @@ public struct PageCodec: Sendable {
             }
         }
         var header = makeHeader(like: source, mode: mode)
-        guard let coded = try codeRows(page, header: &header, protected: &kept, quality: quality) else {
+        guard
+            let coded = try codeRows(
+                page, header: &header, protected: &kept, quality: quality, keepOutliers: keepOutliers)
+        else {
             return lossless()
         }
         header.protected = kept

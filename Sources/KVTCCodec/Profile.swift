@@ -86,7 +86,8 @@ public final class Profile: Sendable {
             guard (1...2).contains(metadata.bases.count), metadata.bases.first?.begin == 0,
                 metadata.bases.last?.end == width, metadata.bases.allSatisfy({ $0.begin < $0.end }),
                 zip(metadata.bases, metadata.bases.dropFirst()).allSatisfy({ $0.end == $1.begin }),
-                metadata.energy.isFinite, metadata.energy > 0
+                metadata.energy.isFinite, metadata.energy > 0,
+                metadata.peaks.map({ $0.count == 2 && $0.allSatisfy { $0.isFinite && $0 >= 0 } }) ?? true
             else { throw .corrupt("profile bases do not cover a row of \(width) elements") }
             let starts = geometry.offsets
             guard metadata.bases.allSatisfy({ starts.contains($0.begin) }) else {

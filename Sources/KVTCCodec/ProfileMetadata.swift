@@ -82,13 +82,16 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public var energy: Double
     /// Share of that energy in the span of the basis; absent in older files.
     public var captured: Double?
+    /// Largest squared norm of the keys, and of the rest, of such a row; nil in profiles that do not say.
+    public var peaks: [Double]?
     /// Ascending by ratio.
     public var expectations: [Expectation]
 
     /// Puts the pieces of a profile's description together.
     public init(
         model: String, rank: ModelRank? = nil, weighting: String, geometry: Geometry, bases: [Basis],
-        calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, expectations: [Expectation]
+        calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, peaks: [Double]? = nil,
+        expectations: [Expectation]
     ) {
         format = 2
         self.model = model
@@ -99,6 +102,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         self.heldOutTokens = heldOutTokens
         self.energy = energy
         self.captured = captured
+        self.peaks = peaks
         self.expectations = expectations
         let tables = ProfileMetadata.ropeTables(of: geometry)
         tensors = geometry.tensors.map { tensor in

@@ -4,15 +4,32 @@ public enum Quality: Hashable, Sendable {
     case ratio(Float)
     /// Largest squared error of the coded rows, weighted as the profile says, over their expected energy: 0 to 1.
     case distortion(Float)
+    /// The ratio, or as much less of it as a bound on the distortion takes.
+    case bounded(ratio: Float, distortion: Float)
+
+    /// The ratio aimed at.
+    public var ratio: Float? {
+        switch self {
+        case .ratio(let ratio), .bounded(let ratio, _): ratio
+        case .distortion: nil
+        }
+    }
+
+    /// The distortion not to exceed.
+    public var distortion: Float? {
+        switch self {
+        case .distortion(let bound), .bounded(_, let bound): bound
+        case .ratio: nil
+        }
+    }
 
     /// Throws where the figure is outside its limits.
     public func validate() throws(CodecError) {
-        switch self {
-        case .ratio(let ratio) where !(1...1000).contains(ratio):
+        if let ratio, !(1...1000).contains(ratio) {
             throw .invalid(field: "quality", "ratio \(ratio); 1 to 1000 are allowed")
-        case .distortion(let bound) where !(bound > 0 && bound <= 1):
-            throw .invalid(field: "quality", "distortion \(bound); above 0 and up to 1 is allowed")
-        default: return
+        }
+        if let distortion, !(distortion > 0 && distortion <= 1) {
+            throw .invalid(field: "quality", "distortion \(distortion); above 0 and up to 1 is allowed")
         }
     }
 }

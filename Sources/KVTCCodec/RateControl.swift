@@ -9,23 +9,23 @@ struct Budget {
     var rawBytes: Int
 
     /// Whether a coded section is on the far side of what is asked: small enough for a ratio, or beyond a distortion bound.
-    func isCoarse(bytes: Int, distortion: Double) -> Bool {
-        switch quality {
-        case .ratio(let ratio): Double(bytes + overhead) * Double(ratio) <= Double(rawBytes)
-        case .distortion(let bound): distortion > Double(bound)
-        }
+    func isCoarse(bytes: Int, distortion: Double) -> Bool { fits(bytes: bytes) || !allows(distortion: distortion) }
+
+    func fits(bytes: Int) -> Bool {
+        quality.ratio.map { Double(bytes + overhead) * Double($0) <= Double(rawBytes) } ?? false
     }
 
     /// Whether a result keeps the promise of a distortion bound; a basis cut short can't keep every one.
-    func allows(distortion: Double) -> Bool {
-        if case .distortion(let bound) = quality { distortion <= Double(bound) } else { true }
-    }
+    func allows(distortion: Double) -> Bool { quality.distortion.map { distortion <= Double($0) } ?? true }
 
     /// Of two neighbours on either side of the boundary, the one that keeps the promise: the coarse one for a ratio.
-    func choose<T>(fine: T, coarse: T) -> T { if case .ratio = quality { coarse } else { fine } }
+    func choose<T>(fine: T, coarse: T, distortion: (T) -> Double) -> T {
+        allows(distortion: distortion(coarse)) ? coarse : fine
+    }
 }
 
-/// Finds the quantiser step for one page: the finest whose block fits a ratio, or the coarsest within a distortion bound.
+/// Finds the quantiser step for one page: the finest whose block fits a ratio, or the coarsest within a distortion bound,
+/// or with both the finer of the two.
 struct RateControl {
     let profile: Profile
     let budget: Budget
@@ -68,7 +68,7 @@ struct RateControl {
             if isCoarse(middle) { coarse = middle } else { fine = middle }
         }
         return Allocation(profile: profile, budget: budget).refine(
-            budget.choose(fine: fine, coarse: coarse), coefficients)
+            budget.choose(fine: fine, coarse: coarse) { $0.distortion }, coefficients)
     }
 
     private func isCoarse(_ plan: Plan) -> Bool { budget.isCoarse(bytes: plan.bytes, distortion: plan.distortion) }
@@ -76,12 +76,13 @@ struct RateControl {
     /// The step that calibration saw meet the quality.
     func predictedStep() -> Int {
         let table = profile.metadata.expectations
-        let match =
-            switch budget.quality {
-            case .ratio(let ratio): table.first { $0.ratio >= Double(ratio) } ?? table.last
-            case .distortion(let bound): table.last { $0.distortion <= Double(bound) } ?? table.first
-            }
-        return match?.stepIndex ?? 0
+        let byRatio = budget.quality.ratio.flatMap { ratio in
+            table.first { $0.ratio >= Double(ratio) } ?? table.last
+        }
+        let byDistortion = budget.quality.distortion.flatMap { bound in
+            table.last { $0.distortion <= Double(bound) } ?? table.first
+        }
+        return [byRatio, byDistortion].compactMap { $0?.stepIndex }.min() ?? 0
     }
 
     /// Quantises at one step and counts exactly what it costs.

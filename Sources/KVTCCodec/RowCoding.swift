@@ -36,7 +36,7 @@ extension PageCodec {
     /// The coded section for the rows not in `protected`; nil where there are none or where the mode can't keep the
     /// distortion asked for. May protect further rows whose values the mode can't represent.
     func codeRows(
-        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality
+        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, keepOutliers: Bool
     ) throws(CodecError) -> [UInt8]? {
         guard protected.count < header.tokens else { return nil }
         switch header.mode {
@@ -44,7 +44,8 @@ extension PageCodec {
             return quantiseRows(page, header: &header, rows: protected.complement)
         case .transform, .kvtc:
             return transformRows(
-                page, header: &header, protected: &protected, quality: quality, profile: try needProfile())
+                page, header: &header, protected: &protected, quality: quality, keepOutliers: keepOutliers,
+                profile: try needProfile())
         case .raw, .lossless:
             return nil
         }
@@ -56,7 +57,8 @@ extension PageCodec {
     }
 
     private func transformRows(
-        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, profile: Profile
+        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, keepOutliers: Bool,
+        profile: Profile
     ) -> [UInt8]? {
         let transform = RowTransform(profile: profile, kernels: kernels)
         while protected.count < header.tokens {
@@ -69,8 +71,9 @@ extension PageCodec {
                 let values = weighted[row * geometry.rowElements..<(row + 1) * geometry.rowElements]
                 return !(values.reduce(into: 0.0) { $0 += Double($1) * Double($1) } <= limit * limit)
             }
-            guard immense.isEmpty else {
-                for index in immense { protected.insert(rows[index]) }
+            let outliers = keepOutliers ? transform.outliers(weighted, rows: rows.count) : []
+            guard immense.isEmpty, outliers.isEmpty else {
+                for index in immense + outliers { protected.insert(rows[index]) }
                 continue
             }
             let budget = Budget(
