@@ -16,7 +16,7 @@ from .corpus import Corpus, demo
 from .demo_daemon import DaemonFailed
 from .llama_model import LlamaWorker
 
-_EDITION = 1
+_EDITION = 2
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 
 OURS, PUBLISHED = "sensitivity", "published"
