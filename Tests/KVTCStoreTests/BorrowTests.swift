@@ -1,4 +1,5 @@
 import KVTCStore
+import StoreSimulation
 import TestSupport
 import Testing
 
