@@ -53,7 +53,8 @@ import Testing
         let free = try header(try encoded(codec, raw, .transform, .ratio(16)))
         let loose = try header(
             try encoded(codec, raw, .transform, .bounded(ratio: 16, distortion: min(1, 2 * free.distortion))))
-        #expect(loose.blockBytes == free.blockBytes)
+        #expect(Double(loose.codedRawBytes) >= 16 * Double(loose.codedStoredBytes))
+        #expect(Double(loose.blockBytes) > 0.98 * Double(free.blockBytes))
         let tight = try header(
             try encoded(codec, raw, .transform, .bounded(ratio: 16, distortion: free.distortion / 2)))
         #expect(tight.mode == .transform)
