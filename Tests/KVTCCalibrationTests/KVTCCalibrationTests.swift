@@ -127,7 +127,7 @@ private let fixture = testFile("Fixtures/smollm2-layers-11-12.safetensors")
         }
         for (old, new) in [
             ("\"mean\"", "\"nean\""), ("\"F32\"", "\"F64\""), ("[768]", "[767]"), ("kvtc\"", "kvtd\""),
-            ("\\\"format\\\":1", "\\\"format\\\":2"), ("\\\"rank\\\":16", "\\\"rank\\\":17"),
+            ("\\\"format\\\":2", "\\\"format\\\":3"), ("\\\"rank\\\":16", "\\\"rank\\\":17"),
         ] {
             var bad = file
             let pattern = Array(old.utf8)
