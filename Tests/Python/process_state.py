@@ -1,5 +1,6 @@
 """What a daemon process holds: descriptors, threads, memory. A leak is what is still held when nobody is connected."""
 
+import contextlib
 import os
 import re
 import time
@@ -36,8 +37,13 @@ class ProcessState:
         return int(re.search(rf"^{field}:\s+(\d+) kB$", text, re.M)[1]) << 10
 
     def threads(self):
-        names = [Path(f"/proc/{self.pid}/task/{task}/comm") for task in os.listdir(f"/proc/{self.pid}/task")]
-        return [path.read_text().strip() for path in names if path.exists()]
+        """Names of the threads; one that ends while they are read is not among them any more."""
+        names = []
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            # The kernel says ESRCH where the file was opened before the thread ended.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                names.append(Path(f"/proc/{self.pid}/task/{task}/comm").read_text().strip())
+        return names
 
     def leaks(self, memory_slack=None, patience=30):
         """What is held although no client is connected, as sentences; none is good. Connections end a moment after their
