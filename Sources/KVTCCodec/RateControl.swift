@@ -120,30 +120,36 @@ struct RateControl {
     /// The common step for every group, each with the symbol tables that suit its coefficients.
     private func commonStep(basis index: Int, rank: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> [UInt8] {
         let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
-        var scratch: [Int16] = []
         return (0..<groups).map { group in
             TransformCoder.option(
                 octaves: 0,
                 drift: coefficients.drift(basis: index, group: group) {
-                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients, &scratch)
+                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients)
                 })
         }
     }
 
     /// Classes between the profile's scale of a group and what codes this page's coefficients in the fewest bits. It hardly
     /// depends on the step: measured at one, it serves the others.
-    private func drift(
-        basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients, _ codes: inout [Int16]
-    ) -> Int {
-        let levels = profile.bases[index].levels
-        let rank = min(first + TransformCoder.group, levels.count)
+    private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
         let rows = coefficients.rows
-        if codes.isEmpty { codes = [Int16](repeating: 0, count: levels.count * rows) }
+        let components = first..<min(first + TransformCoder.group, profile.bases[index].rank)
+        let values = coefficients.leading(components.upperBound, basis: index)
+        // The codes are the same whichever tables code them.
+        let codes = [Int16](unsafeUninitializedCapacity: components.count * rows) { buffer, count in
+            values.withUnsafeBufferPointer {
+                kv_quantise(
+                    $0.baseAddress! + first * rows, components.count * rows, 1 / TransformCoder.step(stepIndex),
+                    Int32(TransformCoder.codeLimit), buffer.baseAddress!)
+            }
+            count = components.count * rows
+        }
         func bits(_ drift: Int) -> UInt64 {
-            RateControl.groupCost(
-                TransformCoder.option(octaves: 0, drift: drift), basis: index, first: first, rank: rank,
-                stepIndex: stepIndex, profile: profile, coefficients, codes: &codes
-            ).bits
+            codes.withUnsafeBufferPointer {
+                RateControl.groupBits(
+                    TransformCoder.option(octaves: 0, drift: drift), basis: profile.bases[index], components,
+                    stepIndex: stepIndex, profile: profile, codes: $0.baseAddress!, rows: rows)
+            }
         }
         // The bits fall towards the best class from either side.
         var best = (drift: 0, bits: bits(0))
@@ -157,6 +163,21 @@ struct RateControl {
             }
         }
         return best.drift
+    }
+
+    /// Bits (in 1/64) of a group's codes, [component][row] from its first component on.
+    private static func groupBits(
+        _ option: UInt8, basis: Basis, _ components: Range<Int>, stepIndex: Int, profile: Profile,
+        codes: UnsafePointer<Int16>, rows: Int
+    ) -> UInt64 {
+        components.reduce(0) { bits, component in
+            let entropyClass = TransformCoder.entropyClass(
+                level: basis.levels[component], stepIndex: stepIndex, option: option)
+            return bits
+                + kv_cost(
+                    profile.tables.table(entropyClass), codes + (component - components.lowerBound) * rows, rows,
+                    UInt32(EntropyTables.shift(class: entropyClass)))
+        }
     }
 
     /// Bits (in 1/64), squared error and energy of one group coded one way; its codes go to `codes`, [component][row].
@@ -176,13 +197,9 @@ struct RateControl {
                     kv_quantise(
                         values.baseAddress! + cells.lowerBound, cells.count, 1 / step, Int32(TransformCoder.codeLimit),
                         codes.baseAddress! + cells.lowerBound)
-                    for component in components {
-                        let entropyClass = TransformCoder.entropyClass(
-                            level: profile.bases[index].levels[component], stepIndex: stepIndex, option: option)
-                        bits += kv_cost(
-                            profile.tables.table(entropyClass), codes.baseAddress! + component * rows, rows,
-                            UInt32(EntropyTables.shift(class: entropyClass)))
-                    }
+                    bits = groupBits(
+                        option, basis: profile.bases[index], components, stepIndex: stepIndex, profile: profile,
+                        codes: codes.baseAddress! + cells.lowerBound, rows: rows)
                 }
                 let sums = kv_error(
                     values.baseAddress! + cells.lowerBound, isCut ? nil : codes.baseAddress! + cells.lowerBound,
