@@ -40,17 +40,10 @@ extension Store {
             return .hit(BorrowedPage(key: key, extent: extent, expected: hash))
         case .disk(let location, let length):
             let buffer = RecordBuffer(bytes: location.recordBytes)
-            switch readRecord(key, location, length: length, into: buffer) {
-            case .failed:
-                index.withLock { $0.counters.misses += 1 }
-                return .miss
-            case .corrupt:
-                reject(key, at: location)
-                return .corrupt
-            case .intact(let bytes, let hash):
-                countHit()
-                promote(key, location, bytes, hash)
-                return .hit(BorrowedPage(key: key, buffer: buffer, bytes: bytes, expected: hash))
+            return switch readAndPromote(key, location, length: length, into: buffer) {
+            case .hit(let page): .hit(BorrowedPage(key: key, buffer: buffer, bytes: page.bytes, expected: page.hash))
+            case .miss: .miss
+            case .corrupt: .corrupt
             }
         }
     }

@@ -24,18 +24,29 @@ extension Store {
             return .hit(try body(bytes))
         case .disk(let location, let length):
             let buffer = RecordBuffer(bytes: location.recordBytes)
-            switch readRecord(key, location, length: length, into: buffer) {
-            case .failed:
-                index.withLock { $0.counters.misses += 1 }
-                return .miss
-            case .corrupt:
-                reject(key, at: location)
-                return .corrupt
-            case .intact(let bytes, let hash):
-                countHit()
-                promote(key, location, bytes, hash)
-                return .hit(try body(bytes))
+            switch readAndPromote(key, location, length: length, into: buffer) {
+            case .hit(let page): return .hit(try body(page.bytes))
+            case .miss: return .miss
+            case .corrupt: return .corrupt
             }
+        }
+    }
+
+    /// Reads a page from disk into the buffer, counts the outcome, and keeps the page in RAM as well when that costs no write.
+    func readAndPromote(
+        _ key: StoreKey, _ location: DiskLocation, length: Int, into buffer: borrowing RecordBuffer
+    ) -> ReadOutcome<(bytes: UnsafeRawBufferPointer, hash: UInt64)> {
+        switch readRecord(key, location, length: length, into: buffer) {
+        case .failed:
+            index.withLock { $0.counters.misses += 1 }
+            return .miss
+        case .corrupt:
+            reject(key, at: location)
+            return .corrupt
+        case .intact(let bytes, let hash):
+            countHit()
+            promote(key, location, bytes, hash)
+            return .hit((bytes, hash))
         }
     }
 
