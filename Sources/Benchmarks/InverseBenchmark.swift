@@ -2,6 +2,7 @@ import ArgumentParser
 import CKernels
 import COpenBLAS
 import Glibc
+import KVTCCalibration
 import KVTCCodec
 
 /// Ways to compute the inverse transform of one page, on synthetic digits and codes; `InverseTransform.md` has the results.
@@ -50,7 +51,7 @@ private final class InverseShape {
         digits = (rank + seconds + 3) / 4 * 4
         let size = kv_packed_size(width, digits / 4)
         packed = .allocate(capacity: size)
-        var random = SplitMix64(state: 1)
+        var random = SplitMix(state: 1)
         for start in stride(from: 0, to: size, by: 8) {
             UnsafeMutableRawPointer(packed + start).storeBytes(of: random.next(), as: UInt64.self)
         }

@@ -1,4 +1,5 @@
 import Glibc
+import KVTCCalibration
 import KVTCSystem
 
 /// One side of a comparison.
@@ -51,7 +52,7 @@ func quantile(_ values: [Double], _ share: Double) -> Double {
 
 /// Bytes that look like halves of a cache: finite, exponents around 1, mantissas noise.
 func noisePage(bytes: Int, seed: UInt64) -> [UInt8] {
-    var random = SplitMix64(state: seed)
+    var random = SplitMix(state: seed)
     return [UInt8](unsafeUninitializedCapacity: bytes) { buffer, filled in
         for index in stride(from: 0, to: bytes - 1, by: 2) {
             let half = UInt16(truncatingIfNeeded: random.next()) & 0x0FFF | 0x3400
@@ -59,18 +60,5 @@ func noisePage(bytes: Int, seed: UInt64) -> [UInt8] {
             buffer[index + 1] = UInt8(half >> 8)
         }
         filled = bytes
-    }
-}
-
-/// Seeded, so that every run sees the same data (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

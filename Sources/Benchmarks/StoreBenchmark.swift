@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import KVTCCalibration
 import KVTCStore
 import KVTCSystem
 
@@ -91,7 +92,7 @@ struct StoreBenchmark: ParsableCommand {
 
     /// Nanoseconds a key, present and absent ones in turn, in random order.
     private func lookupTime(_ store: Store, pages: Int) -> Double {
-        var random = SplitMix64(state: 5)
+        var random = SplitMix(state: 5)
         let keys = (0..<20_000).map { index in
             Self.key(Int(random.next() % UInt64(pages)) + (index % 2 == 0 ? 0 : 1 << 40))
         }
@@ -105,7 +106,7 @@ struct StoreBenchmark: ParsableCommand {
 
     private static func key(_ number: Int) -> StoreKey {
         // As hashes look: every bit matters.
-        var random = SplitMix64(state: UInt64(number))
+        var random = SplitMix(state: UInt64(number))
         return StoreKey(
             tenant: 0, words: SIMD4(random.next(), random.next(), random.next(), random.next()))
     }

@@ -1,4 +1,5 @@
 import Glibc
+import KVTCCalibration
 
 /// A synthetic trace of multi-turn conversations, the same for the same seed.
 ///
@@ -12,7 +13,7 @@ struct Trace {
     let pages: Int
 
     init(sessions: Int, requests: Int, seed: UInt64) {
-        var random = SplitMix64(state: seed)
+        var random = SplitMix(state: seed)
         var weights: [Double] = []
         var sum = 0.0
         for rank in 1...sessions {

@@ -107,11 +107,13 @@ enum Eigen {
     }
 }
 
-/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): a profile must come out the same on every run.
-struct SplitMix {
-    var state: UInt64
+/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): a profile, and what a benchmark works on, must come out the same on every run.
+package struct SplitMix: RandomNumberGenerator {
+    package var state: UInt64
 
-    mutating func next() -> UInt64 {
+    package init(state: UInt64) { self.state = state }
+
+    package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var z = state
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
