@@ -11,6 +11,7 @@ struct Allocation {
         var option: UInt8
         var cells: Int
         var error: Float
+        var cost: RateControl.GroupCost
     }
 
     /// How much finer than one step for all the common step of a mixed allocation may be.
@@ -45,8 +46,8 @@ struct Allocation {
         _ stepIndex: Int, limit: Int, bound: Double?, _ coefficients: Coefficients
     ) -> RateControl.Plan? {
         let control = RateControl(profile: profile, budget: budget)
-        let start = control.plan(stepIndex, coefficients).allocation
-        let ranks = start.ranks
+        var allocation = control.allocation(stepIndex, coefficients)
+        let ranks = allocation.ranks
         let groups = zip(ranks.indices, ranks).flatMap { basis, rank in
             stride(from: 0, to: rank, by: TransformCoder.group).map { (basis: basis, first: $0) }
         }
@@ -58,12 +59,17 @@ struct Allocation {
         // Least error of the groups so far with this many cells, after each group.
         var least = [[Float](repeating: 0, count: size + 1)]
         var choicesOf: [[Choice]] = []
-        var scratch = [Int16](repeating: 0, count: (ranks.max() ?? 0) * coefficients.rows)
         for group in groups {
-            let common = start.options[group.basis][group.first / TransformCoder.group]
+            let common = allocation.options[group.basis][group.first / TransformCoder.group]
             let coarse = TransformCoder.option(octaves: 1, drift: TransformCoder.drift(common))
-            let choices = [common, coarse, TransformCoder.cutGroup].map {
-                choice($0, group.basis, group.first, ranks[group.basis], stepIndex, unit, coefficients, &scratch)
+            let choices = control.withScratch(coefficients) { scratch in
+                [common, coarse, TransformCoder.cutGroup].map { option in
+                    let cost = control.groupCost(
+                        option, basis: group.basis, first: group.first, rank: ranks[group.basis],
+                        stepIndex: stepIndex, coefficients, codes: scratch)
+                    return Choice(
+                        option: option, cells: (Int(cost.bits) + unit - 1) / unit, error: Float(cost.error), cost: cost)
+                }
             }
             choicesOf.append(choices)
             var next = [Float](repeating: .infinity, count: size + 1)
@@ -85,27 +91,19 @@ struct Allocation {
             cell = smallest
         }
         guard least.last![cell].isFinite else { return nil }
-        var options = start.options
+        var chosen: [Choice] = []
         for (index, group) in groups.enumerated().reversed() {
             // The choice that made the minimum: the same addition again.
             let choice = choicesOf[index].first {
                 $0.cells <= cell && least[index][cell - $0.cells] + $0.error == least[index + 1][cell]
             }!
-            options[group.basis][group.first / TransformCoder.group] = choice.option
+            allocation.options[group.basis][group.first / TransformCoder.group] = choice.option
+            chosen.append(choice)
             cell -= choice.cells
         }
-        return control.plan(stepIndex, options: options, coefficients)
-    }
-
-    /// `scratch` takes the codes, which the final plan makes again.
-    private func choice(
-        _ option: UInt8, _ index: Int, _ first: Int, _ rank: Int, _ stepIndex: Int, _ unit: Int,
-        _ coefficients: Coefficients, _ scratch: inout [Int16]
-    ) -> Choice {
-        let cost = RateControl.groupCost(
-            option, basis: index, first: first, rank: rank, stepIndex: stepIndex, profile: profile, coefficients,
-            codes: &scratch)
-        return Choice(option: option, cells: (Int(cost.bits) + unit - 1) / unit, error: Float(cost.error))
+        var tally = RateControl.Tally(coefficients)
+        for choice in chosen.reversed() { tally.add(choice.cost) }
+        return control.makePlan(stepIndex, allocation, tally, coefficients)
     }
 
     private func energy(_ ranks: [Int], _ coefficients: Coefficients) -> Double {

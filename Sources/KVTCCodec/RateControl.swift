@@ -34,7 +34,6 @@ struct RateControl {
     struct Plan {
         var stepIndex: Int
         var allocation: TransformCoder.Kept
-        var codes: [[Int16]]
         /// Coded section, bytes.
         var bytes: Int
         var distortion: Double
@@ -85,39 +84,85 @@ struct RateControl {
         return [byRatio, byDistortion].compactMap { $0?.stepIndex }.min() ?? 0
     }
 
-    /// Quantises at one step and counts exactly what it costs.
-    /// - Parameter options: of each group of each basis; by default all groups keep the common step.
-    func plan(_ stepIndex: Int, options: [[UInt8]]? = nil, _ coefficients: Coefficients) -> Plan {
+    /// Quantises at one step, the same for all groups, and counts exactly what it costs.
+    func plan(_ stepIndex: Int, _ coefficients: Coefficients) -> Plan {
+        let allocation = allocation(stepIndex, coefficients)
+        var tally = Tally(coefficients)
+        withScratch(coefficients) { scratch in
+            forEachGroup(allocation) { index, first, option in
+                tally.add(
+                    groupCost(
+                        option, basis: index, first: first, rank: allocation.ranks[index], stepIndex: stepIndex,
+                        coefficients, codes: scratch))
+            }
+        }
+        return makePlan(stepIndex, allocation, tally, coefficients)
+    }
+
+    /// What the groups cost so far, in their order.
+    struct Tally {
+        private(set) var bits: UInt64 = 0
+        private(set) var error: Double
+
+        init(_ coefficients: Coefficients) { error = coefficients.energy }
+
+        mutating func add(_ group: GroupCost) {
+            bits += group.bits
+            error += group.error - group.energy
+        }
+    }
+
+    func makePlan(
+        _ stepIndex: Int, _ allocation: TransformCoder.Kept, _ tally: Tally, _ coefficients: Coefficients
+    ) -> Plan {
+        Plan(
+            stepIndex: stepIndex, allocation: allocation,
+            bytes: TransformCoder.fixedBytes(ranks: allocation.ranks) + Int((tally.bits + 511) / 512),
+            distortion: max(0, tally.error) / (profile.metadata.energy * Double(max(coefficients.rows, 1))))
+    }
+
+    /// The codes of a plan, basis by basis: [component][row], zeros where a group is cut.
+    func codes(_ plan: Plan, _ coefficients: Coefficients) -> [[Int16]] {
         let rows = coefficients.rows
+        var codes = plan.allocation.ranks.map { [Int16](repeating: 0, count: $0 * rows) }
+        forEachGroup(plan.allocation) { index, first, option in
+            guard option != TransformCoder.cutGroup else { return }
+            codes[index].withUnsafeMutableBufferPointer {
+                coefficients.quantise(
+                    first..<min(first + TransformCoder.group, plan.allocation.ranks[index]), basis: index,
+                    step: RateControl.step(option, plan.stepIndex), codes: $0.baseAddress! + first * rows)
+            }
+        }
+        return codes
+    }
+
+    func forEachGroup(_ allocation: TransformCoder.Kept, _ body: (_ basis: Int, _ first: Int, _ option: UInt8) -> Void)
+    {
+        for (index, options) in allocation.options.enumerated() {
+            for (group, option) in options.enumerated() { body(index, group * TransformCoder.group, option) }
+        }
+    }
+
+    /// Room for the codes of one group.
+    func withScratch<R>(_ coefficients: Coefficients, _ body: (UnsafeMutablePointer<Int16>) -> R) -> R {
+        withUnsafeTemporaryAllocation(of: Int16.self, capacity: TransformCoder.group * coefficients.rows) {
+            body($0.baseAddress!)
+        }
+    }
+
+    /// The ranks that suit a step, and the common step for every group, each with the symbol tables that suit its
+    /// coefficients.
+    func allocation(_ stepIndex: Int, _ coefficients: Coefficients) -> TransformCoder.Kept {
         let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
         // All at once: the forward transform takes many components as fast as a few.
         for (index, basis) in profile.bases.enumerated() {
             coefficients.prepare(basis.rank(stepIndex: stepIndex - Allocation.finer.max()! - 4), basis: index)
         }
-        let options = options ?? ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
-        var plan = Plan(
-            stepIndex: stepIndex, allocation: .init(ranks: ranks, options: options), codes: [], bytes: 0, distortion: 0)
-        var cost: UInt64 = 0
-        var error = coefficients.energy
-        for (index, rank) in ranks.enumerated() {
-            var codes = [Int16](repeating: 0, count: rank * rows)
-            for (group, option) in options[index].enumerated() {
-                let first = group * TransformCoder.group
-                let part = RateControl.groupCost(
-                    option, basis: index, first: first, rank: rank, stepIndex: stepIndex, profile: profile,
-                    coefficients,
-                    codes: &codes)
-                cost += part.bits
-                error += part.error - part.energy
-            }
-            plan.codes.append(codes)
-        }
-        plan.bytes = TransformCoder.fixedBytes(ranks: ranks) + Int((cost + 511) / 512)
-        plan.distortion = max(0, error) / (profile.metadata.energy * Double(max(rows, 1)))
-        return plan
+        return .init(
+            ranks: ranks, options: ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
+        )
     }
 
-    /// The common step for every group, each with the symbol tables that suit its coefficients.
     private func commonStep(basis index: Int, rank: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> [UInt8] {
         let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
         return (0..<groups).map { group in
@@ -132,26 +177,20 @@ struct RateControl {
     /// Classes between the profile's scale of a group and what codes this page's coefficients in the fewest bits. It hardly
     /// depends on the step: measured at one, it serves the others.
     private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
-        let rows = coefficients.rows
         let components = first..<min(first + TransformCoder.group, profile.bases[index].rank)
-        let values = coefficients.leading(components.upperBound, basis: index)
-        // The codes are the same whichever tables code them.
-        let codes = [Int16](unsafeUninitializedCapacity: components.count * rows) { buffer, count in
-            values.withUnsafeBufferPointer {
-                kv_quantise(
-                    $0.baseAddress! + first * rows, components.count * rows, 1 / TransformCoder.step(stepIndex),
-                    Int32(TransformCoder.codeLimit), buffer.baseAddress!)
-            }
-            count = components.count * rows
-        }
-        func bits(_ drift: Int) -> UInt64 {
-            codes.withUnsafeBufferPointer {
-                RateControl.groupBits(
+        return withScratch(coefficients) { codes in
+            // The codes are the same whichever tables code them.
+            coefficients.quantise(components, basis: index, step: TransformCoder.step(stepIndex), codes: codes)
+            return drift { drift in
+                groupBits(
                     TransformCoder.option(octaves: 0, drift: drift), basis: profile.bases[index], components,
-                    stepIndex: stepIndex, profile: profile, codes: $0.baseAddress!, rows: rows)
+                    stepIndex: stepIndex, codes: codes, rows: coefficients.rows)
             }
         }
-        // The bits fall towards the best class from either side.
+    }
+
+    /// The drift that takes the fewest bits, which fall towards it from either side.
+    private func drift(_ bits: (Int) -> UInt64) -> Int {
         var best = (drift: 0, bits: bits(0))
         for direction in [-1, 1] {
             var next = best.drift + direction
@@ -166,9 +205,8 @@ struct RateControl {
     }
 
     /// Bits (in 1/64) of a group's codes, [component][row] from its first component on.
-    private static func groupBits(
-        _ option: UInt8, basis: Basis, _ components: Range<Int>, stepIndex: Int, profile: Profile,
-        codes: UnsafePointer<Int16>, rows: Int
+    private func groupBits(
+        _ option: UInt8, basis: Basis, _ components: Range<Int>, stepIndex: Int, codes: UnsafePointer<Int16>, rows: Int
     ) -> UInt64 {
         components.reduce(0) { bits, component in
             let entropyClass = TransformCoder.entropyClass(
@@ -180,34 +218,33 @@ struct RateControl {
         }
     }
 
-    /// Bits (in 1/64), squared error and energy of one group coded one way; its codes go to `codes`, [component][row].
-    static func groupCost(
-        _ option: UInt8, basis index: Int, first: Int, rank: Int, stepIndex: Int, profile: Profile,
-        _ coefficients: Coefficients, codes: inout [Int16]
-    ) -> (bits: UInt64, error: Double, energy: Double) {
-        let rows = coefficients.rows
+    /// What coding a group one way costs: bits (in 1/64), squared error, and the energy of its coefficients.
+    struct GroupCost {
+        var bits: UInt64
+        var error, energy: Double
+    }
+
+    private static func step(_ option: UInt8, _ stepIndex: Int) -> Float {
+        TransformCoder.step(stepIndex + 64 * TransformCoder.octaves(option))
+    }
+
+    /// Quantises one group one way; `codes` has room for it.
+    func groupCost(
+        _ option: UInt8, basis index: Int, first: Int, rank: Int, stepIndex: Int, _ coefficients: Coefficients,
+        codes: UnsafeMutablePointer<Int16>
+    ) -> GroupCost {
         let components = first..<min(first + TransformCoder.group, rank)
-        let cells = components.lowerBound * rows..<components.upperBound * rows
-        let isCut = option == TransformCoder.cutGroup
-        let step = isCut ? 0 : TransformCoder.step(stepIndex + 64 * TransformCoder.octaves(option))
-        return coefficients.leading(rank, basis: index).withUnsafeBufferPointer { values in
-            codes.withUnsafeMutableBufferPointer { codes in
-                var bits: UInt64 = 0
-                if !isCut {
-                    kv_quantise(
-                        values.baseAddress! + cells.lowerBound, cells.count, 1 / step, Int32(TransformCoder.codeLimit),
-                        codes.baseAddress! + cells.lowerBound)
-                    bits = groupBits(
-                        option, basis: profile.bases[index], components, stepIndex: stepIndex, profile: profile,
-                        codes: codes.baseAddress! + cells.lowerBound, rows: rows)
-                }
-                let sums = kv_error(
-                    values.baseAddress! + cells.lowerBound, isCut ? nil : codes.baseAddress! + cells.lowerBound,
-                    cells.count,
-                    step)
-                return (bits, sums.error, sums.energy)
-            }
+        guard option != TransformCoder.cutGroup else {
+            let energy = coefficients.error(components, basis: index, codes: nil, step: 0).energy
+            return GroupCost(bits: 0, error: energy, energy: energy)
         }
+        let step = RateControl.step(option, stepIndex)
+        coefficients.quantise(components, basis: index, step: step, codes: codes)
+        let bits = groupBits(
+            option, basis: profile.bases[index], components, stepIndex: stepIndex, codes: codes,
+            rows: coefficients.rows)
+        let sums = coefficients.error(components, basis: index, codes: codes, step: step)
+        return GroupCost(bits: bits, error: sums.error, energy: sums.energy)
     }
 }
 
@@ -259,6 +296,24 @@ final class Coefficients {
         values[index] += [Float](unsafeUninitializedCapacity: (wanted - have) * rows) { buffer, count in
             profile.bases[index].forward(have..<wanted, inputs[index], step: step, target: buffer.baseAddress!)
             count = (wanted - have) * rows
+        }
+    }
+
+    /// The codes of some components at one step: [component][row].
+    func quantise(_ components: Range<Int>, basis index: Int, step: Float, codes: UnsafeMutablePointer<Int16>) {
+        prepare(components.upperBound, basis: index)
+        values[index].withUnsafeBufferPointer {
+            kv_quantise(
+                $0.baseAddress! + components.lowerBound * rows, components.count * rows, 1 / step,
+                Int32(TransformCoder.codeLimit), codes)
+        }
+    }
+
+    /// Squared error of codes of some components, and their energy.
+    func error(_ components: Range<Int>, basis index: Int, codes: UnsafePointer<Int16>?, step: Float) -> kv_sums {
+        prepare(components.upperBound, basis: index)
+        return values[index].withUnsafeBufferPointer {
+            kv_error($0.baseAddress! + components.lowerBound * rows, codes, components.count * rows, step)
         }
     }
 

@@ -67,9 +67,12 @@ extension PageCodec {
                 page, element: header.element, firstPosition: header.firstPosition, rows: rows)
             // Shifts and scales of the published mode are half precision; in the other one squares must stay finite.
             let limit = header.mode == .kvtc ? 65_504.0 : 1e15
-            let immense = rows.indices.filter { row in
-                let values = weighted[row * geometry.rowElements..<(row + 1) * geometry.rowElements]
-                return !(values.reduce(into: 0.0) { $0 += Double($1) * Double($1) } <= limit * limit)
+            let width = geometry.rowElements
+            let immense = weighted.withUnsafeBufferPointer { values in
+                // Squares beyond what floats hold are infinite, which is beyond the limit as well.
+                rows.indices.filter {
+                    !(kv_error(values.baseAddress! + $0 * width, nil, width, 0).energy <= limit * limit)
+                }
             }
             let outliers = keepOutliers ? transform.outliers(weighted, rows: rows.count) : []
             guard immense.isEmpty, outliers.isEmpty else {
@@ -95,13 +98,16 @@ extension PageCodec {
                 return result.section
             }
             let coder = TransformCoder(profile: profile, kernels: kernels)
-            var plan = control.search(coefficients(step: TransformCoder.step(predicted)))
+            var input = coefficients(step: TransformCoder.step(predicted))
+            var plan = control.search(input)
             // Far finer than expected: once more with coefficients that are as precise.
             if plan.stepIndex < predicted - 64 {
-                plan = control.search(coefficients(step: TransformCoder.step(plan.stepIndex)))
+                input = coefficients(step: TransformCoder.step(plan.stepIndex))
+                plan = control.search(input)
             }
             guard budget.allows(distortion: plan.distortion) else { return nil }
-            let wild = coder.wildRows(plan.codes, rows: rows.count)
+            let codes = control.codes(plan, input)
+            let wild = coder.wildRows(codes, rows: rows.count)
             guard wild.isEmpty else {
                 for index in wild { protected.insert(rows[index]) }
                 continue
@@ -109,7 +115,7 @@ extension PageCodec {
             header.step = TransformCoder.step(plan.stepIndex)
             header.distortion = Float(plan.distortion)
             return coder.assemble(
-                stepIndex: plan.stepIndex, allocation: plan.allocation, codes: plan.codes, rows: rows.count)
+                stepIndex: plan.stepIndex, allocation: plan.allocation, codes: codes, rows: rows.count)
         }
         return nil
     }

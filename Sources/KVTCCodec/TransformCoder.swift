@@ -54,9 +54,11 @@ package struct TransformCoder {
     func wildRows(_ codes: [[Int16]], rows: Int) -> [Int] {
         var sums = [Int](repeating: 0, count: rows)
         for basis in codes {
-            for (index, code) in basis.enumerated() {
-                sums[index % rows] +=
-                    abs(Int(code)) >= TransformCoder.codeLimit ? TransformCoder.sumLimit : abs(Int(code))
+            for first in stride(from: 0, to: basis.count, by: rows) {
+                for row in 0..<rows {
+                    let size = Int(basis[first + row].magnitude)
+                    sums[row] += size >= TransformCoder.codeLimit ? TransformCoder.sumLimit : size
+                }
             }
         }
         return sums.indices.filter { sums[$0] >= TransformCoder.sumLimit }
@@ -74,26 +76,30 @@ package struct TransformCoder {
             }
         }
         let flat = codes.count == 1 ? codes[0] : Array(codes.joined())
-        var words = [UInt16](repeating: 0, count: flat.count + 64)
-        var bits = [UInt8](repeating: 0, count: 2 * flat.count + 8)
-        var bitBytes = 0
-        let wordCount = kv_rans_encode(
-            flat, components, components.count, rows, &words, words.count, &bits, bits.count, &bitBytes)
-        precondition(wordCount != Int.max && wordCount <= words.count, "rANS output passes its bound")
+        let room = flat.count + 64
+        var bits: [UInt8] = []
+        let words = [UInt16](unsafeUninitializedCapacity: room) { words, wordCount in
+            bits = [UInt8](unsafeUninitializedCapacity: 2 * room) { bits, bitBytes in
+                wordCount = kv_rans_encode(
+                    flat, components, components.count, rows, words.baseAddress!, room, bits.baseAddress!, 2 * room,
+                    &bitBytes)
+                precondition((0...room).contains(wordCount), "rANS output passes its bound")
+            }
+        }
         var section: [UInt8] = []
         func append<T: FixedWidthInteger>(_ value: T) {
             withUnsafeBytes(of: value.littleEndian) { section.append(contentsOf: $0) }
         }
         append(Int16(stepIndex))
         append(UInt16(0))
-        append(UInt32(wordCount))
-        append(UInt32(bitBytes))
+        append(UInt32(words.count))
+        append(UInt32(bits.count))
         for (rank, options) in zip(allocation.ranks, allocation.options) {
             append(UInt32(rank))
             section += options
         }
-        words[..<wordCount].withUnsafeBytes { section.append(contentsOf: $0) }
-        section += bits[..<bitBytes]
+        words.withUnsafeBytes { section.append(contentsOf: $0) }
+        section += bits
         return section
     }
 
