@@ -56,6 +56,20 @@ def test_layer_ranges_and_steps(client):
         assert data == bytes(expected), layers
 
 
+def test_first_layers_of_all_pages_come_before_later_ones(daemon):
+    keys, contents = random_pages(64)
+    # A request may take a quarter of the arena, which is one layer of these pages. One of them is not there.
+    with daemon.connect(arena_bytes=1 << 20) as client, open_session(client) as session:
+        assert session.page_bytes * len(keys) == client.arena().length
+        session.push(to_push(keys[:40] + keys[41:], contents[:40] + contents[41:]))
+        parts = [(part.index, part.layers.start, part.outcome) for part in session.pull(keys, layer_step=1)]
+        hits = [(layer, index) for index, layer, outcome in parts if outcome == PullOutcome.HIT]
+        assert sorted(hits) == [(layer, index) for layer in range(4) for index in range(64) if index != 40]
+        assert [index for index, _, outcome in parts if outcome != PullOutcome.HIT] == [40]
+        layers = [layer for layer, _ in hits]
+        assert layers == sorted(layers)
+
+
 def test_a_short_last_page(client):
     session = open_session(client, layout=Layout(Element.F16, Order.TOKEN_TENSOR_HEAD))
     keys, contents = random_pages(2, layout=session.layout)

@@ -32,19 +32,64 @@ class Part:
     data: memoryview
 
 
+@dataclass
+class _Batch:
+    """Pages and layers of them that are asked for in one request."""
+
+    pages: list[int]
+    #: None: all layers.
+    layers: range | None
+    #: Bytes to keep free for each page.
+    capacity: int
+    #: Whether no further layers of these pages follow.
+    is_last: bool
+
+
 class _Pull:
     """What a pull still has to bring, across connections."""
 
     def __init__(self, session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None):
         self.session, self.keys, self.layers, self.lease = session, keys, layers, lease
         self.first_connection = session.client.connection
-        self.capacity, self.step = _capacity(session, layers, step)
-        size = min(max(session._batch_limit() // max(self.capacity, 1), 1), _BATCH_PAGES)
-        #: Ranges of pages that are not complete, each to be asked for in one request.
-        self.batches = deque(range(first, min(first + size, len(keys))) for first in range(0, len(keys), size))
-        #: Pages of the first batches that were handed on whole. A page whose connection ended in the middle comes again from
-        #: its first layer: it may have another form by now, or be gone.
-        self.delivered: set[int] = set()
+        self.is_streaming = bool(step) and bool(session.geometry.tensors)
+        self.step = step or _step(session, self.capacity(layers))
+        #: Pages that were handed on whole or failed. A page whose connection ended in the middle comes again from its first
+        #: layer: it may have another form by now, or be gone.
+        self.ended: set[int] = set()
+
+    def capacity(self, layers: range | None) -> int:
+        """Bytes of these layers of a full page."""
+        session = self.session
+        if layers is None or not session.geometry.tensors:
+            return session.page_bytes
+        return session.layout.page_bytes(session.geometry, session.page_tokens, layers)
+
+    def plan(self) -> deque[_Batch]:
+        """What to ask for, in the order in which it is wanted: for a worker that starts with the first layers, those of all
+        pages before the next layers of any."""
+        pages = [index for index in range(len(self.keys)) if index not in self.ended]
+        limit = self.session._batch_limit()
+        spans = self._spans(limit // max(len(pages), 1)) if self.is_streaming else [self.layers]
+        batches: deque[_Batch] = deque()
+        for span in spans:
+            capacity = self.capacity(span)
+            size = min(max(limit // max(capacity, 1), 1), _BATCH_PAGES)
+            for first in range(0, len(pages), size):
+                batches.append(_Batch(pages[first : first + size], span, capacity, span is spans[-1]))
+        return batches
+
+    def _spans(self, room: int) -> list[range]:
+        """Ranges of layers in whole steps, as many together as `room` bytes a page take: the daemon reads a page anew for
+        each."""
+        layers = self.layers if self.layers is not None else range(self.session.geometry.layers)
+        spans = [range(layers.start, min(layers.start + self.step, layers.stop))]
+        while (begin := spans[-1].stop) < layers.stop:
+            end = min(begin + self.step, layers.stop)
+            if self.capacity(longer := range(spans[-1].start, end)) <= room:
+                spans[-1] = longer
+            else:
+                spans.append(range(begin, end))
+        return spans
 
     def is_last(self, part: Part) -> bool:
         """Whether no further part of its page follows, as far as is known here."""
@@ -63,7 +108,7 @@ def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int
     """Yields the parts of all pages; see ``Session.pull``."""
     pull = _Pull(session, keys, layers, step, lease)
     attempts, progress = _ATTEMPTS, 0
-    while pull.batches:
+    while len(pull.ended) < len(keys):
         connection = session.client.connection
         try:
             for part in _run_on(connection, pull):
@@ -80,66 +125,70 @@ def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int
 def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
     session = pull.session
     number, arena, lease = session.number_on(connection), session.client.arena_of(connection), pull.lease_on(connection)
-    under_way: deque[tuple[Pending, Region | None]] = deque()
+    batches = pull.plan()
+    under_way: deque[tuple[Pending, Region | None, _Batch]] = deque()
     try:
-        while pull.batches:
-            while len(under_way) < min(2, len(pull.batches)):
-                batch = pull.batches[len(under_way)]
+        while batches or under_way:
+            while batches and len(under_way) < 2:
+                batch = batches[0]
+                batch.pages = [index for index in batch.pages if index not in pull.ended]
+                if not batch.pages:
+                    batches.popleft()
+                    continue
                 region = None
                 if arena is not None:
                     # With a batch under way there is something to go on with; without one, waiting is all that is left.
-                    size = len(batch) * pull.capacity
+                    size = len(batch.pages) * batch.capacity
                     region = arena.try_take(size) if under_way else arena.take(size, connection.timeout)
                     if region is None:
                         break
                 message = _message(pull, batch, number, lease, region)
                 pending = session.start_on(connection, message, region, keep=True) if region else connection.start(message)
-                under_way.append((pending, region))
-            pending, region = under_way[0]
+                under_way.append((pending, region, batches.popleft()))
+            if not under_way:
+                break
+            pending, region, batch = under_way[0]
             body, more, _ = pending.next()
             if more:
-                part = _part(pull, pull.batches[0], messages.PullPart.decode(body), region)
-                if part.index not in pull.delivered:
+                part = _part(pull, batch, messages.PullPart.decode(body), region)
+                if part.index not in pull.ended:
                     yield part
                     if pull.is_last(part):
-                        pull.delivered.add(part.index)
+                        pull.ended.add(part.index)
                 continue
             messages.PullReply.decode(body)
             under_way.popleft()
-            pull.batches.popleft()
+            if batch.is_last:
+                pull.ended.update(batch.pages)
             if region is not None:
                 region.free()
     finally:
         # Left early or failed: the daemon may still be writing, so the memory comes back with the last reply.
-        for pending, region in under_way:
+        for pending, region, _ in under_way:
             if region is not None:
                 pending.when_done(region.free)
 
 
-def _capacity(session: Session, layers: range | None, step: int) -> tuple[int, int]:
-    """Bytes to keep free for one page, and the layer step (smaller where a message could not hold a whole page)."""
-    geometry = session.geometry
-    capacity = session.page_bytes
-    if geometry.tensors and layers is not None:
-        capacity = session.layout.page_bytes(geometry, session.page_tokens, layers)
-    if session.client.arena() is None and step == 0 and capacity > session.client.server.max_body - _SPARE:
-        if not geometry.tensors:
-            raise KvtcError(f"a page of {capacity} bytes does not fit in one message", advice="connect with an arena")
-        step = 1
-    return capacity, step
+def _step(session: Session, capacity: int) -> int:
+    """The layer step where none is asked for: all at once, unless a message could not hold a whole page."""
+    if session.client.arena() is not None or capacity <= session.client.server.max_body - _SPARE:
+        return 0
+    if not session.geometry.tensors:
+        raise KvtcError(f"a page of {capacity} bytes does not fit in one message", advice="connect with an arena")
+    return 1
 
 
-def _message(pull: _Pull, batch: range, number: int, lease: int, region: Region | None) -> messages.Pull:
-    base = region.offset if region else 0
-    entries = [messages.PullEntry(pull.keys[i], base + n * pull.capacity, pull.capacity) for n, i in enumerate(batch)]
-    begin, end = (pull.layers.start, pull.layers.stop) if pull.layers is not None else (0, 0)
+def _message(pull: _Pull, batch: _Batch, number: int, lease: int, region: Region | None) -> messages.Pull:
+    base, size = region.offset if region else 0, batch.capacity
+    entries = [messages.PullEntry(pull.keys[index], base + n * size, size) for n, index in enumerate(batch.pages)]
+    begin, end = (batch.layers.start, batch.layers.stop) if batch.layers is not None else (0, 0)
     return messages.Pull(number, lease, region.arena.number if region else NONE32, begin, end, pull.step, entries)
 
 
-def _part(pull: _Pull, batch: range, part: messages.PullPart, region: Region | None) -> Part:
-    if part.entry >= len(batch):
-        raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch)}")
-    index = batch[part.entry]
+def _part(pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | None) -> Part:
+    if part.entry >= len(batch.pages):
+        raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch.pages)}")
+    index = batch.pages[part.entry]
     outcome = PullOutcome(part.outcome)
     data = memoryview(b"")
     if outcome == PullOutcome.HIT:
