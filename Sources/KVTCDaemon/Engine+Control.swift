@@ -10,20 +10,27 @@ extension Engine {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
-        var lease: UInt64 = 0
-        // The lease comes before the answer, so that what the reply calls present cannot go away in between.
-        if request.leaseMs > 0, keys.contains(where: { store.residence($0) != .absent }) {
+        var (lease, residence) = (UInt64(0), residence(keys))
+        if request.leaseMs > 0, residence.contains(where: { $0 != .absent }) {
             lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller)
-        }
-        let residence = keys.map { key -> KVTCProtocol.Residence in
-            switch store.residence(key) {
-            case .absent: .absent
-            case .disk: .disk
-            case .ram: store.attributes(key)?.coded == true ? .coded : .raw
-            }
+            // What the reply calls present must not have gone away before the lease.
+            residence = self.residence(keys)
         }
         let run = residence.prefix { $0 != .absent }.count
         return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
+    }
+
+    /// A limited number under each lock of the store.
+    private func residence(_ keys: [StoreKey]) -> [KVTCProtocol.Residence] {
+        stride(from: 0, to: keys.count, by: 256).flatMap { first in
+            store.survey(keys[first..<min(first + 256, keys.count)]).map { page in
+                switch page.residence {
+                case .absent: .absent
+                case .disk: .disk
+                case .ram: page.isCoded ? .coded : .raw
+                }
+            }
+        }
     }
 
     private func takeLease(_ keys: [StoreKey], milliseconds: UInt64, _ caller: Caller) throws(WireError) -> UInt64 {

@@ -70,7 +70,7 @@ struct PackedPage {
 }
 
 /// The pages that are on disk only, of which there may be millions: packed, in a table that is found through hash tables
-/// of 32 bit numbers, and linked by segment. Between 86 and 91 bytes a page.
+/// of 32 bit numbers, and linked by segment. Between 87 and 94 bytes a page.
 struct PackedIndex {
     fileprivate static let none = UInt32.max
     private static let chunk = 4096
@@ -86,6 +86,9 @@ struct PackedIndex {
     private var chunks: [ContiguousArray<PackedPage>] = []
     private var free = none
     private var tables = [ContiguousArray<UInt32>](repeating: [], count: shards)
+    /// Eight bits of each number's hash: a place that is passed over costs no look at its page, which is elsewhere in
+    /// memory. 0 for an empty place.
+    private var tags = [ContiguousArray<UInt8>](repeating: [], count: shards)
     private var fill = [Int](repeating: 0, count: shards)
     private var segments: [SegmentPages?] = []
     private var segmentNumbers: [UInt64: UInt32] = [:]
@@ -106,7 +109,7 @@ struct PackedIndex {
     /// Memory taken up.
     var bytes: Int {
         chunks.count * Self.chunk * MemoryLayout<PackedPage>.stride
-            + tables.reduce(0) { $0 + $1.count * MemoryLayout<UInt32>.stride }
+            + tables.reduce(0) { $0 + $1.count * (MemoryLayout<UInt32>.stride + 1) }
     }
 
     subscript(_ number: UInt32) -> PackedPage {
@@ -124,12 +127,19 @@ struct PackedIndex {
         withUnsafeBytes(of: key.words) { checksum($0, seed: seed &+ UInt64(key.tenant)) }
     }
 
+    // The lowest bits choose the place, the highest the table.
+    private func tag(_ hash: UInt64) -> UInt8 { max(1, UInt8(truncatingIfNeeded: hash >> 48)) }
+
     /// Where the key's number is, or the empty place where it would be.
     private func probe(_ key: StoreKey, _ hash: UInt64) -> (table: Int, slot: Int) {
         let table = Int(hash >> 56)
         let mask = tables[table].count - 1
         var slot = Int(truncatingIfNeeded: hash) & mask
-        while tables[table][slot] != Self.none, !self[tables[table][slot]].matches(key) { slot = (slot + 1) & mask }
+        let tag = tag(hash)
+        while tags[table][slot] != 0 {
+            if tags[table][slot] == tag, self[tables[table][slot]].matches(key) { break }
+            slot = (slot + 1) & mask
+        }
         return (table, slot)
     }
 
@@ -227,17 +237,25 @@ struct PackedIndex {
         let table = Int(hash >> 56)
         if (fill[table] + 1) * 4 > tables[table].count * 3 { grow(table) }
         let (_, slot) = probe(key, hash)
-        tables[table][slot] = number
+        set(table, slot, number, tag(hash))
         fill[table] += 1
+    }
+
+    private mutating func set(_ table: Int, _ slot: Int, _ number: UInt32, _ tag: UInt8) {
+        tables[table][slot] = number
+        tags[table][slot] = tag
     }
 
     private mutating func grow(_ table: Int) {
         let old = tables[table]
-        tables[table] = ContiguousArray(repeating: Self.none, count: max(8, old.count * 2))
+        let count = max(8, old.count * 2)
+        tables[table] = ContiguousArray(repeating: Self.none, count: count)
+        tags[table] = ContiguousArray(repeating: 0, count: count)
         for number in old where number != Self.none {
             let key = self[number].key
-            let (_, slot) = probe(key, hash(key))
-            tables[table][slot] = number
+            let hash = hash(key)
+            let (_, slot) = probe(key, hash)
+            set(table, slot, number, tag(hash))
         }
     }
 
@@ -252,11 +270,11 @@ struct PackedIndex {
             guard number != Self.none else { break }
             let home = Int(truncatingIfNeeded: hash(self[number].key)) & mask
             if (slot - home) & mask >= (slot - gap) & mask {
-                tables[table][gap] = number
+                set(table, gap, number, tags[table][slot])
                 gap = slot
             }
         }
-        tables[table][gap] = Self.none
+        set(table, gap, Self.none, 0)
         fill[table] -= 1
     }
 

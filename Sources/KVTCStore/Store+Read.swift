@@ -136,6 +136,18 @@ extension Store {
         }
     }
 
+    /// Where each page can be read from, and whether it is coded; does not count as a use. Taken under one lock, as one lock
+    /// for each key would be handed to and fro between busy threads.
+    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool)] {
+        index.withLock { index in
+            let now = self.now
+            return keys.map { key in
+                guard let page = index.view(key, at: now) else { return (.absent, false) }
+                return (page.isInRAM ? .ram : .disk, page.attributes.coded)
+            }
+        }
+    }
+
     /// The page's attributes; nil when it is not there. Does not count as a use.
     public func attributes(_ key: StoreKey) -> PageAttributes? {
         index.withLock { $0.view(key, at: now)?.attributes }
