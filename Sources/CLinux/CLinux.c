@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -172,6 +174,18 @@ static void termination_signals(sigset_t *set) {
 // arrives while nobody waits would be delivered to one of them and end the process.
 static pthread_t waiting_thread;
 static void forward_termination(int number) { pthread_kill(waiting_thread, number); }
+
+int clinux_limit_turns(uint64_t nanoseconds) {
+    // struct sched_attr, which no header of glibc before 2.41 has.
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attributes = {.size = sizeof attributes, .policy = SCHED_OTHER, .nice = getpriority(PRIO_PROCESS, 0), .runtime = nanoseconds};
+    return syscall(SYS_sched_setattr, 0, &attributes, 0) == 0 ? 0 : -errno;
+}
 
 void clinux_block_termination(void) {
     sigset_t set;

@@ -45,6 +45,7 @@ final class ClientConnection: Sendable {
     func start(ended: @escaping @Sendable () -> Void) throws(SystemError) {
         socket.limitWrites(seconds: limits.writeSeconds)
         let answering = try Thread.start(name: "kvtc-answer") { [self] in
+            Thread.answerPromptly()
             answer()
             socket.shutdown()
             engine.connectionEnded(id)
@@ -53,6 +54,7 @@ final class ClientConnection: Sendable {
         answering.detach()
         do throws(SystemError) {
             try Thread.start(name: "kvtc-read") { [self] in
+                Thread.answerPromptly()
                 readFrames()
                 inbox.update { $0.isClosed = true }
             }.detach()

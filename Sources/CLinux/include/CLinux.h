@@ -43,6 +43,9 @@ int clinux_is_sealed_arena(int fd);
 int clinux_processors(void);
 /// Names a thread (15 bytes at most) for debuggers and top.
 void clinux_name_thread(unsigned long thread, const char *name);
+/// Lets the calling thread run for at most so many nanoseconds at a time, as often as before. A thread with shorter turns that
+/// wakes up goes before one with longer turns that runs (Linux 6.12 and later; older ones take no notice).
+int clinux_limit_turns(uint64_t nanoseconds);
 /// Blocks SIGTERM and SIGINT for this thread and those it starts.
 void clinux_block_termination(void);
 /// Waits for SIGTERM or SIGINT; the number, or -EAGAIN after `milliseconds`.
