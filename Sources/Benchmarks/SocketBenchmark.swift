@@ -20,6 +20,7 @@ struct SocketBenchmark: ParsableCommand {
         try TransferBenchmark(daemon, quick: options.quick).run(&report)
         try RequestBenchmark(daemon: daemon, quick: options.quick).run(&report)
         try ConnectionBenchmark(daemon: daemon, quick: options.quick).run(&report)
+        try LongSessionBenchmark(daemon: daemon, quick: options.quick).run(&report)
         try options.finish(report)
     }
 }
