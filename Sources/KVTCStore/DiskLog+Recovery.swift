@@ -5,6 +5,8 @@ struct RecoveredLog: Sendable {
     var skipped = 0
     /// Segments set aside.
     var corruptSegments = 0
+    /// Whether the device failed to read some of the segments.
+    var missesRecords = false
     /// Bytes of segments that are not part of the log yet.
     fileprivate var unread = 0
 }
@@ -63,9 +65,11 @@ extension DiskLog {
             } else if let file {
                 result.setAside(path, bytes: file.size)
             } else {
-                // What the device does not deliver now is perhaps good: it stays in its place for the next start, unless its
-                // room is needed. Its size is not known.
+                // What the device does not deliver now is perhaps good: it stays for the next start, unless its room is needed.
+                // Its size is not known.
                 result.log.setAside.append((path, result.log.segmentBytes))
+                result.log.unread.append(path)
+                result.missesRecords = true
             }
         }
         return result
@@ -141,21 +145,24 @@ extension RecoveredLog {
         skipped += scanner.skipped + (scanner.isTorn ? 1 : 0)
         var state = SegmentState(
             segment: segment, tail: scanner.tail, end: size, synced: scanner.tail, isInherited: true)
-        if segment.path.hasSuffix(DiskLog.unsyncedSuffix) {
+        if unreadable {
             // None of it is known to be durable; the next flush writes what counts elsewhere.
             state.synced = SegmentHeader.bytes
             state.failed = true
             log.newlyFailed.append(state)
-        } else if !scanner.sealed, !unreadable {
+            missesRecords = true
+        } else if !scanner.sealed {
             log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread)
         }
+        // Of one that has its new name nobody knows whether that is durable.
+        if unreadable || segment.path.hasSuffix(DiskLog.unreadSuffix) { log.unread.append(segment.path) }
         if state.failed {
             // Removals and attributes that may be lost are due again.
             log.unsyncedSmall += scanner.records.filter { $0.header.kind != .page }.map {
                 DiskLog.SmallRecord(kind: $0.header.kind, key: $0.header.key)
             }
         }
-        replay(segment, scanner.records)
+        replay(segment, DiskLog.counting(scanner.records, at: segment.path))
         log.segments.append(state)
     }
 
@@ -191,23 +198,31 @@ extension RecoveredLog {
 }
 
 extension DiskLog {
+    /// The records that count of a segment's: all, but for removals in one that an earlier process could not read in full.
+    static func counting(_ records: [SegmentScanner.Record], at path: String) -> [SegmentScanner.Record] {
+        path.hasSuffix(unreadSuffix) ? records.filter { $0.header.kind != .tombstone } : records
+    }
+
     /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it if all of it is intact:
     /// behind a seal a record with a good header and bad payload would override an older, good one.
     fileprivate mutating func finish(
         _ state: inout SegmentState, _ records: [SegmentScanner.Record], intact: Bool, _ unread: Int
     ) {
         let segment = state.segment
+        var intact = intact
         do throws(DeviceError) {
             if state.tail < state.end {
                 try device.truncate(segment.file, segment.path, to: state.tail)
                 state.end = state.tail
             }
+            // The process before may have met a failing sync: then what is cached counts as written although it is not, and no
+            // sync would write it.
+            for record in [nil] + records where try !rewrite(record, in: segment) { intact = false }
             try device.fdatasync(segment.file, segment.path)
         } catch {
             ioErrors += 1
             state.synced = SegmentHeader.bytes
             state.failed = true
-            if error.operation == "fdatasync" { mark(&state) }
             newlyFailed.append(state)
             return
         }
@@ -224,9 +239,33 @@ extension DiskLog {
             try written.get()
             state.tail += closing.count
             state.synced = state.tail
+            state.end = state.tail
         } catch {
             ioErrors += 1
+            // Some of it may be there.
+            state.end += closing.count
         }
-        state.end = max(state.end, state.tail)
+    }
+
+    /// Writes a record (nil: the segment's header) once more as it is; false when it no longer is intact.
+    private func rewrite(_ record: SegmentScanner.Record?, in segment: Segment) throws(DeviceError) -> Bool {
+        let buffer = RecordBuffer(bytes: record?.header.recordBytes ?? SegmentHeader.bytes)
+        let bytes = UnsafeRawBufferPointer(buffer.memory)
+        let offset = record?.offset ?? 0
+        guard try device.readAll(segment.file, segment.path, buffer.memory, at: offset) == bytes.count else {
+            return false
+        }
+        if let record {
+            let payload = UnsafeRawBufferPointer(
+                rebasing: bytes[RecordHeader.bytes...].prefix(record.header.payloadBytes))
+            guard
+                RecordHeader.parse(bytes, segment: segment.id, offset: offset, salt: segment.salt) == record.header,
+                payload.isEmpty || checksum(payload) == record.header.payloadHash
+            else { return false }
+        } else {
+            guard case .valid = SegmentHeader.parse(bytes) else { return false }
+        }
+        try device.writeAll(segment.file, segment.path, bytes, at: offset)
+        return true
     }
 }

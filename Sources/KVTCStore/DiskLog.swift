@@ -20,7 +20,8 @@ struct SegmentState: Sendable {
     var end: Int
     /// Durable up to here.
     var synced: Int
-    /// A sync failed. What was not durable then may be lost although later syncs would report success, so there are none.
+    /// A sync failed, or some of it cannot be read. What was not durable then may be lost although later syncs would report
+    /// success, so there are none.
     var failed = false
     /// Whether an earlier process wrote it, and may have made all of it durable.
     let isInherited: Bool
@@ -67,6 +68,8 @@ struct DiskLog: Sendable {
     /// Segments that failed since the index was last told.
     var newlyFailed: [SegmentState] = []
     var unsyncedSmall: [SmallRecord] = []
+    /// Files that could not be read in full and are still to be renamed so that later processes know.
+    var unread: [String] = []
 
     init(_ configuration: StoreConfiguration, directory: String, lock: DirectoryLock) {
         self.directory = directory
@@ -206,6 +209,28 @@ struct DiskLog: Sendable {
         unsyncedSmall.removeAll()
     }
 
+    /// Lets later processes know by the files' names what this one could not read. A removal that it did not see there may
+    /// be of a page that it is about to answer for, and must not count when the device delivers it again.
+    mutating func markUnread() throws(StoreError) {
+        guard !unread.isEmpty else { return }
+        do throws(DeviceError) {
+            for index in unread.indices where !unread[index].hasSuffix(Self.unreadSuffix) {
+                let (path, marked) = (unread[index], unread[index] + Self.unreadSuffix)
+                try device.rename(path, to: marked)
+                unread[index] = marked
+                for segment in segments.indices where segments[segment].path == path { segments[segment].path = marked }
+                for file in setAside.indices where setAside[file].path == path { setAside[file].path = marked }
+            }
+            try device.syncDirectory(directory)
+        } catch {
+            note(error)
+            syncFailure = error
+            throw .io(error)
+        }
+        syncFailure = nil
+        unread.removeAll()
+    }
+
     /// Syncs one segment; on failure it is abandoned for good.
     private mutating func sync(_ index: Int) throws(StoreError) {
         let state = segments[index]
@@ -217,9 +242,6 @@ struct DiskLog: Sendable {
             syncFailure = error
             syncFailures += 1
             segments[index].failed = true
-            var state = segments[index]
-            mark(&state)
-            segments[index] = state
             newlyFailed.append(segments[index])
             if index == segments.count - 1 { hasActive = false }
             throw .io(error)
@@ -228,15 +250,8 @@ struct DiskLog: Sendable {
         segments[index].synced = state.tail
     }
 
-    /// Tells later processes by the file's name that its sync failed: they see what is cached of it, and a sync of theirs
-    /// would report success.
-    mutating func mark(_ state: inout SegmentState) {
-        let path = state.segment.path + Self.unsyncedSuffix
-        do {
-            try device.rename(state.path, to: path)
-            state.path = path
-        } catch { note(error) }
-    }
+    /// Whether no sync of the segment has failed.
+    func isSound(_ segment: Segment) -> Bool { segments.contains { $0.segment === segment && !$0.failed } }
 
     /// Removes a segment's file and forgets the segment; readers that have it open are not disturbed.
     mutating func removeSegment(_ id: UInt64) throws(StoreError) {
@@ -247,6 +262,7 @@ struct DiskLog: Sendable {
             throw .io(error)
         }
         if index == segments.count - 1 { hasActive = false }
+        unread.removeAll { $0 == segments[index].path }
         segments.remove(at: index)
         // Keeps removals in order on disk: a tombstone must not vanish before the record it covers.
         do { try device.syncDirectory(directory) } catch { note(error) }
@@ -257,7 +273,10 @@ struct DiskLog: Sendable {
         let before = setAside.count
         var kept: [(path: String, bytes: Int)] = []
         for file in setAside {
-            do { try device.unlink(file.path) } catch {
+            do {
+                try device.unlink(file.path)
+                unread.removeAll { $0 == file.path }
+            } catch {
                 note(error)
                 kept.append(file)
             }
@@ -276,12 +295,15 @@ struct DiskLog: Sendable {
         return "segment-" + String(repeating: "0", count: 16 - digits.count) + digits + ".log"
     }
 
-    /// The end of the name of a segment whose sync failed.
-    static let unsyncedSuffix = ".unsynced"
+    /// The end of the name of a segment that a process could not read in full: its removals do not count.
+    static let unreadSuffix = ".unread"
+    /// What earlier versions renamed a segment to whose sync had failed.
+    private static let unsyncedSuffix = ".unsynced"
 
     /// The id in a segment's file name; nil for other files.
     static func segmentID(_ name: String) -> UInt64? {
-        let name = name.hasSuffix(unsyncedSuffix) ? String(name.dropLast(unsyncedSuffix.count)) : name
+        var name = name
+        for suffix in [unreadSuffix, unsyncedSuffix] where name.hasSuffix(suffix) { name.removeLast(suffix.count) }
         guard name.count == 28, name.hasPrefix("segment-"), name.hasSuffix(".log") else { return nil }
         return UInt64(name.dropFirst(8).dropLast(4), radix: 16)
     }

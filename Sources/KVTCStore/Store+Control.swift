@@ -87,7 +87,10 @@ extension Store {
         let removed = index.withLock { index in
             var removed = 0
             for key in keys {
-                guard let entry = index.entry(key) else { continue }
+                guard let entry = index.entry(key) else {
+                    if index.mayMissRecords { index.tombstones.append(key) }
+                    continue
+                }
                 if !entry.isExpired(at: now) { removed += 1 }
                 index.remove(entry)
             }

@@ -15,32 +15,43 @@ extension Store {
     @discardableResult
     public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }
-        let targets = collect(keys)
+        // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
         let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
-        var pages = 0
-        var bytes = 0
-        for target in targets {
-            let entry = target.entry
-            // Most pages usually are on disk already; do not queue for the log for each.
-            if index.withLock({ $0.isSafe(entry) && !entry.attributesDirty }) { continue }
-            let written = try withLog { (log) throws(StoreError) -> Int in try makeDurable(entry, &log) }
-            if written > 0 {
-                pages += 1
-                bytes += written
+        let targets = collect(keys)
+        var written = (pages: 0, bytes: 0)
+        var missed = targets
+        var pass = 0
+        while true {
+            pass += 1
+            let before = missed.count
+            for target in missed {
+                let bytes = try makeDurable(target.entry)
+                written.pages += bytes > 0 ? 1 : 0
+                written.bytes += bytes
             }
+            try sync(failuresBefore)
+            missed = index.withLock { index in targets.filter { !isCovered($0, index) } }
+            if missed.isEmpty { return written }
+            // Making room for some pages may have cost others, which are in RAM, their copy on disk.
+            guard pass < Self.passes || missed.count < before else { throw .diskFull }
         }
+    }
+
+    /// How often a flush writes what it still misses before that has to become less every time.
+    private static let passes = 4
+
+    /// Makes durable what has been written. Throws also when another thread's sync has failed since, on what was written here.
+    private func sync(_ failuresBefore: Int) throws(StoreError) {
         try withLog { (log) throws(StoreError) in
             try writeTombstones(index.withLock { $0.takeTombstones() }, &log)
             try log.sync()
-            // Another thread's sync may have failed on what was written here.
+            // After the removals that were read in such files, which were due again.
+            try log.markUnread()
             guard log.syncFailures == failuresBefore else {
                 let unknown = DeviceError(operation: "fdatasync", path: log.directory, code: DeviceError.ioError)
                 throw .io(log.failure ?? unknown)
             }
         }
-        let missed = index.withLock { index in targets.contains { !isCovered($0, index) } }
-        if missed { throw .diskFull }
-        return (pages, bytes)
     }
 
     /// What is to be made durable, least recently used first, so that the pages most worth keeping lie in the newest
@@ -61,6 +72,12 @@ extension Store {
     }
 
     /// Writes what the log lacks of a page; returns the bytes written.
+    private func makeDurable(_ entry: PageEntry) throws(StoreError) -> Int {
+        // Most pages usually are on disk already; do not queue for the log for each.
+        if index.withLock({ $0.isSafe(entry) && !entry.attributesDirty }) { return 0 }
+        return try withLog { (log) throws(StoreError) -> Int in try makeDurable(entry, &log) }
+    }
+
     private func makeDurable(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Int {
         let state = index.withLock { index -> (dirty: Bool, safe: Bool, attributes: PageAttributes?) in
             guard index.pages[entry.key] === entry else { return (false, true, nil) }

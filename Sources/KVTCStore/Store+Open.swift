@@ -68,6 +68,7 @@ extension Store {
 extension StoreIndex {
     /// Counts what was found, and leaves out what has expired meanwhile.
     fileprivate mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: UInt64) {
+        mayMissRecords = recovered?.missesRecords == true
         _ = purgeExpired(at: now) + purgePacked(at: now, looking: .max)
         counters.recovered = UInt64(pages.count + packed.count)
         counters.corrupt = UInt64((recovered?.skipped ?? 0) + inherited.damaged)

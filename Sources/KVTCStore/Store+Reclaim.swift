@@ -50,22 +50,26 @@ extension Store {
             )
         }
         var moved: [(Survivor, DiskLocation)] = []
+        var failure: StoreError?
         for entry in shadowed { _ = try writePage(entry, &log, reserve: true) }
-        for survivor in survivors {
+        for survivor in survivors where failure == nil {
             do {
                 guard let location = try copy(survivor, &log) else { continue }
                 moved.append((survivor, location))
-            } catch .diskFull {
-                if survivor.mandatory { throw .diskFull }
+            } catch {
+                if survivor.mandatory || error != .diskFull { failure = error }
             }
         }
         if !moved.isEmpty || !shadowed.isEmpty { try log.sync() }
-        let carried = moved
+        // A sync that failed on the way leaves where they are those copied until then.
+        let carried = moved.filter { log.isSound($0.1.segment) }
         index.withLock { index in
             for (survivor, location) in carried {
                 index.move(survivor.entry.key, from: survivor.location, to: location)
             }
         }
+        // Only now: the next attempt need not copy them again.
+        if let failure { throw failure }
         try log.removeSegment(id)
         index.withLock { $0.drop(segment: id) }
     }

@@ -1,7 +1,12 @@
 extension StoreIndex {
     /// Records that a page has been written; false when the page is gone or has other bytes by now.
     mutating func commit(_ entry: PageEntry, _ snapshot: PageSnapshot, at location: DiskLocation) -> Bool {
-        guard pages[entry.key] === entry, entry.version == snapshot.version else { return false }
+        guard pages[entry.key] === entry else { return false }
+        guard entry.version == snapshot.version else {
+            // As if the bytes had been replaced right after they were written.
+            entry.shadow = location.segment.id
+            return false
+        }
         mutate(entry) { entry in
             entry.disk = location
             entry.shadow = nil
@@ -33,6 +38,7 @@ extension StoreIndex {
                 count(entry.key.tenant) { $0.dropped += 1 }
             }
         }
+        for entry in pages.values where entry.shadow == segment { entry.shadow = nil }
         forget(segment: segment)
     }
 

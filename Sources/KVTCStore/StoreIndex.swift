@@ -15,6 +15,8 @@ struct StoreIndex {
     var unsafeSegments: [UInt64: Int] = [:]
     /// Removed keys whose records may still be in the log.
     var tombstones: [StoreKey] = []
+    /// Whether some of the log could not be read: it may have pages that are not known here.
+    var mayMissRecords = false
     var counters = StoreStatistics()
     var expiry = ExpiryHeap()
     private var leases: [UInt64: Lease] = [:]
@@ -77,7 +79,7 @@ struct StoreIndex {
         entry.ram?.retract()
         entry.ram = nil
         entry.disk = nil
-        if entry.logged { tombstones.append(entry.key) }
+        if entry.logged || mayMissRecords { tombstones.append(entry.key) }
     }
 
     /// Marks the entry as just used.

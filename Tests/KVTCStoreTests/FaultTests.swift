@@ -141,4 +141,64 @@ import Testing
             }
         }
     }
+
+    /// The page was removed and came back because the device did not deliver the removal; a flush answered for it then. When the
+    /// device delivers the removal again, it must not count any more. Every read of the start fails once.
+    @Test func aRemovalThatWasNotReadDoesNotUndoALaterFlush() throws {
+        let origin = MemoryDevice()
+        do {
+            let store = try Store.open(.memory(origin))
+            for n in 0..<4 { #expect(put(store, n) == .stored) }
+            try store.flush()
+            #expect(store.remove([key(1), key(2)]) == 2)
+            try store.flush()
+        }
+        var failing = 0
+        var returned = 0
+        while true {
+            let device = origin.afterKill()
+            device.setFault { [failing] number, operation in
+                number == failing && operation == "pread" ? .error(EIO) : nil
+            }
+            let store = try Store.open(.memory(device))
+            if device.calls <= failing { break }
+            for n in 1..<3 where store.residence(key(n)) != .absent { returned += 1 }
+            for n in 0..<3 { #expect([.stored, .present].contains(put(store, n))) }
+            // Nothing was found of it, perhaps; it must not come back either.
+            _ = store.remove(key(3))
+            try store.flush()
+            for next in [device.afterKill()] + (1...4).map({ device.afterPowerCut(seed: $0) }) {
+                let again = try Store.open(.memory(next))
+                for n in 0..<3 { #expect(again.bytes(key(n)) == page(n, bytes: 4000), "page \(n), read \(failing)") }
+                #expect(again.residence(key(3)) == .absent, "read \(failing)")
+            }
+            failing += 1
+        }
+        #expect(returned > 0 && failing > 10)
+    }
+
+    /// The process dies right after a sync that failed, before it could do anything about it. The next one reads from the cache
+    /// what the disk does not have, and its own sync of that would report success.
+    @Test func aSyncThatFailedInADeadProcessIsMadeUpFor() throws {
+        let device = MemoryDevice()
+        let left = Mutex<MemoryDevice?>(nil)
+        let store = try Store.open(.memory(device, segment: 16 << 10))
+        for n in 0..<3 { #expect(put(store, n) == .stored) }
+        let failed = Atomic(false)
+        device.setFault { _, operation in
+            if failed.load(ordering: .relaxed) { left.withLock { $0 = $0 ?? device.copy() } }
+            guard operation == "fdatasync" else { return nil }
+            failed.store(true, ordering: .relaxed)
+            return .error(EIO)
+        }
+        #expect(throws: StoreError.self) { try store.flush() }
+        let found = left.withLock { $0 } ?? device.copy()
+        let next = try Store.open(.memory(found))
+        try next.flush()
+        for n in 0..<3 { #expect(next.bytes(key(n)) == page(n, bytes: 4000)) }
+        for seed in 1...10 as ClosedRange<UInt64> {
+            let again = try Store.open(.memory(found.afterPowerCut(seed: seed)))
+            for n in 0..<3 { #expect(again.bytes(key(n)) == page(n, bytes: 4000), "seed \(seed)") }
+        }
+    }
 }

@@ -17,6 +17,7 @@ final class FaultPlan: Sendable {
         var device: MemoryDevice?
         var keeper: TestKeeper?
         var counts: [String: Int] = [:]
+        var failedReads = 0
     }
 
     private let isLying: Bool
@@ -37,8 +38,7 @@ final class FaultPlan: Sendable {
             $0.keeper = keeper
         }
         device.setFault { [self] _, operation in
-            // Nor does it die between the sync that failed and the renaming that tells of it.
-            if operation != "rename" { countdown() }
+            countdown()
             let fault = fault(operation)
             if let fault { trace?("  \(operation): \(fault)") }
             return fault
@@ -58,6 +58,8 @@ final class FaultPlan: Sendable {
     var counts: [String: Int] { state.withLock { $0.counts } }
     /// Faults so far.
     var total: Int { state.withLock { $0.counts.values.reduce(0, +) } }
+    /// Calls so far that would have told something and failed.
+    var failedReads: Int { state.withLock { $0.failedReads } }
     var hasCrashed: Bool { state.withLock { $0.crash != nil } }
 
     /// Good times and bad times take turns.
@@ -112,13 +114,13 @@ final class FaultPlan: Sendable {
     }
 
     private func fault(_ operation: String) -> Fault? {
-        // A disk that fails to sync and then to rename the file is beyond what is promised.
         state.withLock { state in
-            guard !state.isPaused, !state.isStopped, state.rate > 0, operation != "rename",
+            guard !state.isPaused, !state.isStopped, state.rate > 0,
                 Int.random(in: 0..<state.rate, using: &state.generator) == 0
             else { return nil }
             let (name, fault) = choose(operation, &state.generator)
             state.counts[name, default: 0] += 1
+            if case .error = fault, ["open", "fstat", "pread"].contains(operation) { state.failedReads += 1 }
             return fault
         }
     }

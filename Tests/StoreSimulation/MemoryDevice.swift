@@ -22,15 +22,25 @@ package enum Fault: Sendable {
 }
 
 /// A disk in memory that can fail at any call and lose power. What was written is lost at a power cut, sector by sector
-/// and at random, unless it was synced; a failed sync loses it silently, as Linux does.
+/// and at random, unless it was synced; a failed sync loses it silently, as Linux does: it can be read on, counts as
+/// written and reaches the disk only when it is written again.
 package final class MemoryDevice: StorageDevice {
     private final class File {
         var current: [UInt8] = []
         var durable: [UInt8] = []
         /// Byte ranges written since the last sync that a power cut may still save.
         var pending: [Range<Int>] = []
-        /// A sync failed: what was pending then is lost, although later syncs report success.
-        var lost = false
+
+        /// Brings what is pending, and the size, to the disk.
+        func sync() {
+            if durable.count > current.count { durable.removeLast(durable.count - current.count) }
+            durable += [UInt8](repeating: 0, count: current.count - durable.count)
+            for range in pending {
+                let range = range.clamped(to: 0..<current.count)
+                durable.replaceSubrange(range, with: current[range])
+            }
+            pending.removeAll()
+        }
     }
 
     private struct State {
@@ -147,9 +157,7 @@ package final class MemoryDevice: StorageDevice {
             func copy(_ file: File) -> File {
                 if let known = copies[ObjectIdentifier(file)] { return known }
                 let new = File()
-                (new.current, new.durable, new.pending, new.lost) = (
-                    file.current, file.durable, file.pending, file.lost
-                )
+                (new.current, new.durable, new.pending) = (file.current, file.durable, file.pending)
                 copies[ObjectIdentifier(file)] = new
                 return new
             }
@@ -270,12 +278,11 @@ package final class MemoryDevice: StorageDevice {
         guarded.lock.lock()
         defer { guarded.lock.unlock() }
         let target = guarded.state.open[file]!.file
-        target.pending.removeAll()
         if case .error(let code) = fault {
-            target.lost = true
+            target.pending.removeAll()
             throw DeviceError(operation: "fdatasync", path: path, code: code)
         }
-        if !target.lost { target.durable = target.current }
+        target.sync()
     }
 
     package func syncDirectory(_ path: String) throws(DeviceError) {

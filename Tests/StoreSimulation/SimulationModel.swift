@@ -15,6 +15,13 @@ struct SimulationModel {
     /// What a page was before a removal that no flush has confirmed, and whether the disk has failed since.
     private var removals = [Set<Int>](repeating: [], count: keys)
     private var unnoted = Set<Int>()
+    /// Pages of which a start that could not read everything may have found an older form, or none: later ones may find
+    /// any form again until the page is changed and flushed.
+    private var uncertain: Set<Int> = []
+    /// Those of them that were there when a flush answered.
+    private var kept: Set<Int> = []
+    /// Those changed since.
+    private var changed: Set<Int> = []
     /// The page that an operation is about, and what it may become.
     private var underWay: (n: Int, before: Int?, after: Int?)?
 
@@ -28,12 +35,14 @@ struct SimulationModel {
     /// What the operation is to make of the page.
     mutating func expect(_ n: Int, _ number: Int?) {
         underWay = (n, current[n], number)
+        if number == nil { kept.remove(n) }
         if let number { history[n].append(number) }
         possible[n].insert(number)
     }
 
     mutating func stored(_ n: Int, _ number: Int, pinned: Bool) {
         current[n] = number
+        changed.insert(n)
         pins.remove(n)
         durablePins.remove(n)
         if pinned { pins.insert(n) }
@@ -44,11 +53,13 @@ struct SimulationModel {
             throw Simulation.Broken(description: "page \(n) was replaced and is not there")
         }
         current[n] = number
+        changed.insert(n)
     }
 
     mutating func removed(_ n: Int) {
         if let number = current[n] { removals[n].formUnion(possible[n].compactMap(\.self) + [number]) }
         current[n] = nil
+        changed.insert(n)
         pins.remove(n)
         durablePins.remove(n)
     }
@@ -64,12 +75,17 @@ struct SimulationModel {
         removals = removals.map { _ in [] }
         for n in n.map({ [$0] }) ?? Array(0..<Self.keys) {
             possible[n] = [current[n]]
-            if pins.contains(n) { durablePins.insert(n) }
+            if changed.contains(n) { uncertain.remove(n) }
+            if pins.contains(n), !uncertain.contains(n) { durablePins.insert(n) }
+            if current[n] != nil { kept.insert(n) }
         }
     }
 
     /// Whether a new process may find that.
     func mayBe(_ n: Int, _ number: Int?, isKill: Bool) -> Bool {
+        if uncertain.contains(n) {
+            return number.map(history[n].contains) ?? !kept.contains(n)
+        }
         guard isKill else { return possible[n].contains(number) }
         var before = current[n]
         if let underWay, underWay.n == n {
@@ -86,8 +102,20 @@ struct SimulationModel {
     /// A new process found that; what it did not find was dropped, or never there.
     mutating func found(_ n: Int, _ number: Int?, pinned: Bool, isKill: Bool) {
         current[n] = number
+        if uncertain.contains(n) { possible[n].formUnion(history[n] + (kept.contains(n) ? [] : [nil])) }
         if isKill { possible[n].insert(number) } else { possible[n] = [number] }
         if pinned { pins.insert(n) } else { pins.remove(n) }
         if underWay?.n == n { underWay = nil }
+        uncertain.remove(n)
+    }
+
+    /// A new process that could not read everything found that.
+    mutating func glimpsed(_ n: Int, _ number: Int?, pinned: Bool) {
+        let mustBeThere = uncertain.contains(n) ? kept.contains(n) : current[n] != nil && !possible[n].contains(nil)
+        found(n, number, pinned: pinned, isKill: true)
+        uncertain.insert(n)
+        if mustBeThere { kept.insert(n) } else { kept.remove(n) }
+        changed.remove(n)
+        durablePins.remove(n)
     }
 }
