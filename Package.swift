@@ -86,7 +86,10 @@ let package = Package(
         tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec", "CKernels"]),
         tests(
             "KVTCDaemonTests",
-            ["KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", logging]),
+            [
+                "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", "KVTCCalibration",
+                logging,
+            ]),
     ]
 )
 

@@ -107,6 +107,22 @@ public struct StatusReport: Decodable, Sendable {
         public var priority: UInt32
         /// Seconds since the last request.
         public var idleS: Double
+        /// Distortion allowed to its window while it is idle; nil: the window stays lossless.
+        public var near: Double?
+        /// Distortion that no coded page may exceed.
+        public var distortionLimit: Double?
+        /// Rows that stayed lossless by themselves.
+        public var outlierRows: UInt64?
+        /// Its pages that got a lower ratio than asked for, to keep the limit.
+        public var limited: UInt64?
+        /// Its pages that are lossless though they are outside of the window: no coding was within the limit, or smaller.
+        public var keptLossless: UInt64?
+        /// Its pages that were coded near-losslessly while it was idle.
+        public var nearPages: UInt64?
+        /// Distortion of its latest pages over the one its profile expects at their ratio; nil without such pages.
+        public var drift: Double?
+        /// Whether that is so much that the profile no longer fits.
+        public var drifting: Bool?
     }
 
     /// The daemon's version.

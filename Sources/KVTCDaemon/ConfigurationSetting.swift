@@ -20,6 +20,7 @@ enum ConfigurationSetting {
         "disk.segment": size(1 << 20...4 << 30) { $0.segmentBytes = $1 },
         "profiles.directory": text { $0.profileDirectory = $1.isEmpty ? nil : $1 },
         "workers.threads": number(0...1024) { $0.workers = $1 == 0 ? Machine.processors : $1 },
+        "sessions.near_after_s": number(1...1 << 30) { $0.nearAfterSeconds = $1 },
         "admin.users": { key, value, configuration throws(ConfigurationError) in
             configuration.tenants.administrators = Set(try users(value, key: key))
         },

@@ -19,6 +19,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var profileDirectory: String?
     /// Encode and decode threads.
     public var workers: Int
+    /// Seconds without a request after which a session is idle, so that a policy with `near` has its window coded.
+    public var nearAfterSeconds = 30
     /// The least severe level that is logged: trace, debug, info, notice, warning, error or critical.
     public var logLevel = "info"
     /// Who shares pages, who may see everybody's.

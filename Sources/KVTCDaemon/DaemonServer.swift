@@ -145,9 +145,11 @@ public final class DaemonServer: Sendable {
         return "\(statistics.pages) pages, \(sessions) sessions, \(connections) connections"
     }
 
-    /// Work that nobody asks for: gives back the room of pages whose time is over, and tries a disk that failed again.
+    /// Work that nobody asks for: gives back the room of pages whose time is over, has the windows of idle sessions coded, and
+    /// tries a disk that failed again.
     public func maintain() {
         _ = engine.store.purgeExpired()
+        engine.restIdleSessions(now: MonotonicClock.nanoseconds)
         // Not here: a disk that hangs must not look like a daemon that does.
         if case .degraded = engine.store.statistics.state {
             engine.pool.submit(.background) { [engine] in engine.store.heal() }

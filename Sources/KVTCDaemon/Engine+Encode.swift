@@ -27,7 +27,8 @@ extension Engine {
         let outcome = store.read(key) { bytes in
             Result { () throws(CodecError) in
                 try plan.context.codec.encode(
-                    block: bytes, mode: plan.choice.mode, quality: plan.choice.quality, protected: plan.protected)
+                    block: bytes, mode: plan.choice.mode, quality: plan.choice.quality, protected: plan.protected,
+                    keepOutliers: plan.choice.keepsOutliers)
             }
         }
         switch outcome {
@@ -50,19 +51,42 @@ extension Engine {
         case .forget: return
         case .again: enqueue([key])
         case .replace:
-            var replaced = false
-            var exact: RowSet?
+            var header: BlockHeader?
             if var attributes = store.attributes(key) {
+                let made = try? block.withUnsafeBytes { try BlockHeader.parse($0, isVerified: true) }
                 attributes.coded = true
-                replaced = store.replace(key, bytes: block, attributes: attributes)
+                attributes.near = plan.choice.near != nil && made?.mode.isExact == false
+                // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
+                if store.replace(key, bytes: block, attributes: attributes) { header = made }
             }
-            if replaced {
-                exact = block.withUnsafeBytes { Engine.exactRows($0) }
-                metrics.count(key.tenant) { $0.encoded += 1 }
+            let outcome = header.flatMap { CodingOutcome($0, plan: plan) }
+            let drifting = ledger.update {
+                $0.endReplace(key, generation: plan.generation, exact: header?.exactRows, outcome: outcome)
             }
-            // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
-            ledger.update { $0.endReplace(key, generation: plan.generation, exact: exact) }
+            metrics.count(key.tenant) {
+                $0.encoded += header == nil ? 0 : 1
+                $0.driftAlarms += UInt64(drifting.count)
+                if let outcome { $0.coding.add(outcome) }
+            }
+            for session in drifting { warn(session) }
         }
+    }
+
+    private func warn(_ session: Session) {
+        log.warning(
+            "session drifts from its profile: calibrate anew with texts like its own, or ask for a lower ratio",
+            metadata: [
+                "session": "\(session.id)", "name": "\(session.name)", "pages": "\(session.drift.pages)",
+                "profile": "\(session.context.codec.profile?.id.description.prefix(12) ?? "")",
+                "distortion": "\(((session.drift.factor ?? 0) * 10).rounded() / 10) times what is expected",
+            ])
+    }
+
+    /// Hands the windows of sessions that rest for long enough to the coder, where their policies have them near-lossless.
+    func restIdleSessions(now: UInt64) {
+        let patience = UInt64(configuration.nearAfterSeconds) * 1_000_000_000
+        guard now >= patience else { return }
+        enqueue(ledger.update { $0.rest(unusedSince: now - patience) })
     }
 
     /// Waits until none of the pages is with its coder or waits for it.

@@ -64,27 +64,55 @@ extension Engine {
     private func store(
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, arena: Arena?, inline: ArraySlice<UInt8>
     ) throws(WireError) -> PushOutcome {
-        if let attributes = store.attributes(key) { return present(entry, key, session, attributes) }
+        let isRenewed = store.residence(key) != .absent && claim(entry, key, session)
+        if !isRenewed, let attributes = store.attributes(key) { return present(entry, key, session, attributes) }
         var attributes = PageAttributes(
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
             tokens: entry.tokens, rawBytes: entry.length)
         if case .at(let second) = expiry(ttl: session.policy.ttlSeconds) { attributes.expires = second }
-        let (outcome, isBad) = try put(entry, key, attributes, session, arena: arena, inline: inline)
+        let outcome: PutOutcome
+        let isBad: Bool
+        do throws(WireError) {
+            (outcome, isBad) = try put(
+                entry, key, attributes, session, isRenewed: isRenewed, arena: arena, inline: inline)
+        } catch {
+            if isRenewed { ledger.update { $0.endRenewal(key) } }
+            throw error
+        }
+        if outcome != .stored, isRenewed { ledger.update { $0.endRenewal(key) } }
         switch outcome {
         case .full: return .full
         case .tooLarge: return .tooLarge
         case .present: return present(entry, key, session, store.attributes(key) ?? attributes)
         case .stored: break
         }
-        ledger.update {
-            $0.pushed(session.id, key: key, first: Int(entry.firstPosition), tokens: Int(entry.tokens), coded: nil)
+        let (first, tokens) = (Int(entry.firstPosition), Int(entry.tokens))
+        if isRenewed {
+            if ledger.update({ $0.renewed(session.id, key: key, first: first, tokens: tokens) }) { enqueue([key]) }
+            if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
+        } else {
+            ledger.update { $0.pushed(session.id, key: key, first: first, tokens: tokens, coded: nil) }
         }
         metrics.count(session.tenant) {
             $0.pushed += 1
+            $0.renewed += isRenewed ? 1 : 0
             $0.rawBytesIn += entry.length
             $0.nonFinite += isBad ? 1 : 0
         }
         return isBad ? .nonFinite : .stored
+    }
+
+    /// Whether a near-lossless coding is there that the page pushed is to replace; then coders leave the key alone until that
+    /// is done.
+    private func claim(_ entry: PushEntry, _ key: StoreKey, _ session: Session) -> Bool {
+        let isClaimed = ledger.wait { ledger -> Bool? in
+            // A coder that is just putting its block in place decides what is there.
+            guard !ledger.isReplacing(key) else { return nil }
+            guard let there = store.attributes(key), there.near, there.tokens == entry.tokens else { return false }
+            ledger.beginRenewal(session.id, key: key, first: Int(entry.firstPosition), tokens: Int(entry.tokens))
+            return true
+        }
+        return isClaimed ?? false
     }
 
     private func present(
@@ -103,18 +131,18 @@ extension Engine {
 
     /// Puts the page into the store, straight from where the client has it; also says whether it holds NaN or infinities.
     private func put(
-        _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes, _ session: Session, arena: Arena?,
-        inline: ArraySlice<UInt8>
+        _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes, _ session: Session, isRenewed: Bool,
+        arena: Arena?, inline: ArraySlice<UInt8>
     ) throws(WireError) -> (PutOutcome, isBad: Bool) {
         guard let arena else {
             // withUnsafeBytes forwards typed errors only through a result.
             return try inline.withUnsafeBytes { bytes in
                 let page = UnsafeRawBufferPointer(rebasing: bytes[Int(entry.offset)...].prefix(Int(entry.length)))
-                return Result { () throws(WireError) in try put(page, entry, key, attributes, session) }
+                return Result { () throws(WireError) in try put(page, entry, key, attributes, session, isRenewed) }
             }.get()
         }
         let result = try arena.withWritable(offset: entry.offset, length: entry.length) { (page) throws(WireError) in
-            try put(UnsafeRawBufferPointer(page), entry, key, attributes, session)
+            try put(UnsafeRawBufferPointer(page), entry, key, attributes, session, isRenewed)
         }
         guard let result else { throw WireError(.arenaBounds, field: "entries", "outside the arena") }
         return result
@@ -122,7 +150,7 @@ extension Engine {
 
     private func put(
         _ page: UnsafeRawBufferPointer, _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes,
-        _ session: Session
+        _ session: Session, _ isRenewed: Bool
     ) throws(WireError) -> (PutOutcome, isBad: Bool) {
         let context = session.context
         var isBad = false
@@ -133,11 +161,17 @@ extension Engine {
             let seen = encodesDone.withLock { $0 }
             let outcome: PutOutcome
             do throws(CodecError) {
-                outcome = try store.put(key, byteCount: size, attributes: attributes) { (block) throws(CodecError) in
+                let fill = { (block: UnsafeMutableRawBufferPointer) throws(CodecError) in
                     // The client may write its arena at any time: what is judged and kept is what is copied here.
                     isBad = try !context.codec.wrap(
                         page: page, layout: context.layout, tokens: Int(entry.tokens),
                         firstPosition: Int(entry.firstPosition), into: block)
+                }
+                if !isRenewed || store.residence(key) == .absent {
+                    outcome = try store.put(key, byteCount: size, attributes: attributes, fill: fill)
+                } else {
+                    let isThere = try store.replace(key, byteCount: size, attributes: attributes, fill: fill)
+                    outcome = isThere ? .stored : .full
                 }
             } catch { throw WireError(codec: error, field: "entries") }
             guard outcome == .full, pendingEncodes > 0 else { return (outcome, isBad) }

@@ -156,6 +156,11 @@ final class Engine: Sendable {
         guard hasProfile || !policy.mode.needsProfile else {
             throw refuse("mode", "\(policy.mode) needs a profile, the session has none")
         }
+        for (field, bound) in [("near", policy.near), ("distortionLimit", policy.distortionLimit)] {
+            guard bound == nil || policy.mode.needsProfile else {
+                throw refuse(field, "\(policy.mode) knows no distortion: use the mode transform, or leave \(field) out")
+            }
+        }
         if policy.mode.needsProfile {
             do throws(CodecError) { try CodingChoice(policy).quality.validate() } catch {
                 throw refuse("quality", "\(error)")
@@ -206,8 +211,7 @@ final class Engine: Sendable {
 
     /// Which rows of a block are bit-identical to what was pushed; nil when it cannot be read.
     static func exactRows(_ block: UnsafeRawBufferPointer) -> RowSet? {
-        guard let header = try? BlockHeader.parse(block) else { return nil }
-        return header.mode.isExact ? RowSet.full(header.tokens) : header.protected
+        try? BlockHeader.parse(block).exactRows
     }
 
     func closeSession(_ request: CloseSessionRequest, _ caller: Caller) throws(WireError) -> EmptyReply {

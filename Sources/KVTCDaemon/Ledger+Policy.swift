@@ -25,7 +25,11 @@ extension Ledger {
     package mutating func setPolicy(_ id: UInt32, _ policy: WirePolicy) -> PolicyChange? {
         guard let session = sessions[id] else { return nil }
         let old = session.protection
-        setPolicyField(id, policy)
+        change(id) {
+            $0.policy = policy
+            $0.released = 0
+            $0.isIdle = false
+        }
         let new = Protection(policy: policy, tokens: session.tokens)
         var lost: [Range<Int>] = []
         for entry in session.pages {

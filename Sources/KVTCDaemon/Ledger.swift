@@ -2,96 +2,6 @@ import KVTCCodec
 import KVTCProtocol
 import KVTCStore
 
-/// What it takes to code pages of one shape; shared by the sessions that have that shape and the jobs of their pages.
-package final class CodingContext: Sendable {
-    /// Codes and decodes.
-    package let codec: PageCodec
-    /// How pages lie in the worker's memory.
-    package let layout: PageLayout
-
-    /// A context for pages of a codec's geometry in a layout.
-    package init(codec: PageCodec, layout: PageLayout) {
-        self.codec = codec
-        self.layout = layout
-    }
-}
-
-/// How pages are to be coded, as far as the policy says.
-package struct CodingChoice: Hashable {
-    package var mode: CodecMode
-    package var quality: Quality
-
-    package init(_ policy: WirePolicy) {
-        mode = CodecMode(rawValue: policy.mode.rawValue) ?? .lossless
-        quality = policy.qualityKind == .ratio ? .ratio(policy.quality) : .distortion(policy.quality)
-        // The codec checks the figure in every mode; modes that do not use one must not trip over it.
-        if !policy.mode.needsProfile { quality = .ratio(1) }
-    }
-}
-
-/// One page as a session sees it.
-package struct SessionPage: Hashable {
-    package var key: StoreKey
-    package var first: Int
-    package var tokens: Int
-    package var end: Int { first + tokens }
-}
-
-/// One token stream.
-package struct Session {
-    package let id: UInt32
-    package let tenant: UInt32
-    package let connection: UInt64
-    package let name: String
-    package let context: CodingContext
-    package let pageTokens: Int
-    package let tokenBytes: Int
-    package var policy: WirePolicy
-    /// By position.
-    package var pages: [SessionPage] = []
-    /// The position after the last token pushed.
-    package var tokens = 0
-    /// Pages before this index have left the window.
-    package var released = 0
-    /// Nanoseconds on the monotonic clock.
-    package var lastUse: UInt64 = 0
-
-    package init(
-        id: UInt32, tenant: UInt32, connection: UInt64, name: String, context: CodingContext, pageTokens: Int,
-        tokenBytes: Int, policy: WirePolicy, lastUse: UInt64 = 0
-    ) {
-        self.id = id
-        self.tenant = tenant
-        self.connection = connection
-        self.name = name
-        self.context = context
-        self.pageTokens = pageTokens
-        self.tokenBytes = tokenBytes
-        self.policy = policy
-        self.lastUse = lastUse
-    }
-
-    /// The first position inside the window.
-    package var windowBegin: Int { max(0, tokens - Int(policy.window)) }
-
-    /// Adds a page by position; false when it overlaps another.
-    mutating func insert(_ page: SessionPage) -> Bool {
-        if pages.last.map({ $0.end <= page.first }) ?? true {
-            pages.append(page)
-            return true
-        }
-        let at = pages.firstIndex { $0.end > page.first } ?? pages.count
-        guard at == pages.count || pages[at].first >= page.end else { return false }
-        pages.insert(page, at: at)
-        released = min(released, at)
-        return true
-    }
-
-    mutating func advance(to end: Int) { tokens = max(tokens, end) }
-
-    package var protection: Protection { Protection(policy: policy, tokens: tokens) }
-}
-
 /// What an encode job has to do.
 package struct EncodePlan {
     package var generation: UInt64
@@ -125,6 +35,8 @@ package struct LedgerPage {
     package var retained: RowSet
     /// The strictest choice of the sessions that are over, the pusher's when they agree.
     package var promised: CodingChoice?
+    /// The strictest wish of the sessions that are over and had it in their window.
+    package var near: CodingChoice?
     /// The session that pushed it.
     package var owner: UInt32
 
@@ -148,13 +60,20 @@ package struct Ledger {
         return lastSession
     }
 
-    package mutating func touch(_ id: UInt32, now: UInt64) { sessions[id]?.lastUse = now }
+    package mutating func change(_ id: UInt32, _ body: (inout Session) -> Void) {
+        if sessions[id] != nil { body(&sessions[id]!) }
+    }
 
     package mutating func setPhase(_ key: StoreKey, _ phase: LedgerPage.Phase) { pages[key]?.phase = phase }
 
-    package mutating func setPolicyField(_ id: UInt32, _ policy: WirePolicy) {
-        sessions[id]?.policy = policy
-        sessions[id]?.released = 0
+    mutating func forget(_ key: StoreKey) { pages[key] = nil }
+
+    /// Carries over to a record of the same page what sessions had to do with the one before.
+    mutating func resume(_ key: StoreKey, _ before: LedgerPage) {
+        pages[key]?.users.merge(before.users) { $1 }
+        pages[key]?.retained.formUnion(before.retained)
+        pages[key]?.promised = before.promised
+        pages[key]?.near = before.near
     }
 
     /// The index of the first pushed entry that goes backwards or overlaps, given which are there already. Entries that
@@ -172,15 +91,12 @@ package struct Ledger {
     /// was there before is coded.
     package mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
         guard let context = sessions[id]?.context else { return }
-        let isNew = pages[key] == nil
-        if coded == nil || isNew {
+        if coded == nil || pages[key] == nil {
             generations += 1
             // A record of an earlier page under the same key describes bytes that are gone.
-            let users = coded == nil ? [:] : pages[key]?.users ?? [:]
             pages[key] = LedgerPage(
                 generation: generations, tokens: tokens, context: context,
-                phase: coded == true ? .coded(exact: nil) : .raw, users: users, retained: RowSet(count: tokens),
-                owner: id)
+                phase: coded == true ? .coded(exact: nil) : .raw, retained: RowSet(count: tokens), owner: id)
         }
         // A page of other length under a known key is the client's mistake; the stored one counts.
         guard pages[key]?.tokens == tokens else { return }
@@ -206,7 +122,8 @@ package struct Ledger {
         return ready
     }
 
-    private mutating func queue(_ key: StoreKey) -> Bool {
+    /// Queues a page, if it is raw and no window holds it.
+    package mutating func queue(_ key: StoreKey) -> Bool {
         guard let page = pages[key], page.phase == .raw, !isInAnyWindow(page) else { return false }
         pages[key]?.phase = .queued
         return true
@@ -214,7 +131,7 @@ package struct Ledger {
 
     private func isInAnyWindow(_ page: LedgerPage) -> Bool {
         page.users.contains { id, first in
-            sessions[id].map { first + page.tokens > $0.windowBegin } ?? false
+            sessions[id].map { !$0.isIdle && first + page.tokens > $0.windowBegin } ?? false
         }
     }
 
@@ -234,6 +151,7 @@ package struct Ledger {
         let wishes = users + [page.promised].compactMap(\.self)
         // The strictest wish wins, else the pusher's.
         if let exact = wishes.first(where: \.mode.isExact) { return exact }
+        if let near = nearChoice(page) { return near }
         return sessions[page.owner].map { CodingChoice($0.policy) } ?? page.promised ?? users[0]
     }
 
@@ -269,7 +187,10 @@ package struct Ledger {
         let wanted = protectedRows(page)
         var union = plan.protected
         union.formUnion(wanted)
-        guard union == plan.protected, choice(page).mode.isExact == plan.choice.mode.isExact else {
+        let now = choice(page)
+        guard union == plan.protected, now.mode.isExact == plan.choice.mode.isExact,
+            now.near ?? .infinity >= plan.choice.near ?? .infinity
+        else {
             pages[key]?.phase = .queued
             return .again
         }
@@ -277,12 +198,21 @@ package struct Ledger {
         return .replace
     }
 
-    /// Ends what ``endEncode(_:_:)`` allowed. `exact` nil: it could not be coded and stays as it is, bit-identical.
-    package mutating func endReplace(_ key: StoreKey, generation: UInt64, exact: RowSet?) {
-        guard let page = pages[key], page.generation == generation else { return }
+    /// Ends what ``endEncode(_:_:)`` allowed. `exact` nil: it could not be coded and stays as it is, bit-identical. Gives the
+    /// sessions that are seen to drift from their profile with this page.
+    @discardableResult
+    package mutating func endReplace(
+        _ key: StoreKey, generation: UInt64, exact: RowSet?, outcome: CodingOutcome? = nil
+    ) -> [Session] {
+        guard let page = pages[key], page.generation == generation else { return [] }
         let all = RowSet.full(page.tokens)
         pages[key]?.phase = .coded(exact: exact ?? all)
         if page.users.isEmpty { pages[key] = nil }
+        guard let outcome else { return [] }
+        return page.users.keys.sorted().compactMap { id in
+            sessions[id]?.tally.add(outcome)
+            return sessions[id]?.drift.add(outcome.excess) == true ? sessions[id] : nil
+        }
     }
 
     /// A job that failed: the page stays raw for good.
@@ -325,7 +255,9 @@ package struct Ledger {
         var ready: [StoreKey] = []
         for entry in session.pages {
             guard var page = pages[entry.key], page.users.removeValue(forKey: id) != nil else { continue }
-            page.retained.formUnion(protection.rows(first: entry.first, tokens: entry.tokens, window: true))
+            let near = entry.end > protection.windowBegin ? CodingChoice.near(session.policy) : nil
+            page.retained.formUnion(protection.rows(first: entry.first, tokens: entry.tokens, window: near == nil))
+            page.near = CodingChoice.strictest([page.near, near])
             let choice = CodingChoice(session.policy)
             if page.promised?.mode.isExact != true, choice.mode.isExact || page.owner == id || page.promised == nil {
                 page.promised = choice
@@ -344,4 +276,9 @@ extension RowSet {
         rows.insert(0..<count)
         return rows
     }
+}
+
+extension BlockHeader {
+    /// Rows that come back bit-identical.
+    var exactRows: RowSet { mode.isExact ? RowSet.full(tokens) : protected }
 }

@@ -61,6 +61,10 @@ final class Metrics: Sendable {
         var encoded: UInt64 = 0
         var nonFinite: UInt64 = 0
         var errors: UInt64 = 0
+        /// Near-lossless codings that gave way to the same page pushed anew.
+        var renewed: UInt64 = 0
+        var driftAlarms: UInt64 = 0
+        var coding = CodingTally()
 
         static func += (sum: inout Counters, more: Counters) {
             sum.rawBytesIn += more.rawBytesIn
@@ -73,6 +77,9 @@ final class Metrics: Sendable {
             sum.encoded += more.encoded
             sum.nonFinite += more.nonFinite
             sum.errors += more.errors
+            sum.renewed += more.renewed
+            sum.driftAlarms += more.driftAlarms
+            sum.coding += more.coding
         }
     }
 

@@ -17,7 +17,8 @@ struct StatusReport: Encodable {
     struct Counters: Encodable {
         var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
         var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
-        var recovered_from_ram: UInt64
+        var recovered_from_ram: UInt64, outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near: UInt64
+        var renewed: UInt64, drift_alarms: UInt64
     }
     struct Queues: Encodable { var encode: Int, decode: Int }
     struct Latency: Encodable {
@@ -47,6 +48,25 @@ struct StatusReport: Encodable {
         var id: UInt32, name: String, tenant: UInt32, connection: UInt64, profile: String, mode: String
         var quality_kind: String, quality: Float, sink: UInt32, window: UInt32, tokens: Int, pages: Int, raw_pages: Int
         var pinned: Bool, ttl_s: UInt32, priority: UInt8, idle_s: Double
+        var near: Float?, distortion_limit: Float?, keep_outliers: Bool, is_idle: Bool
+        var outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near_pages: UInt64
+        var drift: Double?, drift_pages: Int, drifting: Bool
+
+        init(_ session: Session, rawPages: Int, now: UInt64) {
+            let (policy, tally) = (session.policy, session.tally)
+            (id, name, tenant, connection) = (session.id, session.name, session.tenant, session.connection)
+            profile = session.context.codec.profile?.id.description ?? ""
+            (mode, quality_kind, quality) = ("\(policy.mode)", "\(policy.qualityKind)", policy.quality)
+            (sink, window, tokens) = (policy.sink, policy.window, session.tokens)
+            (pages, raw_pages) = (session.pages.count, rawPages)
+            (pinned, ttl_s, priority) = (policy.pin, policy.ttlSeconds, policy.priority)
+            idle_s = Double(now - min(now, session.lastUse)) / 1e9
+            (near, distortion_limit, keep_outliers) = (policy.near, policy.distortionLimit, policy.keepsOutliers)
+            is_idle = session.isIdle
+            (outlier_rows, limited) = (tally.outlierRows, tally.limited)
+            (kept_lossless, near_pages) = (tally.lossless, tally.near)
+            (drift, drift_pages, drifting) = (session.drift.factor, session.drift.pages, session.drift.isAlarming)
+        }
     }
 
     var version: String
@@ -109,7 +129,9 @@ extension Engine {
                 corrupt: max(counted.corrupt, stored.corrupt), evicted_to_disk: stored.evictedToDisk,
                 dropped: stored.dropped, encoded: counted.encoded, non_finite: counted.nonFinite,
                 errors: counted.errors + stored.ioErrors, recovered: stored.recovered,
-                recovered_from_ram: stored.recoveredFromRAM),
+                recovered_from_ram: stored.recoveredFromRAM, outlier_rows: counted.coding.outlierRows,
+                limited: counted.coding.limited, kept_lossless: counted.coding.lossless, near: counted.coding.near,
+                renewed: counted.renewed, drift_alarms: counted.driftAlarms),
             queues: .init(
                 encode: scope.map(pendingEncodes(of:)) ?? pendingEncodes,
                 decode: scope == nil ? pool.waiting(.urgent) : 0),
@@ -160,14 +182,7 @@ extension Engine {
         ledger.withLock { ledger in
             let visible = ledger.sessions.values.filter { $0.tenant == caller.tenant || caller.isAdministrator }
             return visible.sorted { $0.id < $1.id }.map { session in
-                StatusReport.SessionRow(
-                    id: session.id, name: session.name, tenant: session.tenant, connection: session.connection,
-                    profile: session.context.codec.profile?.id.description ?? "", mode: "\(session.policy.mode)",
-                    quality_kind: "\(session.policy.qualityKind)", quality: session.policy.quality,
-                    sink: session.policy.sink, window: session.policy.window, tokens: session.tokens,
-                    pages: session.pages.count, raw_pages: ledger.rawPages(session.id), pinned: session.policy.pin,
-                    ttl_s: session.policy.ttlSeconds, priority: session.policy.priority,
-                    idle_s: Double(now - min(now, session.lastUse)) / 1e9)
+                StatusReport.SessionRow(session, rawPages: ledger.rawPages(session.id), now: now)
             }
         }
     }

@@ -89,23 +89,33 @@ public final class Store: Sendable {
     /// Puts other bytes under an existing key, as when a raw page has been coded. Priority, pin and expiry that changed
     /// meanwhile are kept; the rest of `attributes` replaces the old. False when there is no such page or no room.
     public func replace(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> Bool {
-        guard !bytes.isEmpty, bytes.count <= maxPageBytes, residence(key) != .absent else { return false }
-        guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
-        extent.fill(bytes)
-        let hash = checksum(bytes)
+        replace(key, byteCount: bytes.count, attributes: attributes, fill: { $0.copyMemory(from: bytes) })
+    }
+
+    /// The same with bytes that `fill` writes straight into the store's memory, all of them, and only if there is room. When
+    /// `fill` throws, nothing has happened.
+    public func replace<Failure: Error>(
+        _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
+        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) -> Bool {
+        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) != .absent else { return false }
+        guard let extent = reserve(byteCount, for: key.tenant) else { return false }
+        try extent.fill(by: fill)
+        let hash = checksum(extent.bytes)
         return index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }
             index.mutate(entry) { entry in
                 entry.ram = extent
                 if let disk = entry.disk { entry.shadow = disk.segment.id }
                 entry.disk = nil
-                entry.length = bytes.count
+                entry.length = byteCount
                 entry.hash = hash
                 entry.version &+= 1
                 entry.attributes.firstPosition = attributes.firstPosition
                 entry.attributes.tokens = attributes.tokens
                 entry.attributes.rawBytes = attributes.rawBytes
                 entry.attributes.coded = attributes.coded
+                entry.attributes.near = attributes.near
             }
             return true
         }

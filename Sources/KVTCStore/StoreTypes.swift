@@ -14,11 +14,13 @@ public struct PageAttributes: Hashable, Sendable {
     public var rawBytes: UInt64
     /// Whether the bytes are a coded block, not a raw one.
     public var coded: Bool
+    /// Whether the coded block stands in for a raw one that would be kept if it were put again.
+    public var near: Bool
 
     /// Attributes of a page; the defaults are those of an ordinary raw page.
     public init(
         priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, firstPosition: UInt32 = 0,
-        tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false
+        tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false, near: Bool = false
     ) {
         self.priority = priority
         self.pinned = pinned
@@ -27,12 +29,13 @@ public struct PageAttributes: Hashable, Sendable {
         self.tokens = tokens
         self.rawBytes = rawBytes
         self.coded = coded
+        self.near = near
     }
 }
 
 extension PageAttributes {
-    /// The three booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires.
-    var flags: UInt8 { (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) }
+    /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near.
+    var flags: UInt8 { (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) }
 
     /// Attributes from their stored form; `expires` counts only with its flag.
     init(
@@ -40,7 +43,8 @@ extension PageAttributes {
     ) {
         self.init(
             priority: priority, pinned: flags & 1 != 0, expires: flags & 4 != 0 ? expires : nil,
-            firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0)
+            firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0,
+            near: flags & 8 != 0)
     }
 }
 

@@ -21,6 +21,11 @@ struct PolicyDocument: Encodable {
     var pin: Bool
     var ttlSeconds: UInt32
     var protected: [[UInt32]]
+    /// Absent while the window stays lossless.
+    var near: Float?
+    /// Absent without a limit.
+    var distortionLimit: Float?
+    var keepOutliers: Bool
 
     init(session: UInt32, reply: GetPolicyReply) {
         let policy = reply.policy
@@ -35,6 +40,9 @@ struct PolicyDocument: Encodable {
         pin = policy.pin
         ttlSeconds = policy.ttlSeconds
         protected = policy.protected.map { [$0.begin, $0.end] }
+        near = policy.near
+        distortionLimit = policy.distortionLimit
+        keepOutliers = policy.keepsOutliers
     }
 
     /// The policy for people.
@@ -49,6 +57,9 @@ struct PolicyDocument: Encodable {
             protected  \(ranges.isEmpty ? "nothing else" : ranges)
             mode       \(mode)
             quality    \(qualityKind) \(quality) (\(meaning)\(unused))
+            limit      \(distortionLimit.map { "distortion \($0), at the ratio's cost" } ?? "none")
+            idle       window \(near.map { "within distortion \($0)" } ?? "lossless")
+            outliers   \(keepOutliers ? "lossless" : "coded like other rows")
             priority   \(priority)\(pin ? ", pinned" : "")
             ttl        \(ttlSeconds == 0 ? "none" : "\(ttlSeconds) s")
             """

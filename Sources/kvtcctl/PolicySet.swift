@@ -21,6 +21,17 @@ extension PositionRange: ExpressibleByArgument {
     }
 }
 
+/// A bound on the distortion, or none.
+struct DistortionBound: ExpressibleByArgument {
+    let value: Float?
+
+    /// A number above 0 and below 1, or `off`.
+    init?(argument: String) {
+        value = Float(argument)
+        guard argument == "off" || value.map({ $0 > 0 && $0 < 1 }) == true else { return nil }
+    }
+}
+
 struct PolicySet: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "set",
@@ -34,6 +45,8 @@ struct PolicySet: ParsableCommand {
               kvtcctl policy set 3 --mode transform --ratio 32
               kvtcctl policy set 3 --protect 100-164 --protect 900-964
               kvtcctl policy set 3 --pin --ttl 3600
+              kvtcctl policy set 3 --limit 0.02 --near 0.002
+              kvtcctl policy set 3 --near off --no-keep-outliers
             """)
 
     @OptionGroup var connection: ConnectionOptions
@@ -55,6 +68,21 @@ struct PolicySet: ParsableCommand {
 
     @Option(help: ArgumentHelp("Stay below this relative squared error.", valueName: "error"))
     var distortion: Float?
+
+    @Option(
+        help: ArgumentHelp(
+            "No coded page exceeds this error, whatever the ratio: it gets a lower one or stays lossless; or 'off'.",
+            valueName: "error"))
+    var limit: DistortionBound?
+
+    @Option(
+        help: ArgumentHelp(
+            "While the session is idle or closed, code its window within this error; 'off' keeps it lossless.",
+            valueName: "error"))
+    var near: DistortionBound?
+
+    @Flag(inversion: .prefixedNo, help: "Keep rows lossless that are far stronger than any that was calibrated on.")
+    var keepOutliers: Bool?
 
     @Option(
         help: ArgumentHelp("Also keep positions BEGIN up to, not including, END; repeatable.", valueName: "begin-end"))
@@ -80,7 +108,7 @@ struct PolicySet: ParsableCommand {
         for value in [ratio, distortion].compactMap({ $0 }) where !(value.isFinite && value > 0) {
             throw ValidationError("--ratio and --distortion take a positive number.")
         }
-        let given: [Any?] = [sink, window, mode, ratio, distortion, priority, ttl, pin]
+        let given: [Any?] = [sink, window, mode, ratio, distortion, priority, ttl, pin, limit, near, keepOutliers]
         if given.allSatisfy({ $0 == nil }), protect.isEmpty, !unprotect {
             throw ValidationError("Nothing to change: name at least one option, such as --window 256.")
         }
@@ -114,6 +142,9 @@ struct PolicySet: ParsableCommand {
         policy.pin = pin ?? policy.pin
         if let ratio { (policy.qualityKind, policy.quality) = (.ratio, ratio) }
         if let distortion { (policy.qualityKind, policy.quality) = (.distortion, distortion) }
+        if let limit { policy.distortionLimit = limit.value }
+        if let near { policy.near = near.value }
+        policy.keepsOutliers = keepOutliers ?? policy.keepsOutliers
         if unprotect { policy.protected = [] }
         policy.protected += protect
     }

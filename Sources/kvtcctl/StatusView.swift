@@ -12,6 +12,7 @@ struct StatusView {
             lines.append("The disk tier fails (\(reason)): pages stay in RAM until it works again.")
         }
         lines.append("")
+        lines += drifting
         lines += tiers + [""]
         lines += facts + [""]
         lines += latencies
@@ -24,6 +25,21 @@ struct StatusView {
     private var headline: String {
         "\(Text.bold("kvtcd \(report.version)"))  \(report.state)  up \(Text.duration(report.uptimeS))"
             + "  instance \(report.instance)"
+    }
+
+    /// What to do about sessions whose profile does not fit.
+    private var drifting: [String] {
+        let drifting = report.sessions.filter { $0.drifting == true }
+        guard !drifting.isEmpty else { return [] }
+        let names = drifting.sorted { $0.id < $1.id }.map { session in
+            let times = session.drift.map { " (\(Text.decimal($0, 1))×)" } ?? ""
+            return session.name.isEmpty ? "\(session.id)\(times)" : "\(session.id) \(session.name)\(times)"
+        }
+        return [
+            "Drift: the profile expects far less distortion than session \(names.joined(separator: ", ")) has. "
+                + "Calibrate anew with texts like its own, or ask for a lower ratio (kvtcctl policy set).",
+            "",
+        ]
     }
 
     private var tiers: [String] {
@@ -56,6 +72,9 @@ struct StatusView {
                 + "\(Text.bytes(bytes.returned)) returned",
             "pushes   \(number("pushed")) pages, \(number("present")) present already, "
                 + "\(number("encoded")) encoded, \(number("non_finite")) with NaN or infinity",
+            "quality  \(number("outlier_rows")) outlier rows kept lossless, \(number("limited")) pages at a lower ratio "
+                + "for their limit, \(number("kept_lossless")) kept lossless",
+            "near     \(number("near")) pages coded near-losslessly, \(number("renewed")) of them pushed anew",
             "pulls    \(number("hits")) hits, \(number("misses")) misses, \(number("corrupt")) corrupt\(rate)",
             "evicted  \(number("evicted_to_disk")) to disk, \(number("dropped")) dropped",
             "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
@@ -86,7 +105,8 @@ struct StatusView {
         var table = TextTable([
             ("SESSION", .right), ("NAME", .left), ("UID", .right), ("MODE", .left), ("SINK", .right),
             ("WINDOW", .right),
-            ("TOKENS", .right), ("PAGES", .right), ("RAW", .right), ("PRIO", .right), ("TTL", .right), ("IDLE", .right),
+            ("TOKENS", .right), ("PAGES", .right), ("RAW", .right), ("OUTLIERS", .right), ("DRIFT", .right),
+            ("PRIO", .right), ("TTL", .right), ("IDLE", .right),
         ])
         for session in sessions.sorted(by: { $0.id < $1.id }) {
             let lossless = session.mode == "lossless"
@@ -96,10 +116,16 @@ struct StatusView {
                 "\(session.id)", session.name, "\(session.tenant)",
                 lossless ? session.mode : "\(session.mode) \(target)",
                 "\(session.sink)", "\(session.window)", Text.count(session.tokens), Text.count(session.pages),
-                Text.count(session.rawPages), "\(session.priority)\(session.pinned ? " pinned" : "")",
+                Text.count(session.rawPages), Text.count(session.outlierRows ?? 0), drift(session),
+                "\(session.priority)\(session.pinned ? " pinned" : "")",
                 session.ttlS == 0 ? "–" : Text.duration(Double(session.ttlS)), Text.duration(session.idleS),
             ])
         }
         return table.lines
+    }
+
+    private static func drift(_ session: StatusReport.Session) -> String {
+        guard let drift = session.drift else { return "–" }
+        return "\(Text.decimal(drift, 1))×\(session.drifting == true ? " !" : "")"
     }
 }

@@ -18,7 +18,9 @@ import KVTCDaemon
 
     static func key(_ n: UInt64) -> StoreKey { StoreKey(tenant: 7, words: SIMD4(n, 0, 0, 0)) }
 
-    static func session(_ ledger: inout Ledger, _ policy: WirePolicy) -> UInt32 {
+    static func session(
+        _ ledger: inout Ledger, _ policy: WirePolicy, _ context: CodingContext = context
+    ) -> UInt32 {
         ledger.open { id in
             Session(
                 id: id, tenant: 7, connection: 1, name: "", context: context, pageTokens: 16, tokenBytes: 16,
@@ -212,12 +214,14 @@ import KVTCDaemon
         var running: [(StoreKey, EncodePlan)] = []
         func randomPolicy() -> WirePolicy {
             let begin = UInt32.random(in: 0..<150, using: &generator)
-            return Self.policy(
+            var policy = Self.policy(
                 .random(in: 0..<20, using: &generator), .random(in: 0..<80, using: &generator),
                 Bool.random(using: &generator) ? [begin..<begin + 9] : [])
+            if Bool.random(using: &generator) { policy.near = .random(in: 0.001..<0.1, using: &generator) }
+            return policy
         }
-        for _ in 0..<3000 {
-            switch Int.random(in: 0..<8, using: &generator) {
+        for now in 1...3000 {
+            switch Int.random(in: 0..<10, using: &generator) {
             case 0 where open.count < 4: open.append(Self.session(&ledger, randomPolicy()))
             case 1 where !open.isEmpty:
                 queued += ledger.close(open.remove(at: .random(in: 0..<open.count, using: &generator)))
@@ -229,10 +233,27 @@ import KVTCDaemon
                 guard let id = open.randomElement(using: &generator), let session = ledger.sessions[id] else {
                     continue
                 }
+                ledger.touch(id, now: UInt64(now))
                 let page = session.tokens / 16
                 // A page nobody uses any more is coded in the store; one in the ledger is what the ledger says.
                 let known = ledger.pages[Self.key(UInt64(page))]
                 queued += Self.push(&ledger, id, page..<page + 1, coded: known.map(\.isCoded))
+            case 8: queued += ledger.rest(unusedSince: UInt64(max(0, now - 50)))
+            case 9:
+                // A page coded near-losslessly may be pushed anew by any session, at its place.
+                guard let (key, page) = ledger.pages.filter({ $0.value.isCoded }).randomElement(using: &generator),
+                    let id = open.randomElement(using: &generator)
+                else { continue }
+                let first = Int(key.words[0]) * 16
+                ledger.beginRenewal(id, key: key, first: first, tokens: 16)
+                if Bool.random(using: &generator) {
+                    ledger.endRenewal(key)
+                    #expect(ledger.pages[key]?.isCoded == true, "seed \(seed)")
+                } else {
+                    if ledger.renewed(id, key: key, first: first, tokens: 16) { queued.append(key) }
+                    let users = ledger.pages[key]?.users ?? [:]
+                    #expect(page.users.allSatisfy { users[$0.key] == $0.value }, "seed \(seed)")
+                }
             case 5:
                 guard !queued.isEmpty else { continue }
                 let key = queued.removeFirst()
@@ -246,8 +267,14 @@ import KVTCDaemon
                 case .replace:
                     for (id, first) in ledger.pages[key]?.users ?? [:] {
                         guard let session = ledger.sessions[id] else { continue }
+                        // A session's window is open to the coder only while it rests, and within its bound.
+                        let isClose = session.isIdle && (plan.choice.near ?? 1) <= (session.policy.near ?? 0)
                         for row in 0..<16 where session.protection.contains(first + row) {
-                            #expect(plan.protected.contains(row), "seed \(seed)")
+                            let isWindowOnly =
+                                !session.protection.rows(first: first, tokens: 16, window: false).contains(row)
+                            #expect(
+                                plan.protected.contains(row) || plan.choice.mode.isExact || isClose && isWindowOnly,
+                                "seed \(seed)")
                         }
                     }
                     ledger.endReplace(key, generation: plan.generation, exact: plan.protected)
@@ -266,6 +293,71 @@ import KVTCDaemon
         for (key, page) in ledger.pages where !page.isCoded {
             Issue.record("seed \(seed): \(key) is left \(page.phase)")
         }
+    }
+
+    @Test func anIdleSessionsWindowIsOpenToTheCoderUntilItsNextRequest() throws {
+        var ledger = Ledger()
+        let context = try SyntheticPages.shared.get().context
+        var policy = Self.policy(4, 40, mode: .transform)
+        policy.near = 0.01
+        let id = Self.session(&ledger, policy, context)
+        _ = Self.push(&ledger, id, 0..<3)
+        ledger.touch(id, now: 100)
+        #expect(ledger.rest(unusedSince: 99) == [])
+        #expect(ledger.rest(unusedSince: 100) == [Self.key(0), Self.key(1), Self.key(2)])
+        #expect(ledger.rest(unusedSince: 100) == [])
+        let plan = try Self.begin(&ledger, Self.key(0))
+        #expect(plan.choice.near == 0.01 && plan.choice.quality == .distortion(0.01))
+        #expect(plan.protected.rows == [0, 1, 2, 3])
+        #expect(ledger.endEncode(Self.key(0), plan) == .replace)
+        ledger.endReplace(Self.key(0), generation: plan.generation, exact: plan.protected)
+        let running = try Self.begin(&ledger, Self.key(1))
+        ledger.touch(id, now: 200)
+        #expect(ledger.endEncode(Self.key(1), running) == .forget)
+        #expect(ledger.beginEncode(Self.key(2)) == nil)
+        // Pushed anew, page 0 is raw, and in the window like the others.
+        ledger.beginRenewal(id, key: Self.key(0), first: 0, tokens: 16)
+        #expect(ledger.isReplacing(Self.key(0)))
+        let isQueued = ledger.renewed(id, key: Self.key(0), first: 0, tokens: 16)
+        #expect(!isQueued)
+        #expect(ledger.rawTokens(id) == 48)
+        #expect(Self.push(&ledger, id, 3..<4) == [Self.key(0)])
+        let ordinary = try Self.begin(&ledger, Self.key(0))
+        #expect(ordinary.choice.near == nil)
+    }
+
+    @Test func theStrictestBoundOfAllWhoRestCounts() throws {
+        var ledger = Ledger()
+        let context = try SyntheticPages.shared.get().context
+        func open(near: Float?, limit: Float? = nil) -> UInt32 {
+            var policy = Self.policy(0, 32, mode: .transform)
+            (policy.near, policy.distortionLimit) = (near, limit)
+            let id = Self.session(&ledger, policy, context)
+            _ = Self.push(&ledger, id, 0..<1, coded: ledger.pages.isEmpty ? nil : false)
+            return id
+        }
+        let loose = open(near: 0.1)
+        let limited = open(near: 0.2, limit: 0.05)
+        #expect(ledger.rest(unusedSince: 1) == [Self.key(0)])
+        #expect(ledger.close(loose) == [])
+        let plan = try Self.begin(&ledger, Self.key(0))
+        #expect(plan.choice.near == 0.05)
+        // A bound that becomes stricter while the coder works starts it again.
+        _ = open(near: 0.01)
+        #expect(ledger.endEncode(Self.key(0), plan) == .forget)
+        #expect(ledger.rest(unusedSince: 1) == [Self.key(0)])
+        #expect(ledger.close(limited) == [])
+        #expect(ledger.beginEncode(Self.key(0))?.choice.near == 0.01)
+    }
+
+    @Test func withoutAProfileNearIsLossless() throws {
+        var ledger = Ledger()
+        var policy = Self.policy(0, 16, mode: .transform)
+        policy.near = 0.01
+        let id = Self.session(&ledger, policy)
+        _ = Self.push(&ledger, id, 0..<1)
+        #expect(ledger.close(id) == [Self.key(0)])
+        #expect(ledger.beginEncode(Self.key(0))?.choice.mode == .lossless)
     }
 
     /// A million tokens in pages of 64: what a push costs must not grow with what was pushed before. Counted is how often

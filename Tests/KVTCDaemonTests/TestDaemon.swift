@@ -34,6 +34,9 @@ final class TestDaemon: Sendable {
 
     func stop() { #expect(server.stop()) }
 
+    /// What the main loop does now and then.
+    func maintain() { server.maintain() }
+
     func client() throws -> Client { try Client(socketPath: configuration.socketPath, name: "test") }
 
     /// A connection that says what it wants.

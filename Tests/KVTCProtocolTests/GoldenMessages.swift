@@ -9,6 +9,11 @@ enum Golden {
         ttlSeconds: 3600, protected: [PositionRange(begin: 10, end: 20), PositionRange(begin: 300, end: 301)])
     static let leanPolicy = WirePolicy(
         sink: 0, window: 0, mode: .lossless, qualityKind: .distortion, priority: 0, quality: 0.0078125)
+    static let boundedPolicy = WirePolicy(
+        quality: 20, protected: [PositionRange(begin: 10, end: 20)], near: 0.001953125, distortionLimit: 0.0625,
+        keepsOutliers: false)
+    static let nearPolicy = WirePolicy(
+        sink: 0, window: 64, qualityKind: .distortion, quality: 0.03125, near: 0.00390625)
     static let profile = (224...255).reversed().map { UInt8($0) }
     static let geometry = WireGeometry(
         tensors: [
@@ -38,6 +43,7 @@ enum Golden {
             pageTokens: 16, policy: leanPolicy),
         "openSession.reply": OpenSessionReply(session: 9, profile: profile, tokenBytes: 128),
         "setPolicy": SetPolicyRequest(session: 9, policy: fullPolicy),
+        "setPolicy.bounds": SetPolicyRequest(session: 9, policy: boundedPolicy),
         "setPolicy.reply": SetPolicyReply(
             rawTokens: 132, alreadyCoded: [PositionRange(begin: 10, end: 20), PositionRange(begin: 40, end: 48)]),
         "lookup": LookupRequest(session: 9, leaseMs: 5000, keys: [key(0), key(1), key(2)]),
@@ -86,6 +92,7 @@ enum Golden {
         "verify.reply": VerifyReply(checked: 7, total: 9, bytes: 1 << 33, corrupt: 1, unreadable: 2),
         "getPolicy": GetPolicyRequest(session: 9),
         "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
+        "getPolicy.near.reply": GetPolicyReply(policy: nearPolicy, tokens: 777),
     ]
 
     static func error(_ code: ErrorCode) -> WireError {

@@ -94,8 +94,15 @@ import Testing
         policy[8] = 6
         #expect(field(policy, like: Golden.fullPolicy) == "policy.mode")
         policy = Golden.fullPolicy.encodedBody
-        policy[11] = 2
+        policy[11] = 16
         #expect(field(policy, like: Golden.fullPolicy) == "policy.flags")
+        for bound: Float in [0, -0.5, 1, .infinity, .nan] {
+            var bounded = Golden.boundedPolicy
+            bounded.near = bound
+            #expect(field(bounded.encodedBody, like: bounded) == "policy.near")
+            (bounded.near, bounded.distortionLimit) = (nil, bound)
+            #expect(field(bounded.encodedBody, like: bounded) == "policy.distortionLimit")
+        }
         policy = Golden.fullPolicy.encodedBody
         policy[15] = 0x7F
         policy[14] = 0xC0

@@ -159,3 +159,78 @@ def test_a_bad_profile_does_not_keep_the_daemon_from_starting(daemon, profile):
     daemon.restart()
     with daemon.connect() as client:
         assert [row["model"] for row in client.profiles()] == ["synthetic"]
+
+
+def test_a_closed_sessions_window_is_coded_near_losslessly_until_it_is_pushed_anew(daemon, loaded):
+    client, identifier = loaded
+    keys, contents = document(30, 8)
+    policy = Policy(mode=Mode.TRANSFORM, quality=16)
+    sizes = []
+    for near in (None, 2**-9):
+        policy.near = near
+        with client.open_session("talk", profile=identifier, layout=LAYOUT, policy=policy) as session:
+            assert session.policy().policy == policy
+            session.push(to_push(keys, contents, TOKENS))
+        client.flush()
+        sizes.append(client.status()["bytes"]["stored"])
+        again = client.open_session("talk", profile=identifier, layout=LAYOUT, policy=policy)
+        pushed, pulled = rows(contents), rows(again.fetch(keys))
+        exact = (pushed == pulled).all(axis=1)
+        assert exact[:4].all() and exact[-128:].all() == (near is None)
+        error = ((pushed - pulled)[-128:] ** 2).sum() / (pushed[-128:] ** 2).sum()
+        assert error < 0.01 and (error == 0) == (near is None)
+        outcomes = again.push(to_push(keys, contents, TOKENS))
+        window = kvtc.PushOutcome.PRESENT if near is None else kvtc.PushOutcome.STORED
+        assert outcomes == [kvtc.PushOutcome.PRESENT] * 6 + [window] * 2
+        assert (rows(again.fetch(keys))[-128:] == pushed[-128:]).all()
+        again.drop()
+        again.close()
+    assert sizes[1] < 0.5 * sizes[0], sizes
+    counters = client.status()["counters"]
+    assert counters["near"] == counters["renewed"] == 2
+
+
+def test_a_limit_on_the_distortion_and_the_protection_of_outliers(loaded):
+    client, identifier = loaded
+    keys, contents = document(50, 4)
+    strong = rows(contents).astype("float16")
+    strong[70] *= 8
+    contents = [strong[i : i + TOKENS].tobytes() for i in range(0, len(strong), TOKENS)]
+    seen = []
+    for limit, keep in [(None, True), (None, False), (0.0005, True), (1e-7, True)]:
+        policy = Policy(sink=0, window=0, mode=Mode.TRANSFORM, quality=64, distortion_limit=limit)
+        policy.keep_outliers = keep
+        with client.open_session("limits", profile=identifier, layout=LAYOUT, policy=policy) as session:
+            session.push(to_push(keys, contents, TOKENS))
+            client.flush()
+            exact = (rows(session.fetch(keys)) == rows(contents)).all(axis=1)
+            row = client.status()["sessions"][0]
+            assert row["keep_outliers"] == keep and row.get("distortion_limit", 0) == pytest.approx(limit or 0)
+            seen.append((row["outlier_rows"], bool(exact[70]), row["limited"], row["kept_lossless"]))
+            session.drop()
+    assert seen == [(1, True, 0, 0), (0, False, 0, 0), (1, True, 4, 0), (0, True, 0, 4)]
+
+
+def test_kvtcctl_sets_bounds_and_shows_drift(daemon, loaded):
+    client, identifier = loaded
+
+    def run(*arguments):
+        command = [binary("kvtcctl", "KVTCCTL"), *map(str, arguments), "--socket", daemon.socket]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    policy = Policy(sink=0, window=0, mode=Mode.TRANSFORM, quality=16)
+    session = client.open_session("odd one", profile=identifier, layout=LAYOUT, policy=policy)
+    run("policy", "set", session.number, "--near", "0.25", "--limit", "0.5", "--no-keep-outliers")
+    now = json.loads(run("policy", "get", session.number, "--json"))
+    assert (now["near"], now["distortionLimit"], now["keepOutliers"]) == (0.25, 0.5, False)
+    assert "within distortion 0.25" in run("policy", "get", session.number)
+    run("policy", "set", session.number, "--near", "off", "--limit", "off")
+    now = json.loads(run("policy", "get", session.number, "--json"))
+    assert "near" not in now and "distortionLimit" not in now and not now["keepOutliers"]
+    keys, contents = document(70, 12)
+    session.push(to_push(keys, [(3 * rows([page])).astype("float16").tobytes() for page in contents], TOKENS))
+    client.flush()
+    row = json.loads(run("status", "--json"))["sessions"][0]
+    assert row["drifting"] and row["drift"] > 4.5 and row["drift_pages"] == 12
+    assert "Drift: the profile expects" in run("status") and "odd one" in run("status") and " !" in run("sessions")
+    assert daemon.log.read_text().count("drifts from its profile") == 1

@@ -140,6 +140,9 @@ def test_json_has_the_promised_names_and_the_table_names_the_untouched_cache() -
     promised = "mode ratio_asked ratio_coded ratio_total kl top1 perplexity perplexity_untouched passkey".split()
     assert set(promised) <= set(document["results"][0]) and document["results"][0] == asdict(results[0])
     assert "10×" in table(results) and "passkey 100.0%" in table(results) and "→" not in table(results)
+    assert "+near" not in table(results)
+    resting = sums().result("transform+near", 10.0, "a", "a", 0.002)
+    assert asdict(resting)["near"] == 0.002 and "error of 0.002" in table([*results, resting])
     assert "a → b" in table([*results, sums().result("transform", 10.0, "a", "b")])
 
 
@@ -188,6 +191,7 @@ def test_coded_pages_hold_neither_sinks_nor_window() -> None:
         (["--ratios", "8,x"], "no list of numbers"),
         (["--ratios", "0.5"], "from 1 to 1000"),
         (["--documents", "0"], "at least 1"),
+        (["--near", "1"], "below 1"),
         (["--prefix", "1000"], "multiple of 64"),
         (["--shift", "--texts", "x"], "--shift has its own texts"),
         (["--shift", "--modes", "q8_0"], "q8_0 has none"),

@@ -15,7 +15,8 @@ JSON_REPLIES = {"Status", "Profile"}
 
 
 def kind_of(vector):
-    base, _, variant = vector["name"].partition(".")
+    base, _, variants = vector["name"].partition(".")
+    variant = variants.rpartition(".")[2]
     name = base[0].upper() + base[1:]
     if base == "error":
         return messages.ErrorBody
@@ -29,11 +30,12 @@ def kind_of(vector):
 
 
 def plain(value):
-    """A decoded message as the vectors write it: camel case, bytes in hexadecimal."""
+    """A decoded message as the vectors write it: camel case, bytes in hexadecimal, nothing for what is not there."""
     if dataclasses.is_dataclass(value):
         return {
             re.sub(r"_(\w)", lambda m: m[1].upper(), item.name): plain(getattr(value, item.name))
             for item in dataclasses.fields(value)
+            if getattr(value, item.name) is not None
         }
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()

@@ -13,7 +13,7 @@ from typing import NoReturn
 from . import corpus
 from .demo_daemon import DaemonFailed
 from .errors import KvtcError
-from .evaluate_caches import MODES, RATIO_MODES
+from .evaluate_caches import MODES, NEAR, RATIO_MODES
 from .evaluate_report import page
 from .evaluate_results import report, table
 from .evaluate_run import Plan, run
@@ -24,7 +24,7 @@ from .sensitivity import SINKS, WINDOW
 from .texts import SPAN, MissingTexts
 
 PAGE_TOKENS = 64
-DEFAULT_MODES = ("transform", "kvtc", "quant8", "quant4", "q8_0", "q4_0", "floor")
+DEFAULT_MODES = ("transform", NEAR, "kvtc", "quant8", "quant4", "q8_0", "q4_0", "floor")
 LESSON = """\
 The prefix of every document is prefilled once. Each mode and ratio keeps that cache and brings it back; then the model
 predicts the next tokens, repeats passages of the prefix and looks for pass keys hidden in it, and is compared with what it
@@ -32,6 +32,7 @@ does with its untouched cache. Texts are split by document: none that a profile 
 
 modes:
   transform      kvtcd's own coder
+  transform+near the same once the session is over, its window coded too, within the error of --near
   kvtc           the published pipeline on a profile of its own: keys and values apart, no weights
   kvtc+weights   the published coder on transform's profile
   quant8 quant4  plain integers, a scale for every 32 numbers
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--shift", action="store_true", help="calibrate on prose and on code, evaluate each on both")
     add("--modes", type=_modes, help=f"default: {','.join(DEFAULT_MODES)}; with --shift: transform")
     add("--ratios", type=_ratios, default=_ratios("8,16,32,45"), help="for the modes that have one (default: 8,16,32,45)")
+    add("--near", type=_error, default=0.002, metavar="ERROR", help="of the window, in transform+near (default: %(default)s)")
     add("--documents", type=_count(1), metavar="N", help="to evaluate (default: 10, with --shift 5 of each kind; 2 for a quick look)")
     add("--passkeys", type=_count(0), metavar="N", help="contexts with ten pass keys each (default: half as many as documents; 0: none)")
     add("--prefix", type=_count(256), default=2048, metavar="N", help=f"tokens kept, whole pages of {PAGE_TOKENS} (default: %(default)s)")
@@ -138,6 +140,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         domains=domains,
         modes=modes,
         ratios=options.ratios,
+        near=options.near,
         documents=documents,
         passkeys=min(passkeys, documents),
         prefix=options.prefix,
@@ -165,6 +168,13 @@ def _ratios(text: str) -> list[float]:
     if not all(1 <= ratio <= 1000 for ratio in ratios):
         raise argparse.ArgumentTypeError("ratios are from 1 to 1000")
     return ratios
+
+
+def _error(text: str) -> float:
+    error = float(text)
+    if not 0 < error < 1:
+        raise argparse.ArgumentTypeError(f"a relative squared error is above 0 and below 1, not {text}")
+    return error
 
 
 def _count(least: int):

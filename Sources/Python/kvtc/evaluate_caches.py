@@ -16,10 +16,13 @@ from .llama_model import LlamaWorker
 from .llama_state import SequenceState
 from .policy import Mode, Policy
 from .sensitivity import SINKS, WINDOW
+from .session import Session
 
 WEIGHTED_KVTC = "kvtc+weights"
 """The published coder on transform's profile, to tell the coder's share of a difference from the profile's."""
-RATIO_MODES = ("transform", "kvtc", WEIGHTED_KVTC)
+NEAR = "transform+near"
+"""Transform with the window coded near-losslessly, as kvtcd does when a session is idle or over and the policy allows it."""
+RATIO_MODES = ("transform", NEAR, "kvtc", WEIGHTED_KVTC)
 PLAIN_MODES = ("lossless", "quant8", "quant4")
 ENGINE_TYPES = ("q8_0", "q4_0")
 FLOOR = "floor"
@@ -46,6 +49,7 @@ class Way(Protocol):
 
     mode: str
     ratio: float | None
+    near: float | None
 
     def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
         """Keeps the cache of `tokens` and brings it back."""
@@ -54,40 +58,50 @@ class Way(Protocol):
 class DaemonWay:
     """kvtcd, as any worker uses it: pages pushed, coded, measured, pulled."""
 
-    def __init__(self, worker: LlamaWorker, client: Client, profile: str, mode: str, ratio: float | None = None) -> None:
-        self.mode, self.ratio = mode, ratio
+    def __init__(
+        self, worker: LlamaWorker, client: Client, profile: str, mode: str, ratio: float | None = None, near: float | None = None
+    ) -> None:
+        self.mode, self.ratio, self.near = mode, ratio, near
         self._worker, self._client, self._profile = worker, client, profile
-        coder = "kvtc" if mode == WEIGHTED_KVTC else mode
-        self._policy = Policy(sink=SINKS, window=WINDOW, mode=coder, quality=ratio or 1)
+        coder = {WEIGHTED_KVTC: "kvtc", NEAR: "transform"}.get(mode, mode)
+        self._policy = Policy(sink=SINKS, window=WINDOW, mode=coder, quality=ratio or 1, near=near)
 
     def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
         worker, client = self._worker, self._client
         needs_profile = self._policy.mode in (Mode.TRANSFORM, Mode.KVTC)
         profile = self._profile if needs_profile else ""
+        empty = kept_bytes(client)
         with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
-            empty = kept_bytes(client)
             worker.set_state(exact)
             done = llama_cpp.offload(session, worker, tokens)
             if done.stored != done.pages:
                 raise DaemonFailed(f"kvtcd stored {done.stored} of {done.pages} pages: give it more memory")
-            until(client, "coding pages", all_coded)
-            stored = kept_bytes(client) - empty
-            restored = llama_cpp.restore(session, worker, tokens)
-            keys = page_keys(tokens, session.page_tokens, session.profile)
-            coded = coded_pages(len(keys), session.page_tokens)
-            session.drop(keys[coded.start : coded.stop])
-            coded_stored = stored + empty - kept_bytes(client)
-            session.drop(keys)
-            if restored != len(tokens):
-                raise DaemonFailed(f"kvtcd gave back {restored} of {len(tokens)} tokens")
-            coded_raw = len(coded) * session.page_bytes
-            return Kept(worker, worker.get_state(), done.raw_bytes, stored, coded_raw, coded_stored)
+            if self.near is None:
+                until(client, "coding pages", all_coded)
+                return self._bring_back(session, tokens, empty, done.raw_bytes)
+        # Now that the session is over its window is coded too; another one brings it back.
+        until(client, "coding pages", all_coded)
+        with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
+            return self._bring_back(session, tokens, empty, done.raw_bytes)
+
+    def _bring_back(self, session: Session, tokens: Sequence[int], empty: int, raw: int) -> Kept:
+        worker, client = self._worker, self._client
+        stored = kept_bytes(client) - empty
+        restored = llama_cpp.restore(session, worker, tokens)
+        keys = page_keys(tokens, session.page_tokens, session.profile)
+        coded = coded_pages(len(keys), session.page_tokens)
+        session.drop(keys[coded.start : coded.stop])
+        coded_stored = stored + empty - kept_bytes(client)
+        session.drop(keys)
+        if restored != len(tokens):
+            raise DaemonFailed(f"kvtcd gave back {restored} of {len(tokens)} tokens")
+        return Kept(worker, worker.get_state(), raw, stored, len(coded) * session.page_bytes, coded_stored)
 
 
 class EngineWay:
     """llama.cpp's own quantised cache, computed and read in that type as its users do: no token of it is exact."""
 
-    ratio = None
+    ratio = near = None
 
     def __init__(self, worker: LlamaWorker, mode: str) -> None:
         self.mode = mode
@@ -107,7 +121,7 @@ class FloorWay:
     """The least change there is: the last bit of every number at random. A model with quantised weights rounds its
     activations, so that any change at all moves its predictions by about as much as this one does."""
 
-    mode, ratio = FLOOR, None
+    mode, ratio, near = FLOOR, None, None
 
     def __init__(self, worker: LlamaWorker, seed: int) -> None:
         self._worker, self._random = worker, np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from .sensitivity import SINKS, WINDOW
 
 LABELS = {
     "transform": "kvtcd transform",
+    "transform+near": "transform, window too",
     "kvtc": "published KVTC",
     "kvtc+weights": "published, our profile",
     "quant8": "8-bit integers",
@@ -28,6 +29,7 @@ LABELS = {
 }
 COLOURS = {
     "transform": "var(--ours)",
+    "transform+near": "var(--ours)",
     "kvtc": "var(--published)",
     "kvtc+weights": "var(--third)",
     "q8_0": "var(--engine)",
@@ -91,7 +93,7 @@ def _points(results: Sequence[Result]) -> list[Point]:
 
 
 def _quality(results: Sequence[Result]) -> str:
-    modes = [mode for mode in LABELS if mode not in ("floor", "lossless")]
+    modes = [mode for mode in LABELS if mode not in ("floor", "lossless", "transform+near")]
     measured = {mode: own for mode in modes if (own := _of_mode(results, mode))}
     series = [Series(LABELS[mode], COLOURS.get(mode, "var(--plain)"), _points(own)) for mode, own in measured.items()]
     if not series:
@@ -187,7 +189,7 @@ def _tasks(results: Sequence[Result]) -> str:
 
 
 def _sizes(results: Sequence[Result], prefix: int) -> str:
-    chosen = [r for r in results if r.mode in ("transform", "kvtc") and r.totals]
+    chosen = [r for r in results if r.mode in ("transform", "transform+near", "kvtc") and r.totals]
     if not chosen:
         return ""
     lengths = [length for length in chosen[0].totals if int(length) != prefix]
@@ -200,6 +202,17 @@ def _sizes(results: Sequence[Result], prefix: int) -> str:
         f"The first {SINKS} tokens and the last {WINDOW} matter most and are kept exactly, so a short conversation shrinks less "
         "as a whole than its middle does. The longer columns are computed from the block sizes measured here."
     )
+    if bound := next((r.near for r in chosen if r.near), None):
+        divergence = {r.ratio_asked: r.kl for r in chosen if r.mode == "transform"}
+        costs = [
+            f"{divergence[r.ratio_asked]:.4f} to {r.kl:.4f} at {r.ratio_asked:g}×"
+            for r in chosen
+            if r.near and r.kl and divergence.get(r.ratio_asked)
+        ]
+        lead += (
+            f" When a conversation rests, those last {WINDOW} tokens may be coded almost exactly (error below {100 * bound:g} %) until "
+            "they are needed exactly again: “window too”." + (f" That takes the KL divergence from {', '.join(costs)}." if costs else "")
+        )
     return _section("The whole conversation", _table(heads, rows), lead)
 
 

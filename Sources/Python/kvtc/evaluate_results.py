@@ -22,6 +22,7 @@ class Result:
 
     Quality figures are means over the contexts of that kind and None where none was asked; `kl_error` is the standard
     error of `kl` over the documents; `passkeys` keys were asked for. `layers` holds the squared error of K and V as a share of their variance.
+    `near` is the bound on the error of the window where that was coded too.
     """
 
     mode: str
@@ -43,6 +44,7 @@ class Result:
     passkeys: int
     calibrated_on: str
     evaluated_on: str
+    near: float | None = None
 
 
 @dataclass
@@ -64,7 +66,9 @@ class Sums:
             self.errors = errors if self.errors is None else self.errors + errors
             self.variances = variances if self.variances is None else self.variances + variances
 
-    def result(self, mode: str, ratio: float | None, calibrated_on: str, evaluated_on: str) -> Result:
+    def result(
+        self, mode: str, ratio: float | None, calibrated_on: str, evaluated_on: str, near: float | None = None
+    ) -> Result:
         def mean(name: str, digits: int) -> float | None:
             values = self.figures.get(name)
             return round(float(np.mean(values)), digits) if values else None
@@ -94,6 +98,7 @@ class Sums:
             passkeys=len(self.figures.get("passkey", [])) * len(NAMES),
             calibrated_on=calibrated_on,
             evaluated_on=evaluated_on,
+            near=near,
         )
 
     def _sum(self, name: str) -> int:
@@ -150,13 +155,14 @@ def table(results: Sequence[Result]) -> str:
     """The results for people."""
     apart = len({(r.calibrated_on, r.evaluated_on) for r in results}) > 1
     lines = [
-        f"{'MODE':<12} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'KL':>8} {'±':>7} {'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
+        f"{'MODE':<14} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'8K':>7} {'32K':>7} {'KL':>8} {'±':>7} {'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
         + ("  CALIBRATED ON → EVALUATED ON" if apart else "")
     ]
     for r in results:
         asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
         lines.append(
-            f"{r.mode:<12} {asked:>6} {r.ratio_coded:>6.1f}× {r.ratio_total:>6.1f}× {_number(r.kl, 4):>8} {_number(r.kl_error, 4):>7}"
+            f"{r.mode:<14} {asked:>6} {r.ratio_coded:>6.1f}× {r.ratio_total:>6.1f}×"
+            f" {r.totals['8192']:>6.1f}× {r.totals['32768']:>6.1f}× {_number(r.kl, 4):>8} {_number(r.kl_error, 4):>7}"
             f" {_percent(r.top1):>7} {_number(r.perplexity, 3):>8} {_percent(r.passkey):>8} {_percent(r.verbatim):>7}"
             + (f"  {r.calibrated_on} → {r.evaluated_on}" if apart else "")
         )
@@ -166,7 +172,12 @@ def table(results: Sequence[Result]) -> str:
     untouched += [f"repeat {_percent(first.verbatim_untouched)}"] if first.verbatim_untouched is not None else []
     if untouched and not apart:
         lines.append(f"untouched cache: {', '.join(untouched)}")
-    lines.append(f"CODED leaves out the {SINKS} sinks and the {WINDOW}-token window, which are kept exact; TOTAL counts everything.")
+    lines.append(
+        f"CODED leaves out the pages of the {SINKS} sinks and the {WINDOW}-token window, which are kept exact; TOTAL counts everything. 8K and"
+        " 32K are the totals of longer contexts, computed from the sizes measured."
+    )
+    if bound := next((r.near for r in results if r.near), None):
+        lines.append(f"With +near the window is coded too, within a relative squared error of {bound:g}.")
     return "\n".join(lines)
 
 

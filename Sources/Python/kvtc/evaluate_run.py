@@ -12,7 +12,7 @@ import numpy as np
 from .client import Client
 from .corpus import Corpus
 from .demo_daemon import Daemon
-from .evaluate_caches import ENGINE_TYPES, FLOOR, RATIO_MODES, DaemonWay, EngineWay, FloorWay, Way, layer_errors
+from .evaluate_caches import ENGINE_TYPES, FLOOR, NEAR, RATIO_MODES, DaemonWay, EngineWay, FloorWay, Way, layer_errors
 from .evaluate_results import Result, Sums
 from .evaluate_tasks import CUE_TOKENS, REPEATED_TOKENS, Context, Passkeys, Reading
 from .llama_library import LlamaError
@@ -27,7 +27,7 @@ from .texts import MissingTexts
 @dataclass(frozen=True)
 class Plan:
     """What to evaluate. `domains` are calibrated on and evaluated each with each; `documents` and `passkeys` count contexts
-    of every domain, `prefix` and `scored` their tokens. A given profile replaces the one that would be calibrated."""
+    of every domain, `prefix` and `scored` their tokens; `near` bounds the error of the window where that is coded. A given profile replaces the one that would be calibrated."""
 
     kvtcd: Path
     kvtcctl: Path
@@ -35,6 +35,7 @@ class Plan:
     domains: Sequence[Corpus]
     modes: Sequence[str]
     ratios: Sequence[float]
+    near: float
     documents: int
     passkeys: int
     prefix: int
@@ -79,7 +80,7 @@ class Evaluation:
 
     def results(self) -> list[Result]:
         return [
-            sums.result(way.mode, way.ratio, calibrated_on, self._evaluated_on)
+            sums.result(way.mode, way.ratio, calibrated_on, self._evaluated_on, way.near)
             for (way, calibrated_on), sums in zip(self._ways, self._sums, strict=True)
         ]
 
@@ -180,4 +181,4 @@ def _ways(plan: Plan, worker: LlamaWorker, client: Client, ids: dict[str, str], 
         else:
             profile = ids[PUBLISHED] if mode == "kvtc" else ids[OURS]
             for ratio in plan.ratios if mode in RATIO_MODES else [None]:
-                yield DaemonWay(worker, client, profile, mode, ratio)
+                yield DaemonWay(worker, client, profile, mode, ratio, plan.near if mode == NEAR else None)

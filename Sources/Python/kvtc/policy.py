@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .wire import F32, U8, U32, Struct, enum_of, list_of, wired
+from .wire import F32, U8, U32, Struct, enum_of, flagged, list_of, wired
+
+_PIN, _NEAR, _DISTORTION_LIMIT, _NO_OUTLIERS = 1, 2, 4, 8
 
 
 class Mode(IntEnum):
@@ -38,7 +40,11 @@ class Policy(Struct):
     """Per-session policy; may be changed while the session lives (``Session.set_policy``).
 
     The first ``sink`` tokens, the last ``window`` tokens and ``protected`` ranges never become lossy. ``ttl_seconds`` 0
-    means no end; ``priority`` 0…255 (128 normal) orders eviction; ``flags`` bit 0 pins the session's pages.
+    means no end; ``priority`` 0…255 (128 normal) orders eviction; ``flags`` says what ``pin`` and ``keep_outliers`` do.
+
+    Two bounds on the relative squared error, above 0 and below 1, for the modes with a profile: ``distortion_limit`` is one
+    that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
+    window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless).
     """
 
     sink: int = wired(U32, default=4)
@@ -50,15 +56,35 @@ class Policy(Struct):
     quality: float = wired(F32, default=16.0)
     ttl_seconds: int = wired(U32, default=0)
     protected: list[Range] = wired(list_of(Range.encoding()), default_factory=list)
+    near: float | None = flagged(F32, _NEAR)
+    distortion_limit: float | None = flagged(F32, _DISTORTION_LIMIT)
 
     def __post_init__(self) -> None:
         self.mode = Mode[self.mode.upper()] if isinstance(self.mode, str) else Mode(self.mode)
         self.protected = [r if isinstance(r, Range) else Range(*r) for r in self.protected]
 
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if bit := {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}.get(name):
+            self._flag(bit, value is not None)
+
+    def _flag(self, bit: int, is_set: bool) -> None:
+        self.flags = self.flags | bit if is_set else self.flags & ~bit
+
     @property
     def pin(self) -> bool:
-        return bool(self.flags & 1)
+        """Whether the session's pages are never evicted."""
+        return bool(self.flags & _PIN)
 
     @pin.setter
     def pin(self, value: bool) -> None:
-        self.flags = (self.flags & ~1) | int(value)
+        self._flag(_PIN, value)
+
+    @property
+    def keep_outliers(self) -> bool:
+        """Whether rows far outside of what the profile was calibrated on stay lossless by themselves; so by default."""
+        return not self.flags & _NO_OUTLIERS
+
+    @keep_outliers.setter
+    def keep_outliers(self, value: bool) -> None:
+        self._flag(_NO_OUTLIERS, not value)

@@ -178,6 +178,11 @@ def wired(encoding: Encoding, **options: Any) -> Any:
     return field(metadata={"wire": encoding}, **options)
 
 
+def flagged(encoding: Encoding, bit: int) -> Any:
+    """An optional dataclass field: None, or on the wire, as that bit of the message's ``flags``, an earlier field, says."""
+    return field(default=None, metadata={"wire": encoding, "bit": bit})
+
+
 def enum_of(kind: type[IntEnum]) -> Encoding:
     """One byte that must be a member of the enumeration."""
     return _number("B", kind)
@@ -190,7 +195,9 @@ class Struct:
 
     def write(self, out: bytearray, prefix: str = "") -> None:
         for item in fields(self):  # type: ignore[arg-type]
-            item.metadata["wire"].write(getattr(self, item.name), out, prefix + item.name)
+            value = getattr(self, item.name)
+            if value is not None or "bit" not in item.metadata:
+                item.metadata["wire"].write(value, out, prefix + item.name)
 
     def encode(self) -> bytearray:
         """The body of this message."""
@@ -200,7 +207,11 @@ class Struct:
 
     @classmethod
     def read(cls, reader: Reader, prefix: str = "") -> Any:
-        return cls(**{i.name: i.metadata["wire"].read(reader, prefix + i.name) for i in fields(cls)})  # type: ignore[arg-type]
+        values: dict[str, Any] = {}
+        for item in fields(cls):  # type: ignore[arg-type]
+            if values.get("flags", 0) & item.metadata.get("bit", 0) == item.metadata.get("bit", 0):
+                values[item.name] = item.metadata["wire"].read(reader, prefix + item.name)
+        return cls(**values)
 
     @classmethod
     def decode(cls, body: bytes | bytearray | memoryview) -> Any:
@@ -213,7 +224,7 @@ class Struct:
     @classmethod
     def encoding(cls) -> Encoding:
         """This struct as a field of another."""
-        least = sum(item.metadata["wire"].least for item in fields(cls))  # type: ignore[arg-type]
+        least = sum(item.metadata["wire"].least for item in fields(cls) if "bit" not in item.metadata)  # type: ignore[arg-type]
         return Encoding(
             lambda value, out, name: value.write(out, name + "."), lambda reader, name: cls.read(reader, name + "."), least
         )

@@ -1,0 +1,15 @@
+import Glibc
+
+extension ProfileMetadata {
+    /// The distortion to expect of a page at a coded ratio (for elements of 16 bits): between the lines of ``expectations`` on
+    /// logarithmic axes; nil outside of them.
+    public func expectedDistortion(ratio: Double) -> Double? {
+        guard let next = expectations.firstIndex(where: { $0.ratio >= ratio }) else { return nil }
+        let upper = expectations[next]
+        let lower = upper.ratio == ratio ? upper : next > 0 ? expectations[next - 1] : nil
+        guard let lower, lower.distortion > 0, upper.distortion > 0 else { return nil }
+        guard lower.ratio < upper.ratio else { return upper.distortion }
+        let share = log(ratio / lower.ratio) / log(upper.ratio / lower.ratio)
+        return lower.distortion * pow(upper.distortion / lower.distortion, share)
+    }
+}

@@ -1,0 +1,62 @@
+import KVTCCodec
+import KVTCStore
+
+// What becomes of the window of a session that nobody asks anything of, where its policy has a bound for that.
+extension Ledger {
+    /// Notes a request; the window of a session that was idle is closed to the coder again.
+    package mutating func touch(_ id: UInt32, now: UInt64) {
+        change(id) {
+            $0.lastUse = now
+            $0.isIdle = false
+        }
+    }
+
+    /// Takes sessions without a request since `deadline` for idle where their policy makes something of it. Gives the pages
+    /// of their windows that may be coded now; they count as queued.
+    package mutating func rest(unusedSince deadline: UInt64) -> [StoreKey] {
+        var ready: [StoreKey] = []
+        for (id, session) in sessions
+        where session.policy.near != nil && !session.isIdle && session.lastUse <= deadline {
+            change(id) { $0.isIdle = true }
+            for page in session.pages[session.released...] where queue(page.key) { ready.append(page.key) }
+        }
+        return ready
+    }
+
+    /// The strictest wish of the sessions, idle or over, whose window holds the page.
+    func nearChoice(_ page: LedgerPage) -> CodingChoice? {
+        let idle = page.users.keys.sorted().compactMap { id -> CodingChoice? in
+            guard let session = sessions[id], session.isIdle, let first = page.users[id],
+                first + page.tokens > session.windowBegin
+            else { return nil }
+            return .near(session.policy)
+        }
+        guard let strictest = CodingChoice.strictest(idle + [page.near]) else { return nil }
+        // Whoever pushed it may have done so without a profile; then there is nothing between exact and too lossy.
+        return page.context.codec.profile == nil ? .lossless : strictest
+    }
+
+    /// Begins to put the raw bytes that a session pushed in the place of a near-lossless coding: until
+    /// ``renewed(_:key:first:tokens:)`` or ``endRenewal(_:)`` nobody else replaces or drops the page.
+    package mutating func beginRenewal(_ id: UInt32, key: StoreKey, first: Int, tokens: Int) {
+        pushed(id, key: key, first: first, tokens: tokens, coded: true)
+        setPhase(key, .replacing)
+    }
+
+    /// Ends a renewal that failed.
+    package mutating func endRenewal(_ key: StoreKey) {
+        guard let page = pages[key] else { return }
+        setPhase(key, .coded(exact: nil))
+        if page.users.isEmpty { forget(key) }
+    }
+
+    /// Ends a renewal: the page is raw, and who used it goes on using it. True when no window holds it, so that it counts as
+    /// queued.
+    package mutating func renewed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int) -> Bool {
+        let before = pages[key]
+        pushed(id, key: key, first: first, tokens: tokens, coded: nil)
+        if let before, before.tokens == tokens { resume(key, before) }
+        setPhase(key, .raw)
+        return queue(key)
+    }
+}

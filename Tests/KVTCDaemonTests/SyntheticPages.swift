@@ -1,0 +1,62 @@
+import KVTCCalibration
+import KVTCCodec
+import KVTCProtocol
+
+@testable import KVTCDaemon
+
+/// A cache of correlated rows and a profile calibrated on its first contexts, made once a test run: what it takes to
+/// code pages as a model's are coded.
+struct SyntheticPages {
+    static let shared: Result<SyntheticPages, any Error> = Result { try SyntheticPages() }
+    static let tokens = 64
+    static let layout = WireLayout(element: .float16, order: .tokenTensorHead)
+
+    let profile: Profile
+    let file: [UInt8]
+    private let cache: SyntheticCache
+
+    private init() throws {
+        cache = try SyntheticCache(layers: 4, heads: 2, headDim: 16, tokens: 6 * 2048, seed: 11)
+        file = [UInt8](try Calibrator(samples: cache, weighting: .variance) { _ in }.run())
+        profile = try Profile(bytes: file)
+    }
+
+    var rowBytes: Int { cache.geometry.rowElements * 2 }
+
+    var context: CodingContext {
+        get throws {
+            CodingContext(
+                codec: try PageCodec(geometry: cache.geometry, profile: profile),
+                layout: PageLayout(element: .f16, order: .tokenTensorHead))
+        }
+    }
+
+    /// So many pages, scaled, from a page of the last context on.
+    func pages(_ count: Int, scale: Float = 1) -> [[UInt8]] {
+        (0..<count).map { page in
+            let start = 5 * 2048 + page * SyntheticPages.tokens
+            let width = cache.geometry.rowElements
+            var values = [Float](repeating: 0, count: SyntheticPages.tokens * width)
+            values.withUnsafeMutableBufferPointer {
+                cache.rows(start..<start + SyntheticPages.tokens, into: $0.baseAddress!)
+            }
+            return values.flatMap { value -> [UInt8] in
+                let bits = Float16(value * scale).bitPattern
+                return [UInt8(bits & 255), UInt8(bits >> 8)]
+            }
+        }
+    }
+
+    /// Squared error over squared norm of a page's row.
+    func error(_ page: [UInt8], _ other: [UInt8], row: Int) -> Double {
+        var (error, energy) = (0.0, 0.0)
+        for at in stride(from: row * rowBytes, to: (row + 1) * rowBytes, by: 2) {
+            func value(_ bytes: [UInt8]) -> Double {
+                Double(Float16(bitPattern: UInt16(bytes[at]) | UInt16(bytes[at + 1]) << 8))
+            }
+            error += (value(page) - value(other)) * (value(page) - value(other))
+            energy += value(page) * value(page)
+        }
+        return error / energy
+    }
+}
