@@ -160,6 +160,9 @@ final class Engine: Sendable {
             guard bound == nil || policy.mode.needsProfile else {
                 throw refuse(field, "\(policy.mode) knows no distortion: use the mode transform, or leave \(field) out")
             }
+            guard bound.map({ $0 >= CodingChoice.leastBound }) ?? true else {
+                throw refuse(field, "\(bound ?? 0) is less than \(CodingChoice.leastBound): use the mode lossless")
+            }
         }
         if policy.mode.needsProfile {
             do throws(CodecError) { try CodingChoice(policy).quality.validate() } catch {

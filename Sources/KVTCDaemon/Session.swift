@@ -54,6 +54,10 @@ package struct CodingChoice: Hashable {
         wishes.compactMap(\.self).min { ($0.near ?? 0) < ($1.near ?? 0) }
     }
 
+    /// Bounds below are refused. What a block says of its distortion leaves out the rounding of the basis to 8 bits, which
+    /// takes about 0.0001; closer than this the bound would not be the truth.
+    static let leastBound: Float = 0.0005
+
     static let lossless = CodingChoice(WirePolicy(mode: .lossless))
 }
 

@@ -25,7 +25,7 @@ extension PositionRange: ExpressibleByArgument {
 struct DistortionBound: ExpressibleByArgument {
     let value: Float?
 
-    /// A number above 0 and below 1, or `off`.
+    /// A number above 0 and below 1, or `off`; the daemon says how small it may be.
     init?(argument: String) {
         value = Float(argument)
         guard argument == "off" || value.map({ $0 > 0 && $0 < 1 }) == true else { return nil }

@@ -166,9 +166,9 @@ import Testing
         let client = try daemon.client()
         let pages = synthetic.pages(4)
         var stored: [UInt64] = []
-        // A quarter of what the ratio would have, and one that no step is fine enough for.
+        // A quarter of what the ratio would have, and one that what the basis leaves out is more than.
         let expected = try #require(synthetic.profile.metadata.expectedDistortion(ratio: 24))
-        for (number, limit) in [nil, Float(expected / 4), 1e-12].enumerated() {
+        for (number, limit) in [nil, Float(expected / 4), 0.0005].enumerated() {
             let before = try status(client).bytes.stored
             let session = try open(client, WirePolicy(sink: 0, window: 0, quality: 24, distortionLimit: limit))
             try push(session, pages, from: number * 4)
@@ -243,7 +243,7 @@ import Testing
             }
             #expect(limit?.code == .invalidField && limit?.field == "policy.distortionLimit")
         }
-        for bound: Float in [0, 1, -1, .nan] {
+        for bound: Float in [0, 1, -1, .nan, 0.0004] {
             let refused = refusal { try set(session, WirePolicy(near: bound)) }
             #expect(refused?.code == .invalidField && refused?.field == "policy.near")
         }

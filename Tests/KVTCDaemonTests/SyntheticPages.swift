@@ -17,7 +17,7 @@ struct SyntheticPages {
 
     private init() throws {
         cache = try SyntheticCache(layers: 4, heads: 2, headDim: 16, tokens: 6 * 2048, seed: 11)
-        file = [UInt8](try Calibrator(samples: cache, weighting: .variance) { _ in }.run())
+        file = [UInt8](try Calibrator(samples: cache, weighting: .variance, rank: 96) { _ in }.run())
         profile = try Profile(bytes: file)
     }
 

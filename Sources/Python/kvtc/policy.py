@@ -42,7 +42,7 @@ class Policy(Struct):
     The first ``sink`` tokens, the last ``window`` tokens and ``protected`` ranges never become lossy. ``ttl_seconds`` 0
     means no end; ``priority`` 0…255 (128 normal) orders eviction; ``flags`` says what ``pin`` and ``keep_outliers`` do.
 
-    Two bounds on the relative squared error, above 0 and below 1, for the modes with a profile: ``distortion_limit`` is one
+    Two bounds on the relative squared error, from 0.0005 and below 1, for the modes with a profile: ``distortion_limit`` is one
     that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
     window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless).
     """
