@@ -135,8 +135,22 @@ final class RAMArena: @unchecked Sendable {
         let free = (0..<directory.usedSlots).filter { !kept.contains($0) }
         for slot in free { clear(slot) }
         slots.withLock { $0.free = free.reversed() }
+        for range in allocator.withLock({ $0.freeRanges }) { discard(range) }
         return pages
     }
+
+    /// Zeroes room that no page has, and gives whole pages of memory back.
+    private func discard(_ range: Range<Int>) {
+        // The data begins at a page boundary.
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let (begin, end) = ((range.lowerBound + page - 1) / page * page, range.upperBound / page * page)
+        guard begin < end, madvise(data(begin), end - begin, MADV_REMOVE) == 0 else { return wipe(range) }
+        wipe(range.lowerBound..<begin)
+        wipe(end..<range.upperBound)
+    }
+
+    /// Zeroes room that no page has any more, so that nothing of one tenant's can be where another's will be.
+    fileprivate func wipe(_ range: Range<Int>) { memset(data(range.lowerBound), 0, range.count) }
 
     var used: Int { allocator.withLock { $0.used } }
 
@@ -200,8 +214,11 @@ final class RAMExtent: @unchecked Sendable {
         self.slot = slot
     }
 
-    // The slot is left as it is: a process that ends must not take its pages along.
-    deinit { arena.release(range) }
+    deinit {
+        // A page that still has a slot is left as it is: a process that ends must not take its pages along.
+        if slot == nil { arena.wipe(range) }
+        arena.release(range)
+    }
 
     /// The page's bytes; written once before the extent is published, only read afterwards.
     var bytes: UnsafeRawBufferPointer {
