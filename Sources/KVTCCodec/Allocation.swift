@@ -56,10 +56,13 @@ struct Allocation {
         // 1/64 bit a cell.
         let unit = max(1, (limit - fixed) * 512 / Allocation.cells)
         let size = (limit - fixed) * 512 / unit
-        // Least error of the groups so far with this many cells, after each group.
-        var least = [[Float](repeating: 0, count: size + 1)]
+        // Least error of the groups so far with this many cells: a row before the first group and one after each.
+        let width = size + 1
+        let least = coefficients.memory.least.reserve((groups.count + 1) * width)
+        least.update(repeating: 0, count: width)
+        (least + width).update(repeating: .infinity, count: groups.count * width)
         var choicesOf: [[Choice]] = []
-        for group in groups {
+        for (index, group) in groups.enumerated() {
             let common = allocation.options[group.basis][group.first / TransformCoder.group]
             let coarse = TransformCoder.option(octaves: 1, drift: TransformCoder.drift(common))
             let choices = control.withScratch(coefficients) { scratch in
@@ -72,30 +75,29 @@ struct Allocation {
                 }
             }
             choicesOf.append(choices)
-            var next = [Float](repeating: .infinity, count: size + 1)
             for choice in choices where choice.cells <= size {
-                next.withUnsafeMutableBufferPointer {
-                    kv_relax(
-                        least[least.count - 1], size + 1 - choice.cells, choice.error, $0.baseAddress! + choice.cells)
-                }
+                kv_relax(
+                    least + index * width, width - choice.cells, choice.error,
+                    least + (index + 1) * width + choice.cells)
             }
-            least.append(next)
         }
+        let last = least + groups.count * width
         let total = coefficients.energy - energy(ranks, coefficients)
         let scale = profile.metadata.energy * Double(max(coefficients.rows, 1))
         var cell = size
         if let bound {
-            guard let smallest = least.last!.firstIndex(where: { (total + Double($0)) / scale <= bound }) else {
+            guard let smallest = (0...size).first(where: { (total + Double(last[$0])) / scale <= bound }) else {
                 return nil
             }
             cell = smallest
         }
-        guard least.last![cell].isFinite else { return nil }
+        guard last[cell].isFinite else { return nil }
         var chosen: [Choice] = []
         for (index, group) in groups.enumerated().reversed() {
             // The choice that made the minimum: the same addition again.
             let choice = choicesOf[index].first {
-                $0.cells <= cell && least[index][cell - $0.cells] + $0.error == least[index + 1][cell]
+                $0.cells <= cell
+                    && least[index * width + cell - $0.cells] + $0.error == least[(index + 1) * width + cell]
             }!
             allocation.options[group.basis][group.first / TransformCoder.group] = choice.option
             chosen.append(choice)

@@ -31,19 +31,23 @@ final class ForwardInput {
     private(set) var blocks: [Block] = []
     /// Where each quad of columns comes in its block.
     private(set) var places: [UInt32]
-    private(set) var terms = Scratch<kv_term>()
-    private var quads = Scratch<Int8>()
-    private var sums = Scratch<Int32>()
+    let terms: UnsafePointer<kv_term>
+    // Owns what the terms point to.
+    private let memory: CoderMemory.OfBasis
 
-    /// - Parameter values: first of `columns` columns of `rows` rows, `stride` floats apart.
+    /// - Parameters:
+    ///   - values: first of `columns` columns of `rows` rows, `stride` floats apart.
+    ///   - memory: nobody else's as long as this lives.
     init(
-        values: UnsafePointer<Float>, rows: Int, stride: Int, columns: Int, step: Float, kernels: KernelTable
+        values: UnsafePointer<Float>, rows: Int, stride: Int, columns: Int, step: Float, kernels: KernelTable,
+        memory: CoderMemory.OfBasis, integers: inout Scratch<Int16>
     ) {
+        self.memory = memory
         self.rows = rows
         self.kernels = kernels
         let quadCount = (columns + Int(KV_TILE) - 1) / Int(KV_TILE) * Int(KV_TILE) / Basis.quad
         let width = quadCount * Basis.quad
-        var codes = [Int16](repeating: 0, count: rows * width)
+        let codes = integers.reserve(rows * width)
         var units: [Float] = []
         var energy = 0.0
         for row in 0..<rows {
@@ -52,9 +56,8 @@ final class ForwardInput {
             // Rows far beyond the step get a unit that keeps their values in 16 bits.
             units.append(max(step * ForwardInput.unit, peak / Float(ForwardInput.limit)))
             energy += kv_error(at, nil, columns, 0).energy
-            codes.withUnsafeMutableBufferPointer {
-                kv_quantise(at, columns, 1 / units[row], Int32(ForwardInput.limit), $0.baseAddress! + row * width)
-            }
+            kv_quantise(at, columns, 1 / units[row], Int32(ForwardInput.limit), codes + row * width)
+            (codes + row * width + columns).update(repeating: 0, count: width - columns)
         }
         self.units = units
         self.energy = energy / Double(max(rows, 1))
@@ -62,8 +65,10 @@ final class ForwardInput {
         let blockCount = (quadCount + ForwardInput.blockQuads - 1) / ForwardInput.blockQuads
         let termLimit = 2 * blockCount * TermWriter.partsPerSum
         var writer = TermWriter(
-            rows: rows, digitBits: Int(kernels.pointer.pointee.digit_bits), terms: terms.reserve(termLimit),
-            quads: quads.reserve((6 * width + termLimit * Basis.quad) * rows), sums: sums.reserve(termLimit * rows))
+            rows: rows, digitBits: Int(kernels.pointer.pointee.digit_bits), terms: memory.terms.reserve(termLimit),
+            quads: memory.quads.reserve((6 * width + termLimit * Basis.quad) * rows),
+            sums: memory.sums.reserve(termLimit * rows))
+        terms = UnsafePointer(writer.terms)
         var peaks = [UInt16](repeating: 0, count: quadCount)
         kv_column_peaks(codes, rows, width, quadCount, &peaks)
         for start in Swift.stride(from: 0, to: quadCount, by: ForwardInput.blockQuads) {
@@ -164,7 +169,7 @@ extension Basis {
                 for first in stride(from: 0, to: input.rows, by: Int(KV_SLAB)) {
                     let slabRows = UInt32(min(Int(KV_SLAB), input.rows - first))
                     table.inverse(
-                        turned, input.terms.base + terms.lowerBound, terms.count, UInt32(first / Int(KV_SLAB)),
+                        turned, input.terms + terms.lowerBound, terms.count, UInt32(first / Int(KV_SLAB)),
                         slabRows, 0, slabRows, sums + (index * input.rows + first) * tile, tile, &ahead)
                 }
             }

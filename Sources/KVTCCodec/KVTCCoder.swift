@@ -36,7 +36,7 @@ struct KVTCCoder {
         let rows = coefficients.rows
         let tables = profile.bases.enumerated().map { index, basis in
             KVTCChoices(
-                values: coefficients.leading(basis.rank, basis: index), rank: basis.rank, rows: rows, coder: self)
+                values: values(coefficients, index), rank: basis.rank, rows: rows, coder: self)
         }
         func attempt(_ power: Int) -> (section: [UInt8], distortion: Double, largest: Float) {
             // λ in quarter octaves around the energy of one code.
@@ -61,13 +61,20 @@ struct KVTCCoder {
         return (chosen.section, max(chosen.largest, 1e-20) / 16_000, chosen.distortion)
     }
 
+    /// All components of a basis: [component][row].
+    private func values(_ coefficients: Coefficients, _ index: Int) -> [Float] {
+        let rank = profile.bases[index].rank
+        return [Float](
+            UnsafeBufferPointer(start: coefficients.leading(rank, basis: index), count: rank * coefficients.rows))
+    }
+
     /// Section: u8 method (1 LZ4, 2 DEFLATE), 3 zero bytes, u32 plan bytes, u32 packed bytes; for each basis u32 groups and a
     /// byte each (size index, bits index << 4); then the compressed payload.
     private func pack(_ plans: [[Group]], _ coefficients: Coefficients) -> (section: [UInt8], largest: Float) {
         var payload: [UInt8] = []
         var largest: Float = 0
         for (index, plan) in plans.enumerated() {
-            let values = coefficients.leading(profile.bases[index].rank, basis: index)
+            let values = values(coefficients, index)
             var first = 0
             for group in plan {
                 let count = min(KVTCCoder.sizes[group.size], profile.bases[index].rank - first)

@@ -12,6 +12,7 @@ public struct PageCodec: Sendable {
     let kernels: KernelTable
     private let plans = PlanCache()
     private let decoders = DecoderPool()
+    let memories = CoderMemoryPool()
 
     /// A codec for pages of one geometry.
     /// - Throws: `mismatch` where the profile was calibrated for another geometry.
@@ -107,27 +108,21 @@ public struct PageCodec: Sendable {
         }
         try quality.validate()
         try decoder.openExact(block, source)
-        let page = [UInt8](UnsafeBufferPointer(start: decoder.exactRows, count: source.rawBytes))
+        let page = UnsafeRawBufferPointer(start: decoder.exactRows, count: source.rawBytes)
         if mode == .raw {
-            return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: page)
+            return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: [UInt8](page))
         }
         let lossless = { () -> [UInt8] in
-            let section = page.withUnsafeBytes {
-                Lossless.encode($0, rows: source.tokens, bytesPerElement: source.element.bytes)
-            }
+            let section = Lossless.encode(page, rows: source.tokens, bytesPerElement: source.element.bytes)
             return makeHeader(like: source, mode: .lossless).assemble(protectedSection: [], codedSection: section)
         }
         guard mode != .lossless else { return lossless() }
 
         let rowBytes = geometry.rowElements * source.element.bytes
         var kept = protected
-        page.withUnsafeBytes { bytes in
-            for row in 0..<source.tokens
-            where kv_all_finite(source.element.kernelCode, bytes.baseAddress! + row * rowBytes, geometry.rowElements)
-                == 0
-            {
-                kept.insert(row)
-            }
+        for row in 0..<source.tokens
+        where kv_all_finite(source.element.kernelCode, page.baseAddress! + row * rowBytes, geometry.rowElements) == 0 {
+            kept.insert(row)
         }
         var header = makeHeader(like: source, mode: mode)
         guard

@@ -258,63 +258,67 @@ final class Coefficients {
     /// Finest step that the coefficients are precise enough for.
     let step: Float
     private let inputs: [ForwardInput]
-    private var values: [[Float]]
+    /// Of each basis: [component][row], as far as they are computed.
+    private let values: [UnsafeMutablePointer<Float>]
+    private var computed: [Int]
+    // Owns the values.
+    let memory: CoderMemory
     private var drifts: [[Int?]]
 
-    /// - Parameter weighted: [rows][rowElements].
-    init(profile: Profile, weighted: [Float], rows: Int, step: Float, kernels: KernelTable) {
+    /// - Parameters:
+    ///   - weighted: [rows][rowElements].
+    ///   - memory: nobody else's as long as this lives.
+    init(
+        profile: Profile, weighted: UnsafePointer<Float>, rows: Int, step: Float, kernels: KernelTable,
+        memory: CoderMemory
+    ) {
         self.profile = profile
         self.rows = rows
         self.step = step
-        values = profile.bases.map { _ in [] }
+        self.memory = memory
+        memory.reserve(bases: profile.bases.count)
+        values = zip(profile.bases, memory.bases).map { $1.values.reserve($0.rank * rows) }
+        computed = profile.bases.map { _ in 0 }
         drifts = profile.bases.map {
             [Int?](repeating: nil, count: ($0.rank + TransformCoder.group - 1) / TransformCoder.group)
         }
         let width = profile.geometry.rowElements
-        inputs = weighted.withUnsafeBufferPointer { values in
-            profile.bases.map {
-                ForwardInput(
-                    values: values.baseAddress! + $0.columns.lowerBound, rows: rows, stride: width,
-                    columns: $0.columns.count, step: step, kernels: kernels)
-            }
+        inputs = zip(profile.bases, memory.bases).map {
+            ForwardInput(
+                values: weighted + $0.columns.lowerBound, rows: rows, stride: width, columns: $0.columns.count,
+                step: step, kernels: kernels, memory: $1, integers: &memory.integers)
         }
         energy = inputs.reduce(0) { $0 + $1.energy } * Double(rows)
     }
 
-    /// At least the leading `rank` components of a basis: [component][row].
-    func leading(_ rank: Int, basis index: Int) -> [Float] {
+    /// The leading `rank` components of a basis: [component][row].
+    func leading(_ rank: Int, basis index: Int) -> UnsafePointer<Float> {
         prepare(rank, basis: index)
-        return values[index]
+        return UnsafePointer(values[index])
     }
 
     /// Computes as many components of a basis as are missing.
     func prepare(_ rank: Int, basis index: Int) {
-        let have = values[index].count / rows
+        let have = computed[index]
         guard rank > have else { return }
         // In whole tiles of digits, as those take no longer.
         let wanted = min(profile.bases[index].rank, have + (rank - have + 127) / 128 * 128)
-        values[index] += [Float](unsafeUninitializedCapacity: (wanted - have) * rows) { buffer, count in
-            profile.bases[index].forward(have..<wanted, inputs[index], step: step, target: buffer.baseAddress!)
-            count = (wanted - have) * rows
-        }
+        profile.bases[index].forward(have..<wanted, inputs[index], step: step, target: values[index] + have * rows)
+        computed[index] = wanted
     }
 
     /// The codes of some components at one step: [component][row].
     func quantise(_ components: Range<Int>, basis index: Int, step: Float, codes: UnsafeMutablePointer<Int16>) {
-        prepare(components.upperBound, basis: index)
-        values[index].withUnsafeBufferPointer {
-            kv_quantise(
-                $0.baseAddress! + components.lowerBound * rows, components.count * rows, 1 / step,
-                Int32(TransformCoder.codeLimit), codes)
-        }
+        kv_quantise(
+            leading(components.upperBound, basis: index) + components.lowerBound * rows, components.count * rows,
+            1 / step, Int32(TransformCoder.codeLimit), codes)
     }
 
     /// Squared error of codes of some components, and their energy.
     func error(_ components: Range<Int>, basis index: Int, codes: UnsafePointer<Int16>?, step: Float) -> kv_sums {
-        prepare(components.upperBound, basis: index)
-        return values[index].withUnsafeBufferPointer {
-            kv_error($0.baseAddress! + components.lowerBound * rows, codes, components.count * rows, step)
-        }
+        kv_error(
+            leading(components.upperBound, basis: index) + components.lowerBound * rows, codes,
+            components.count * rows, step)
     }
 
     /// Classes that a group of 64 components is away from the profile's; measured when first asked for.

@@ -36,16 +36,20 @@ extension PageCodec {
     /// The coded section for the rows not in `protected`; nil where there are none or where the mode can't keep the
     /// distortion asked for. May protect further rows whose values the mode can't represent.
     func codeRows(
-        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, keepOutliers: Bool
+        _ page: UnsafeRawBufferPointer, header: inout BlockHeader, protected: inout RowSet, quality: Quality,
+        keepOutliers: Bool
     ) throws(CodecError) -> [UInt8]? {
         guard protected.count < header.tokens else { return nil }
         switch header.mode {
         case .quant8, .quant4:
             return quantiseRows(page, header: &header, rows: protected.complement)
         case .transform, .kvtc:
-            return transformRows(
-                page, header: &header, protected: &protected, quality: quality, keepOutliers: keepOutliers,
-                profile: try needProfile())
+            let profile = try needProfile()
+            return memories.with {
+                transformRows(
+                    page, header: &header, protected: &protected, quality: quality, keepOutliers: keepOutliers,
+                    profile: profile, memory: $0)
+            }
         case .raw, .lossless:
             return nil
         }
@@ -57,22 +61,23 @@ extension PageCodec {
     }
 
     private func transformRows(
-        _ page: [UInt8], header: inout BlockHeader, protected: inout RowSet, quality: Quality, keepOutliers: Bool,
-        profile: Profile
+        _ page: UnsafeRawBufferPointer, header: inout BlockHeader, protected: inout RowSet, quality: Quality,
+        keepOutliers: Bool,
+        profile: Profile, memory: CoderMemory
     ) -> [UInt8]? {
         let transform = RowTransform(profile: profile, kernels: kernels)
         while protected.count < header.tokens {
             let rows = protected.complement
-            let weighted = transform.weightedRows(
-                page, element: header.element, firstPosition: header.firstPosition, rows: rows)
+            let width = geometry.rowElements
+            let weighted = memory.weighted.reserve(rows.count * width)
+            transform.weigh(
+                page.baseAddress!, element: header.element, firstPosition: header.firstPosition, rows: rows,
+                into: weighted)
             // Shifts and scales of the published mode are half precision; in the other one squares must stay finite.
             let limit = header.mode == .kvtc ? 65_504.0 : 1e15
-            let width = geometry.rowElements
-            let immense = weighted.withUnsafeBufferPointer { values in
-                // Squares beyond what floats hold are infinite, which is beyond the limit as well.
-                rows.indices.filter {
-                    !(kv_error(values.baseAddress! + $0 * width, nil, width, 0).energy <= limit * limit)
-                }
+            // Squares beyond what floats hold are infinite, which is beyond the limit as well.
+            let immense = rows.indices.filter {
+                !(kv_error(weighted + $0 * width, nil, width, 0).energy <= limit * limit)
             }
             let outliers = keepOutliers ? transform.outliers(weighted, rows: rows.count) : []
             guard immense.isEmpty, outliers.isEmpty else {
@@ -86,7 +91,9 @@ extension PageCodec {
             header.profile = profile.id
             let control = RateControl(profile: profile, budget: budget)
             func coefficients(step: Float) -> Coefficients {
-                Coefficients(profile: profile, weighted: weighted, rows: rows.count, step: step, kernels: kernels)
+                Coefficients(
+                    profile: profile, weighted: weighted, rows: rows.count, step: step, kernels: kernels,
+                    memory: memory)
             }
             let predicted = control.predictedStep()
             if header.mode == .kvtc {
@@ -120,7 +127,7 @@ extension PageCodec {
         return nil
     }
 
-    private func quantiseRows(_ page: [UInt8], header: inout BlockHeader, rows: [Int]) -> [UInt8] {
+    private func quantiseRows(_ page: UnsafeRawBufferPointer, header: inout BlockHeader, rows: [Int]) -> [UInt8] {
         let bits = header.mode == .quant8 ? 8 : 4
         let width = geometry.rowElements
         let rowBytes = width * header.element.bytes
@@ -131,9 +138,7 @@ extension PageCodec {
             let values = UnsafeMutableBufferPointer(rebasing: scratch[..<width])
             let restored = UnsafeMutableBufferPointer(rebasing: scratch[width...])
             for row in rows {
-                page.withUnsafeBytes {
-                    kernels.toFloat(header.element, $0.baseAddress! + row * rowBytes, values.baseAddress!, width)
-                }
+                kernels.toFloat(header.element, page.baseAddress! + row * rowBytes, values.baseAddress!, width)
                 let start = section.count
                 IntegerQuantiser.encode(
                     UnsafeBufferPointer(values), bits: bits, kernels: kernels.pointer.pointee, output: &section)
