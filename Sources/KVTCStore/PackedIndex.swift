@@ -1,4 +1,4 @@
-import Synchronization
+import CLinux
 
 /// What the index keeps of a page that is on disk only: 80 bytes.
 struct PackedPage {
@@ -149,6 +149,28 @@ struct PackedIndex {
         let (table, slot) = probe(key, hash)
         let number = tables[table][slot]
         return number == Self.none ? nil : number
+    }
+
+    /// Asks for the memory that finding these keys will touch, so that many are waited for at a time and not one after another.
+    func prefetch(_ keys: ArraySlice<StoreKey>) {
+        guard count > 0 else { return }
+        let places = keys.map { key -> (table: Int, slot: Int, tag: UInt8) in
+            let hash = hash(key)
+            let table = Int(hash >> 56)
+            return (table, Int(truncatingIfNeeded: hash) & (tables[table].count - 1), tag(hash))
+        }
+        for place in places where !tables[place.table].isEmpty {
+            tags[place.table].withUnsafeBufferPointer { clinux_prefetch($0.baseAddress! + place.slot) }
+            tables[place.table].withUnsafeBufferPointer { clinux_prefetch($0.baseAddress! + place.slot) }
+        }
+        for place in places where !tables[place.table].isEmpty && tags[place.table][place.slot] == place.tag {
+            let number = Int(tables[place.table][place.slot])
+            chunks[number / Self.chunk].withUnsafeBufferPointer {
+                let page = UnsafeRawPointer($0.baseAddress! + number % Self.chunk)
+                clinux_prefetch(page)
+                clinux_prefetch(page + MemoryLayout<PackedPage>.size - 1)
+            }
+        }
     }
 
     // MARK: - Changing

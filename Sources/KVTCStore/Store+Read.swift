@@ -141,6 +141,7 @@ extension Store {
     public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool)] {
         index.withLock { index in
             let now = self.now
+            index.packed.prefetch(keys)
             return keys.map { key in
                 guard let page = index.view(key, at: now) else { return (.absent, false) }
                 return (page.isInRAM ? .ram : .disk, page.attributes.coded)

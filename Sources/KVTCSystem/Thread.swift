@@ -41,7 +41,7 @@ public struct Thread: Sendable {
     /// go before threads that compute. Where the kernel can't, it takes its turn.
     public static func answerPromptly() { clinux_limit_turns(promptTurn) }
 
-    /// Nanoseconds; what the kernel gives by default is some thirty times as much.
+    /// Nanoseconds; by default the kernel gives ten times as much and more.
     private static let promptTurn: UInt64 = 100_000
 
     /// Waits for the closure to return. Once, by one thread.
