@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import Glibc
 import KVTCCalibration
 import KVTCStore
@@ -21,6 +22,7 @@ struct StoreBenchmark: ParsableCommand {
     func run() throws {
         var report = Report()
         try replay(&report)
+        try weighEntries(&report)
         try findPages(&report)
         if !options.quick { try readDisk(&report) }
         try options.finish(report)
@@ -58,6 +60,31 @@ struct StoreBenchmark: ParsableCommand {
     }
 
     // MARK: - Index
+
+    /// What a page in RAM takes beside its bytes and its 128 bytes of the arena's directory.
+    private func weighEntries(_ report: inout Report) throws {
+        let pages = 50_000
+        let store = try Store.open(StoreConfiguration(ramBudget: 512 << 20, arenaBytes: 512 << 20))
+        let page = noisePage(bytes: 512, seed: 12)
+        let before = try Self.privateBytes()
+        for number in 0..<pages {
+            guard store.put(Self.key(number), bytes: page, attributes: PageAttributes()) == .stored else {
+                throw Mismatch("the store took no page")
+            }
+        }
+        let grown = Double(try Self.privateBytes() - before)
+        report.add("store.ram_index_bytes", grown / Double(pages), "bytes of memory a page in RAM, \(pages) pages")
+    }
+
+    /// Memory of this process that is in no file, as arenas are.
+    private static func privateBytes() throws -> Int {
+        let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
+        let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
+        guard let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap({ Int($0) }) else {
+            throw Mismatch("/proc/self/status tells no RssAnon")
+        }
+        return kibibytes << 10
+    }
 
     private func findPages(_ report: inout Report) throws {
         let top = largest ?? (options.quick ? 100_000 : 1_000_000)

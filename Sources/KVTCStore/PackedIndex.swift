@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 
 /// What the index keeps of a page that is on disk only: 80 bytes.
 struct PackedPage {
@@ -73,7 +74,8 @@ struct PackedPage {
 /// of 32 bit numbers, and linked by segment. Between 87 and 94 bytes a page.
 struct PackedIndex {
     fileprivate static let none = UInt32.max
-    private static let chunk = 4096
+    /// Pages that lie together: some 10 MB, so that most of them get large pages of memory.
+    private static let chunk = 1 << 17
     /// Hash tables grow by doubling; many small ones never take long.
     private static let shards = 256
 
@@ -108,7 +110,7 @@ struct PackedIndex {
 
     /// Memory taken up.
     var bytes: Int {
-        chunks.count * Self.chunk * MemoryLayout<PackedPage>.stride
+        Int(slots) * MemoryLayout<PackedPage>.stride
             + tables.reduce(0) { $0 + $1.count * (MemoryLayout<UInt32>.stride + 1) }
     }
 
@@ -247,11 +249,22 @@ struct PackedIndex {
         if Int(slots) % Self.chunk == 0 {
             var chunk = ContiguousArray<PackedPage>()
             chunk.reserveCapacity(Self.chunk)
+            chunk.withUnsafeMutableBufferPointer { Self.preferLargePages($0.baseAddress!) }
             chunks.append(chunk)
         }
         chunks[chunks.count - 1].append(page)
         slots += 1
         return slots - 1
+    }
+
+    /// A page is looked at here and there: with large pages of memory its address costs no look into memory of its own. All is
+    /// well without them.
+    private static func preferLargePages(_ start: UnsafeMutablePointer<PackedPage>) {
+        let page: UInt = 4096
+        let aligned = (UInt(bitPattern: start) + page - 1) / page * page
+        madvise(
+            UnsafeMutableRawPointer(bitPattern: aligned), chunk * MemoryLayout<PackedPage>.stride - Int(page),
+            MADV_HUGEPAGE)
     }
 
     private mutating func enter(_ number: UInt32, _ key: StoreKey) {

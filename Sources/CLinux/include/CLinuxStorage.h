@@ -13,5 +13,6 @@ void clinux_storage_publish(void *word, uint64_t value);
 
 /// Takes an exclusive advisory lock on the open file without waiting; -EWOULDBLOCK when another holder exists.
 int clinux_storage_lock(int fd);
+
 /// Asks for the cache line at an address that will be needed soon; any address is fine.
 static inline void clinux_prefetch(const void *address) { __builtin_prefetch(address); }
