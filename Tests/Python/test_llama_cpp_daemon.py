@@ -1,8 +1,18 @@
 """The llama.cpp adapter against the real daemon."""
 
-from fake_worker import FakeWorker, filled_worker
+import shutil
 
+import numpy as np
+
+from fake_worker import HEADER, FakeWorker, filled_worker
+from synthetic import cache, calibrate
+
+import kvtc
 from kvtc import llama_cpp
+from kvtc.evaluate_caches import NEAR, DaemonWay
+from kvtc.llama_model import ModelGeometry
+from kvtc.llama_state import blank_state
+from kvtc.sensitivity import SINKS, WINDOW
 
 TOKENS = list(range(5000, 5500))
 
@@ -29,3 +39,38 @@ def test_pages_travel_through_the_socket_too(make_daemon) -> None:
         assert llama_cpp.restore(session, second, TOKENS[:200]) == 192
         for mine, theirs in zip(second.get_state().tensors(), first.get_state().tensors(), strict=True):
             assert mine.tobytes() == theirs[:192].tobytes()
+
+
+class SyntheticWorker(FakeWorker):
+    """A worker whose cache is the synthetic model's."""
+
+    row_elements = [32] * 8
+
+    def __init__(self, cells: int) -> None:
+        super().__init__(ModelGeometry(4, 2, 16, rope_style="half_split", rope_base=10000.0, rope_dims=16))
+        state = blank_state(range(cells), self.row_elements, header=HEADER, gap=8)
+        contents = cache(cells, 9)
+        for layer, (keys, values) in enumerate(zip(state.keys, state.values, strict=True)):
+            keys[:] = contents[layer, kvtc.Role.KEY].reshape(cells, 32)
+            values[:] = contents[layer, kvtc.Role.VALUE].reshape(cells, 32)
+        self.set_state(state)
+
+
+def test_an_evaluation_sees_what_a_resting_window_saves_and_costs(make_daemon, tmp_path) -> None:
+    daemon, worker, tokens = make_daemon(), SyntheticWorker(512), list(range(512))
+    profiles = daemon.directory / "state" / "profiles"
+    profiles.mkdir(parents=True, exist_ok=True)
+    path = calibrate(tmp_path)
+    shutil.copy(path, profiles)
+    exact = worker.get_state().copy()
+    with daemon.connect() as client:
+        identifier = client.load_profile(path.name)["id"]
+        active = DaemonWay(worker, client, identifier, "transform", 16.0).keep(tokens, exact)
+        resting = DaemonWay(worker, client, identifier, NEAR, 16.0, 0.002).keep(tokens, exact)
+        assert client.status()["counters"]["near"] == 2
+    assert active.raw == resting.raw and active.coded_stored == resting.coded_stored
+    assert resting.stored < 0.6 * active.stored
+    for mine, kept, near in zip(exact.tensors(), active.state.tensors(), resting.state.tensors(), strict=True):
+        window, changed = (part[-WINDOW:].astype(np.float64) for part in (mine, near))
+        assert (kept[-WINDOW:] == mine[-WINDOW:]).all() and (near[:SINKS] == mine[:SINKS]).all()
+        assert 0 < ((window - changed) ** 2).sum() < 0.01 * (window**2).sum()
