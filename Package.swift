@@ -88,7 +88,7 @@ let package = Package(
             "KVTCDaemonTests",
             [
                 "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", "KVTCCalibration",
-                logging,
+                "StoreSimulation", logging,
             ]),
     ]
 )

@@ -53,6 +53,16 @@ package final class WorkPool: Sendable {
         threads = started
     }
 
+    /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order.
+    package init() { threads = [] }
+
+    /// Runs the next job on the caller's thread; false when none waits.
+    package func runNext() -> Bool {
+        guard let job = state.withLock({ $0.queues[0].pop() ?? $0.queues[1].pop() }) else { return false }
+        job()
+        return true
+    }
+
     private static func next(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
         // A double optional: nil keeps waiting, a nil inside ends the thread.
         let taken: (@Sendable () -> Void)?? = state.wait { state in

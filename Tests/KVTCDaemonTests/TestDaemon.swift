@@ -164,6 +164,18 @@ enum Pages {
         let tokens = page.count / tokenBytes
         return (0..<4).flatMap { tensor in page[(tensor * tokens + row) * 32..<(tensor * tokens + row + 1) * 32] }
     }
+
+    /// Whether two rows hold about the same numbers: those of two pages are a third apart on average.
+    static func areNear(_ row: [UInt8], _ other: [UInt8]) -> Bool {
+        func values(_ row: [UInt8]) -> [Float] {
+            row.withUnsafeBytes { bytes in
+                stride(from: 0, to: row.count, by: 2).map {
+                    Float(Float16(bitPattern: bytes.loadUnaligned(fromByteOffset: $0, as: UInt16.self)))
+                }
+            }
+        }
+        return zip(values(row), values(other)).allSatisfy { abs($0 - $1) < 0.2 }
+    }
 }
 
 func refusal(_ body: () throws -> Void) -> WireError? {

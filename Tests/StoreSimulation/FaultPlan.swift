@@ -4,7 +4,7 @@ import Synchronization
 import TestSupport
 
 /// Decides from a seed which calls fail and when the process dies, and keeps what it leaves behind.
-final class FaultPlan: Sendable {
+package final class FaultPlan: Sendable {
     private struct State {
         var generator: SeededGenerator
         /// One call in so many fails; 0: none.
@@ -25,14 +25,14 @@ final class FaultPlan: Sendable {
 
     private let trace: (@Sendable (String) -> Void)?
 
-    init(seed: UInt64, isLying: Bool, _ trace: (@Sendable (String) -> Void)?) {
+    package init(seed: UInt64, isLying: Bool, _ trace: (@Sendable (String) -> Void)?) {
         self.isLying = isLying
         self.trace = trace
         state = Mutex(State(generator: SeededGenerator(seed: seed ^ 0xFA17)))
     }
 
     /// From now on it is about this device and memory.
-    func attach(_ device: MemoryDevice, _ keeper: TestKeeper) {
+    package func attach(_ device: MemoryDevice, _ keeper: TestKeeper) {
         state.withLock {
             $0.device = device
             $0.keeper = keeper
@@ -46,7 +46,7 @@ final class FaultPlan: Sendable {
     }
 
     /// Lets go of device and memory, which know the plan in turn.
-    func detach() {
+    package func detach() {
         state.withLock {
             $0.device?.setFault { _, _ in nil }
             $0.device = nil
@@ -55,31 +55,31 @@ final class FaultPlan: Sendable {
         }
     }
 
-    var counts: [String: Int] { state.withLock { $0.counts } }
+    package var counts: [String: Int] { state.withLock { $0.counts } }
     /// Faults so far.
-    var total: Int { state.withLock { $0.counts.values.reduce(0, +) } }
+    package var total: Int { state.withLock { $0.counts.values.reduce(0, +) } }
     /// Calls so far that would have told something and failed.
-    var failedReads: Int { state.withLock { $0.failedReads } }
-    var hasCrashed: Bool { state.withLock { $0.crash != nil } }
+    package var failedReads: Int { state.withLock { $0.failedReads } }
+    package var hasCrashed: Bool { state.withLock { $0.crash != nil } }
 
     /// Good times and bad times take turns.
-    func change() {
+    package func change() {
         state.withLock { $0.rate = [0, 0, 40, 10, 3].randomElement(using: &$0.generator)! }
     }
 
-    func rest() { state.withLock { $0.rate = 0 } }
-    func pause() { state.withLock { $0.isPaused = true } }
-    func resume() { state.withLock { $0.isPaused = false } }
+    package func rest() { state.withLock { $0.rate = 0 } }
+    package func pause() { state.withLock { $0.isPaused = true } }
+    package func resume() { state.withLock { $0.isPaused = false } }
 
     /// No faults any more.
-    func stop() {
+    package func stop() {
         state.withLock {
             $0.isStopped = true
             $0.untilCrash = nil
         }
     }
 
-    func crashSoon() {
+    package func crashSoon() {
         state.withLock {
             guard !$0.isStopped, $0.untilCrash == nil else { return }
             $0.untilCrash = Int.random(in: 0..<40, using: &$0.generator)
@@ -87,7 +87,7 @@ final class FaultPlan: Sendable {
     }
 
     /// What the process left, if it died; the next one is not about to die.
-    func takeCrash() -> (MemoryDevice, [(name: String, bytes: [UInt8])])? {
+    package func takeCrash() -> (MemoryDevice, [(name: String, bytes: [UInt8])])? {
         state.withLock {
             let crash = $0.crash
             ($0.crash, $0.untilCrash) = (nil, nil)
@@ -96,7 +96,7 @@ final class FaultPlan: Sendable {
     }
 
     /// A store to memory has been made.
-    func step() { countdown() }
+    package func step() { countdown() }
 
     // The device's lock is not held where its contents are copied: the fault is asked for before that lock is taken.
     private func countdown() {
