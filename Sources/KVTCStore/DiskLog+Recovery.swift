@@ -157,10 +157,12 @@ extension RecoveredLog {
         // Of one that has its new name nobody knows whether that is durable.
         if unreadable || segment.path.hasSuffix(DiskLog.unreadSuffix) { log.unread.append(segment.path) }
         if state.failed {
-            // Removals and attributes that may be lost are due again.
-            log.unsyncedSmall += scanner.records.filter { $0.header.kind != .page }.map {
-                DiskLog.SmallRecord(kind: $0.header.kind, key: $0.header.key)
+            // Removals and attributes that may be lost are due again. Not so removals that a record which could not be read may
+            // follow: written again, they would come behind it.
+            let small = scanner.records.filter {
+                $0.header.kind == .attributes || $0.header.kind == .tombstone && !unreadable
             }
+            log.unsyncedSmall += small.map { DiskLog.SmallRecord(kind: $0.header.kind, key: $0.header.key) }
         }
         replay(segment, DiskLog.counting(scanner.records, at: segment.path))
         log.segments.append(state)

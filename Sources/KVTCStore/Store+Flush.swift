@@ -45,7 +45,6 @@ extension Store {
         try withLog { (log) throws(StoreError) in
             try writeTombstones(index.withLock { $0.takeTombstones() }, &log)
             try log.sync()
-            // After the removals that were read in such files, which were due again.
             try log.markUnread()
             guard log.syncFailures == failuresBefore else {
                 let unknown = DeviceError(operation: "fdatasync", path: log.directory, code: DeviceError.ioError)

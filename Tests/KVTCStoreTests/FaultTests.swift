@@ -177,6 +177,37 @@ import Testing
         #expect(returned > 0 && failing > 10)
     }
 
+    /// Pages were removed and put again. A start reads the removals but not the pages behind them: those must come to light
+    /// again. Every read of the start fails once, and then every third one does.
+    @Test func aPageThatWasNotReadOutlivesItsOlderRemoval() throws {
+        let origin = MemoryDevice()
+        do {
+            let store = try Store.open(.memory(origin, disk: 256 << 10, segment: 64 << 10))
+            for n in 0..<4 { #expect(put(store, n) == .stored) }
+            try store.flush()
+            #expect(store.remove([key(1), key(2)]) == 2)
+            for n in 1..<3 { #expect(put(store, n) == .stored) }
+            try store.flush()
+        }
+        var hidden = 0
+        for failing in 0..<40 {
+            let device = origin.afterKill()
+            device.setFault { number, operation in
+                let fails = failing < 30 ? number == failing : number % 3 == failing % 3 && number > failing / 3
+                return fails && operation == "pread" ? .error(EIO) : nil
+            }
+            guard let store = try? Store.open(.memory(device, disk: 256 << 10, segment: 64 << 10)) else { continue }
+            for n in 0..<4 where store.residence(key(n)) == .absent { hidden += 1 }
+            device.setFault { _, _ in nil }
+            try store.flush()
+            for next in [device.afterKill()] + (1...4).map({ device.afterPowerCut(seed: $0) }) {
+                let again = try Store.open(.memory(next, disk: 256 << 10, segment: 64 << 10))
+                for n in 0..<4 { #expect(again.bytes(key(n)) == page(n, bytes: 4000), "page \(n), read \(failing)") }
+            }
+        }
+        #expect(hidden > 0)
+    }
+
     /// The process dies right after a sync that failed, before it could do anything about it. The next one reads from the cache
     /// what the disk does not have, and its own sync of that would report success.
     @Test func aSyncThatFailedInADeadProcessIsMadeUpFor() throws {
