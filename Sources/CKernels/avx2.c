@@ -41,6 +41,37 @@ AVX2 void avx2_scale_offset(float *row, const float *scale, const float *offset,
     scalar_scale_offset(row + i, scale + i, offset + i, count - i);
 }
 
+AVX2 void avx2_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width) {
+    enum { ROWS = 4 };
+    float copies[ROWS][KV_WIDEST];
+    for (size_t r = 0; r < count; r += ROWS, rows += ROWS * stride) {
+        size_t own = count - r < ROWS ? count - r : ROWS, j = 0;
+        for (size_t k = 0; k < ROWS; k++) memcpy(copies[k], rows + (k < own ? k : 0) * stride, width * sizeof(float));
+        for (; j + 16 <= width; j += 16) {
+            __m256 low[ROWS], high[ROWS];
+            for (int k = 0; k < ROWS; k++) low[k] = high[k] = _mm256_setzero_ps();
+            for (size_t i = 0; i < width; i++) {
+                __m256 a = _mm256_loadu_ps(matrix + i * width + j), b = _mm256_loadu_ps(matrix + i * width + j + 8);
+                for (int k = 0; k < ROWS; k++) {
+                    __m256 x = _mm256_broadcast_ss(copies[k] + i);
+                    low[k] = _mm256_fmadd_ps(x, a, low[k]);
+                    high[k] = _mm256_fmadd_ps(x, b, high[k]);
+                }
+            }
+            for (size_t k = 0; k < own; k++) {
+                _mm256_storeu_ps(rows + k * stride + j, low[k]);
+                _mm256_storeu_ps(rows + k * stride + j + 8, high[k]);
+            }
+        }
+        for (; j < width; j++)
+            for (size_t k = 0; k < own; k++) {
+                float sum = 0;
+                for (size_t i = 0; i < width; i++) sum = __builtin_fmaf(copies[k][i], matrix[i * width + j], sum);
+                rows[k * stride + j] = sum;
+            }
+    }
+}
+
 AVX2 void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction) {
     const __m256 flip = _mm256_set1_ps(direction < 0 ? -0.0f : 0.0f);
     for (size_t r = 0; r < count; r++) {
@@ -203,7 +234,7 @@ AVX2 static void avx2_inverse(const uint8_t *tile, const kv_term *terms, size_t 
 }
 
 static const kv_kernels avx2_table = {"avx2",    7,                 avx2_to_float, avx2_from_float,  avx2_inverse,
-                                      avx2_turn, avx2_scale_offset, avx2_rotate,   avx2_rans_decode, avx2_cost};
+                                      avx2_turn, avx2_scale_offset, avx2_multiply, avx2_rotate,   avx2_rans_decode, avx2_cost};
 
 const kv_kernels *kv_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &avx2_table

@@ -159,7 +159,7 @@ VNNI static int vnni_rans_decode(const uint8_t *words, size_t word_count, const 
 }
 
 static const kv_kernels vnni_table = {"avx512-vnni", 8,           avx2_to_float,    avx2_from_float, vnni_inverse, vnni_turn,
-                                      avx2_scale_offset, avx2_rotate, vnni_rans_decode, avx2_cost};
+                                      avx2_scale_offset, avx2_multiply, avx2_rotate, vnni_rans_decode, avx2_cost};
 
 const kv_kernels *kv_avx512(void) {
     return kv_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const kv_kernels scalar_table = {"scalar",    8,           scalar_to_float,     scalar_from_float, scalar_inverse,
-                                        scalar_turn, scalar_scale_offset, scalar_rotate, scalar_rans_decode, scalar_cost};
+                                        scalar_turn, scalar_scale_offset, scalar_multiply, scalar_rotate, scalar_rans_decode, scalar_cost};
 
 const kv_kernels *kv_scalar(void) { return &scalar_table; }
 

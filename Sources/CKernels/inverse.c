@@ -1,5 +1,7 @@
 #include "tables.h"
 
+#include <math.h>
+
 #include <string.h>
 
 size_t kv_packed_size(size_t columns, size_t quads) { return (columns + KV_TILE - 1) / KV_TILE * quads * KV_QUAD * KV_TILE; }
@@ -134,6 +136,18 @@ void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count
                 sum = 0;
             }
         }
+}
+
+void scalar_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width) {
+    float row[KV_WIDEST];
+    for (size_t r = 0; r < count; r++, rows += stride) {
+        memcpy(row, rows, width * sizeof(float));
+        for (size_t j = 0; j < width; j++) {
+            float sum = 0;
+            for (size_t i = 0; i < width; i++) sum = fmaf(row[i], matrix[i * width + j], sum);
+            rows[j] = sum;
+        }
+    }
 }
 
 void scalar_scale_offset(float *row, const float *scale, const float *offset, size_t count) {

@@ -63,9 +63,9 @@ static void neon_inverse(const uint8_t *tile, const kv_term *terms, size_t term_
         }
 }
 
-// The compiler's own vectors do for the rest: no operation is fused or reordered.
+// The compiler's own vectors do for the rest: no operation is reordered.
 static const kv_kernels neon_table = {"neon",      8,           neon_to_float,       neon_from_float, neon_inverse,
-                                      scalar_turn, scalar_scale_offset, scalar_rotate, scalar_rans_decode, scalar_cost};
+                                      scalar_turn, scalar_scale_offset, scalar_multiply, scalar_rotate, scalar_rans_decode, scalar_cost};
 
 const kv_kernels *kv_neon(void) { return &neon_table; }
 #else

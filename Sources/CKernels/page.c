@@ -37,8 +37,9 @@ void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, s
 }
 
 void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads, uint32_t basis_begin,
-                   const kv_term *terms, size_t term_count, uint32_t begin, uint32_t end, const kv_rotation *rotations,
-                   size_t rotation_count, const kv_run *runs, size_t run_count, uint8_t *output) {
+                   const kv_term *terms, size_t term_count, uint32_t begin, uint32_t end, const kv_block *blocks,
+                   size_t block_count, const kv_rotation *rotations, size_t rotation_count, const kv_run *runs,
+                   size_t run_count, uint8_t *output) {
     // On the stack, so that decoding allocates nothing and the tile stays in the core's own cache.
     enum { AREA = 16384, WIDEST = 8192 };
     float area[AREA];
@@ -56,6 +57,8 @@ void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads
         for (uint32_t tile = first_tile; tile < end_tile; tile++)
             kernels->inverse(packed + tile * quads * KV_QUAD * KV_TILE, terms, term_count, slab, slab_rows, in_slab, count,
                              area + (tile - first_tile) * KV_TILE, width, NULL);
+        for (size_t b = 0; b < block_count; b++)
+            kernels->multiply(area + (blocks[b].first - aligned), count, width, blocks[b].matrix, blocks[b].width);
         for (uint32_t t = 0; t < count; t++) {
             float *values = area + (size_t)t * width + (begin - aligned);
             kernels->scale_offset(values, page->inverse_weight + begin, page->mean + begin, end - begin);

@@ -11,6 +11,7 @@ size_t scalar_from_float(kv_element, const float *source, void *target, size_t c
 void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
                     uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead);
 void scalar_scale_offset(float *row, const float *scale, const float *offset, size_t count);
+void scalar_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width);
 void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
 int scalar_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
                        const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);
@@ -25,6 +26,7 @@ uint64_t avx2_cost(const kv_table *table, const int16_t *codes, size_t count, un
 void avx2_to_float(kv_element, const void *source, float *target, size_t count);
 size_t avx2_from_float(kv_element, const float *source, void *target, size_t count);
 void avx2_scale_offset(float *row, const float *scale, const float *offset, size_t count);
+void avx2_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width);
 void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
 int avx2_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
                      const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest);

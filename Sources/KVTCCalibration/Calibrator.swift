@@ -67,8 +67,12 @@ public struct Calibrator<Samples: SampleSource> {
             stream: { try samples.stream(training, $0) }, explain: samples.explain, step: work.advance)
         try work.finish()
         let weights = try weighting.weights(geometry: samples.geometry, variances: moments.variances)
+        let metric = try weighting.metric()
         moments.weigh(weights)
         var covariances = moments.release()
+        if let metric {
+            for (group, covariance) in zip(groups.joined(), covariances) { try metric.root.turn(covariance, of: group) }
+        }
         var parts: [BasisPart] = []
         for (index, columns) in bases.enumerated() {
             var own = Array(covariances[..<groups[index].count])
@@ -80,14 +84,14 @@ public struct Calibrator<Samples: SampleSource> {
                 step: work.advance)
             try work.finish()
             if isJoint[index] {
-                try join(basis, mean: moments.mean, weights: weights, rank: rank, work: &work)
+                try join(basis, mean: moments.mean, weights: weights, metric: metric, rank: rank, work: &work)
                 if rankLimit == nil { cut(basis) }
             }
             let step = BasisDigits.step(variances: basis.variances, elements: columns.count, ratio: 10)
             parts.append(BasisPart(columns: columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
             try work.finish()
         }
-        let held = weightedHeldOut(mean: moments.mean, weights: weights)
+        let held = weightedHeldOut(mean: moments.mean, weights: weights, root: metric?.root)
         let tables = try TableTraining(parts: parts, rows: held, halves: samples.geometry.halves, step: work.advance)
         let metadata = ProfileMetadata(
             model: model, rank: samples.rank, weighting: weighting.name, geometry: samples.geometry,
@@ -96,10 +100,11 @@ public struct Calibrator<Samples: SampleSource> {
                     begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,
                     digits: $0.digits.components.count)
             }, calibrationTokens: SampleSplit.count(split.training), heldOutTokens: tables.tokens,
-            energy: tables.energy, captured: tables.captured, peaks: tables.peaks, expectations: tables.expectations)
+            energy: tables.energy, captured: tables.captured, peaks: tables.peaks, expectations: tables.expectations,
+            hasRoots: metric != nil)
         return ProfileFile(
             metadata: metadata, geometry: samples.geometry, mean: moments.mean, weight: weights, bases: parts,
-            levels: tables.levels, frequencies: tables.frequencies)
+            levels: tables.levels, frequencies: tables.frequencies, metric: metric)
     }
 
     private func bases() -> [Range<Int>] {
@@ -142,7 +147,7 @@ public struct Calibrator<Samples: SampleSource> {
 
     /// The second stage: bands of the groups' components, each across all layers.
     private func join(
-        _ basis: StagedBasis, mean: [Float], weights: [Float], rank: Int, work: inout WorkPlan
+        _ basis: StagedBasis, mean: [Float], weights: [Float], metric: MetricRoots?, rank: Int, work: inout WorkPlan
     ) throws {
         // What is too weak to be kept now stays so: the second stage takes two thirds of the error away at best.
         let step = BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 10)
@@ -155,6 +160,7 @@ public struct Calibrator<Samples: SampleSource> {
             stream: { body in
                 try samples.stream(ranges) { rows, count, runs in
                     weigh(rows, count, mean: mean, weights: weights)
+                    metric?.root.apply(rows, count: count, stride: width, kernels: .best)
                     basis.transform(rows, count: count, into: outputs.values, scratch: scratch)
                     try body(outputs.values, count, runs)
                 }
@@ -186,12 +192,13 @@ public struct Calibrator<Samples: SampleSource> {
     /// A few thousand tokens settle 64 tables and the scales; more would only cost memory (512 MB at most).
     private var heldOutLimit: Int { min(SampleSplit.count(split.heldOut), max(1024, min(8192, (128 << 20) / width))) }
 
-    private func weightedHeldOut(mean: [Float], weights: [Float]) -> Matrix {
+    private func weightedHeldOut(mean: [Float], weights: [Float], root: HeadMatrices?) -> Matrix {
         let ranges = SampleSplit.thinned(split.heldOut, to: heldOutLimit)
         let result = Matrix(rows: SampleSplit.count(ranges), columns: width)
         var next = 0
         samples.stream(ranges) { rows, count, _ in
             weigh(rows, count, mean: mean, weights: weights)
+            root?.apply(rows, count: count, stride: width, kernels: .best)
             (result.values + next * width).update(from: rows, count: count * width)
             next += count
         }

@@ -81,7 +81,7 @@ enum Eigen {
     }
 
     /// Eigenvalues ascending; the matrix becomes its eigenvectors, one a row of the row-major view.
-    private static func symmetric(_ matrix: Matrix) throws -> [Float] {
+    static func symmetric(_ matrix: Matrix) throws -> [Float] {
         var (n, info) = (Int32(matrix.rows), Int32(0))
         var values = [Float](repeating: 0, count: matrix.rows)
         var (length, integerLength) = (Int32(-1), Int32(-1))

@@ -11,6 +11,7 @@ struct ProfileFile {
     /// Of each basis.
     var levels: [[Int16]]
     var frequencies: [UInt16]
+    var metric: MetricRoots?
 
     /// The file in memory.
     func data() throws -> Data {
@@ -55,6 +56,11 @@ struct ProfileFile {
             .init("mean", "F32", [width], mean), .init("weight", "F32", [width], weight),
             .init("entropy.frequencies", "U16", [EntropyTables.classes, EntropyTables.symbols], frequencies),
         ]
+        if let metric {
+            for (name, matrices) in [("root", metric.root), ("inverse_root", metric.inverse)] {
+                tensors.append(.init(name, "F32", [matrices.values.count], Array(matrices.values)))
+            }
+        }
         for (index, table) in ProfileMetadata.ropeTables(of: geometry).enumerated() {
             tensors.append(.init("rope.\(index)", "F32", [table.count], table))
         }

@@ -1,5 +1,15 @@
 import KVTCCodec
 
+/// What sample files hold, by the format that their metadata names.
+public enum SampleContent: String, Sendable {
+    /// Rows of a cache.
+    case cache = "kvtc-samples-1"
+    /// Derivatives by rows of a cache, of the log-likelihood of tokens drawn from a model's predictions.
+    case gradients = "kvtc-gradients-1"
+
+    var program: String { self == .cache ? "kvtc.capture" : "kvtc.gradients" }
+}
+
 /// What the names, shapes and metadata of a sample file say about the model.
 struct SampleDescription {
     var geometry: Geometry
@@ -13,9 +23,10 @@ struct SampleDescription {
         prefixes.first { $0.role == tensor.role }!.text + String(tensor.layer)
     }
 
-    init(of file: Safetensors, bytes: UnsafeRawBufferPointer) throws {
-        guard file.metadata["format"] == "kvtc-samples-1" else {
-            throw CalibrationError("its metadata lacks format \"kvtc-samples-1\"; capture with kvtc.capture")
+    init(of file: Safetensors, bytes: UnsafeRawBufferPointer, content: SampleContent) throws {
+        guard file.metadata["format"] == content.rawValue else {
+            throw CalibrationError(
+                "its metadata lacks format \"\(content.rawValue)\"; capture with \(content.program)")
         }
         model = file.metadata["model"] ?? ""
         rank = try SampleDescription.rank(file.metadata)

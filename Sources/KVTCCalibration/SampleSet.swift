@@ -29,7 +29,7 @@ public final class SampleSet: SampleSource {
     private let rotation: Rotation
 
     /// Opens and checks every file.
-    public init(paths: [String]) throws {
+    public init(paths: [String], content: SampleContent = .cache) throws {
         guard let first = paths.first else { throw CalibrationError("no sample files given") }
         var shards: [Shard] = []
         var description: SampleDescription?
@@ -40,7 +40,7 @@ public final class SampleSet: SampleSource {
             }
             do {
                 let file = try data.withUnsafeBytes { bytes in try Safetensors(bytes) }
-                let own = try data.withUnsafeBytes { try SampleDescription(of: file, bytes: $0) }
+                let own = try data.withUnsafeBytes { try SampleDescription(of: file, bytes: $0, content: content) }
                 if let description { try own.check(against: description, first: first) }
                 description = description ?? own
                 shards.append(try SampleSet.shard(path, data, file, own.geometry))

@@ -41,6 +41,8 @@ public struct Sensitivity: Sendable, Decodable {
 
 /// How squared errors in different tensors are weighed against each other.
 public enum Weighting: Sendable {
+    /// By the Fisher information within each head, from gradients: a third less divergence than by sensitivity.
+    case gradients(FisherInformation)
     /// By measured sensitivity: half the divergence at the same ratio.
     case sensitivity(Sensitivity)
     /// By one over each tensor's variance, where nothing was measured.
@@ -50,6 +52,7 @@ public enum Weighting: Sendable {
 
     var name: String {
         switch self {
+        case .gradients: "gradients"
         case .sensitivity: "sensitivity"
         case .variance: "variance"
         case .published: "none"
@@ -59,10 +62,23 @@ public enum Weighting: Sendable {
     /// Weight of each element of a row, scaled so that weighted variances average 1.
     func weights(geometry: Geometry, variances: [Double]) throws -> [Float] {
         var weights: [Double] = []
+        if case .gradients(let information) = self {
+            weights = information.costs.map { $0.squareRoot() }
+        } else {
+            weights = try perTensor(geometry: geometry, variances: variances)
+        }
+        let total = zip(weights, variances).reduce(0) { $0 + $1.0 * $1.0 * $1.1 }
+        guard total > 0 else { throw CalibrationError("the samples do not vary") }
+        let scale = (Double(variances.count) / total).squareRoot()
+        return weights.map { Float($0 * scale) }
+    }
+
+    private func perTensor(geometry: Geometry, variances: [Double]) throws -> [Double] {
+        var weights: [Double] = []
         for (tensor, offset) in zip(geometry.tensors, geometry.offsets) {
             let cost: Double
             switch self {
-            case .published: cost = 1
+            case .published, .gradients: cost = 1
             case .variance:
                 let own = variances[offset..<offset + tensor.width].reduce(0, +) / Double(tensor.width)
                 cost = 1 / max(own, 1e-12)
@@ -74,9 +90,6 @@ public enum Weighting: Sendable {
             }
             weights += [Double](repeating: cost.squareRoot(), count: tensor.width)
         }
-        let total = zip(weights, variances).reduce(0) { $0 + $1.0 * $1.0 * $1.1 }
-        guard total > 0 else { throw CalibrationError("the samples do not vary") }
-        let scale = (Double(variances.count) / total).squareRoot()
-        return weights.map { Float($0 * scale) }
+        return weights
     }
 }

@@ -17,6 +17,8 @@ final class OutputPlan: Sendable {
         /// Of the profile's stretches.
         var rotations: Range<Int>
         var basis: Int
+        /// Of the matrices by head.
+        var blocks: Range<Int>
     }
 
     static let chunkColumns = 256
@@ -35,9 +37,10 @@ final class OutputPlan: Sendable {
         runs = key.layout.placements(geometry: geometry, tokens: key.tokens, layers: key.layers)
         let ascending = runs.sorted { $0.column < $1.column }
         let stretches = profile?.rotation.stretches ?? []
+        let blocks = profile?.inverseRoot?.blocks ?? []
         var chunks: [Chunk] = []
         var chunkRuns: [kv_run] = []
-        var (run, stretch) = (0, 0)
+        var (run, stretch, block) = (0, 0, 0)
         for index in geometry.tensorIndices(layers: key.layers) {
             let (tensor, offset) = (geometry.tensors[index], geometry.offsets[index])
             let step = max(1, OutputPlan.chunkColumns / tensor.headDim) * tensor.headDim
@@ -52,10 +55,14 @@ final class OutputPlan: Sendable {
                 while stretch < stretches.count, stretches[stretch].first < begin { stretch += 1 }
                 let firstStretch = stretch
                 while stretch < stretches.count, stretches[stretch].first < end { stretch += 1 }
+                while block < blocks.count, blocks[block].lowerBound < begin { block += 1 }
+                let firstBlock = block
+                while block < blocks.count, blocks[block].lowerBound < end { block += 1 }
                 chunks.append(
                     Chunk(
                         columns: begin..<end, runs: firstRun..<chunkRuns.count, rotations: firstStretch..<stretch,
-                        basis: profile?.bases.firstIndex { $0.columns.contains(begin) } ?? 0))
+                        basis: profile?.bases.firstIndex { $0.columns.contains(begin) } ?? 0,
+                        blocks: firstBlock..<block))
             }
         }
         self.chunks = chunks

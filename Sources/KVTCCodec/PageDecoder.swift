@@ -215,6 +215,7 @@ public final class PageDecoder: @unchecked Sendable {
                             angles: angles.base, angle_stride: profile.rotation.angleCount, tokens: codedTokens.base,
                             rows: UInt32(codedCount), element: header.element.kernelCode,
                             bytes: UInt8(header.element.bytes))
+                        let blocks = profile.inverseRoot?.entries
                         for chunk in plan.chunks {
                             let basis = profile.bases[chunk.basis]
                             let range = termRanges[chunk.basis]
@@ -222,6 +223,7 @@ public final class PageDecoder: @unchecked Sendable {
                                 &page, basis.packed, basis.quads, UInt32(basis.columns.lowerBound),
                                 terms.base + range.lowerBound, range.count, UInt32(chunk.columns.lowerBound),
                                 UInt32(chunk.columns.upperBound),
+                                blocks.map { $0 + chunk.blocks.lowerBound }, chunk.blocks.count,
                                 stretches.baseAddress.map { $0 + chunk.rotations.lowerBound }, chunk.rotations.count,
                                 runs.baseAddress.map { $0 + chunk.runs.lowerBound }, chunk.runs.count, output)
                         }

@@ -25,6 +25,8 @@ public final class Profile: Sendable {
     /// Square root of what a squared error of the element costs: [rowElements].
     let weight: [Float]
     let inverseWeight: [Float]
+    /// From weighted, centred rows to where an error costs its squared norm, and back; nil where that is the same.
+    let root, inverseRoot: HeadMatrices?
     let bases: [Basis]
     let tables: EntropyTables
     let rotation: Rotation
@@ -56,6 +58,7 @@ public final class Profile: Sendable {
         var weight: [Float]
         var bases: [Basis]
         var frequencies: [UInt16]
+        var roots: [HeadMatrices] = []
 
         init(_ file: UnsafeRawBufferPointer, mapped: MappedFile?) throws(CodecError) {
             let tensors = try Safetensors(file)
@@ -63,8 +66,8 @@ public final class Profile: Sendable {
             do { metadata = try JSONDecoder().decode(ProfileMetadata.self, from: Data(json.utf8)) } catch {
                 throw .corrupt("profile metadata: \(error)")
             }
-            guard (1...2).contains(metadata.format) else {
-                throw .unsupported("profile format \(metadata.format); this release reads formats 1 and 2")
+            guard (1...3).contains(metadata.format) else {
+                throw .unsupported("profile format \(metadata.format); this release reads formats 1 to 3")
             }
             // Profiles made before there was a checksum have none.
             guard tensors.metadata[ProfileSeal.key] == nil || ProfileSeal.isIntact(file, tensors.metadata) else {
@@ -81,6 +84,16 @@ public final class Profile: Sendable {
             weight = array(file, try tensors.tensor("weight", "F32", [width]), of: Float.self)
             guard mean.allSatisfy(\.isFinite), weight.allSatisfy({ $0.isFinite && $0 > 0 && (1 / $0).isFinite }) else {
                 throw .corrupt("mean or weight holds zeros, NaN or infinities")
+            }
+            if metadata.format >= 3 {
+                let count = HeadMatrices.count(for: geometry)
+                for name in ["root", "inverse_root"] {
+                    let values = array(file, try tensors.tensor(name, "F32", [count]), of: Float.self)
+                    guard values.allSatisfy({ abs($0) <= HeadMatrices.limit }) else {
+                        throw .corrupt("\(name) holds NaN or values above \(HeadMatrices.limit)")
+                    }
+                    roots.append(HeadMatrices(geometry: geometry, values: values))
+                }
             }
             bases = []
             guard (1...2).contains(metadata.bases.count), metadata.bases.first?.begin == 0,
@@ -136,6 +149,8 @@ public final class Profile: Sendable {
         mean = parts.mean
         weight = parts.weight
         inverseWeight = parts.weight.map { 1 / $0 }
+        root = parts.roots.first
+        inverseRoot = parts.roots.last
         bases = parts.bases
         tables = try EntropyTables(frequencies: parts.frequencies)
         rotation = Rotation(geometry: parts.geometry)

@@ -64,13 +64,13 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         }
     }
 
-    /// Version of this layout: 2; 1 has unpacked digits.
+    /// Version of this layout: 3 has roots, 2 none, 1 unpacked digits.
     public var format: Int
     /// Name of the model, for people.
     public var model: String
     /// The rank of the model that the tensors belong to; absent for a whole model.
     public var rank: ModelRank?
-    /// "sensitivity" (measured), "variance" (fallback) or "none" (the published method).
+    /// "gradients" or "sensitivity" (measured), "variance" (fallback) or "none" (the published method).
     public var weighting: String
     /// Canonical order.
     public var tensors: [Tensor]
@@ -78,7 +78,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public var bases: [Basis]
     /// Tokens that the basis was made from, and those held out for scales and tables.
     public var calibrationTokens, heldOutTokens: Int
-    /// Mean squared norm of a weighted, centred row of held-out tokens.
+    /// Mean squared norm of a weighted, centred row of held-out tokens, multiplied by the root.
     public var energy: Double
     /// Share of that energy in the span of the basis; absent in older files.
     public var captured: Double?
@@ -91,9 +91,9 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public init(
         model: String, rank: ModelRank? = nil, weighting: String, geometry: Geometry, bases: [Basis],
         calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, peaks: [Double]? = nil,
-        expectations: [Expectation]
+        expectations: [Expectation], hasRoots: Bool = false
     ) {
-        format = 2
+        format = hasRoots ? 3 : 2
         self.model = model
         self.rank = rank
         self.weighting = weighting

@@ -21,7 +21,7 @@ struct RowTransform {
         }
     }
 
-    /// Weighted, centred rows before rotation: [rows][rowElements], to `target`.
+    /// Weighted, centred rows before rotation, where an error costs its squared norm: [rows][rowElements], to `target`.
     func weigh(
         _ page: UnsafeRawPointer, element: ElementType, firstPosition: Int, rows: [Int],
         into target: UnsafeMutablePointer<Float>
@@ -37,5 +37,6 @@ struct RowTransform {
                 }
             }
         }
+        profile.root?.apply(target, count: rows.count, stride: width, kernels: kernels)
     }
 }

@@ -49,8 +49,12 @@ struct SyntheticModel {
 
     /// Writes a sample file of these contexts, in the format of `kvtc.capture`.
     func write(_ path: String, contexts: [[Int]], seed: UInt64, metadata changes: [String: String] = [:]) throws {
-        let positions = contexts.flatMap { $0 }
         let rows = contexts.enumerated().flatMap { cached($0.element, seed: seed + UInt64($0.offset)) }
+        try write(path, positions: contexts.flatMap { $0 }, rows: rows, metadata: changes)
+    }
+
+    /// Writes these elements, [positions][rowElements], as a sample file.
+    func write(_ path: String, positions: [Int], rows: [UInt8], metadata changes: [String: String] = [:]) throws {
         let rowBytes = geometry.rowElements * element.bytes
         let types: [ElementType: String] = [
             .f16: "F16", .bf16: "BF16", .f32: "F32", .e4m3: "F8_E4M3", .e5m2: "F8_E5M2",

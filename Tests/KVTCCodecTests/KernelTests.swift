@@ -200,6 +200,39 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
         }
     }
 
+    @Test func matricesGiveTheSameBitsOnEveryTier() {
+        let seed: UInt64 = 33
+        print("matrices: seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        for width in [1, 3, 15, 16, 17, 64, 80, 128, 255, 256] {
+            for count in [1, 2, 4, 5, 12] {
+                let stride = width + 7
+                let start = (0..<count * stride).map { _ in random.normal() }
+                let matrix = (0..<width * width).map { _ in random.normal() }
+                func run(_ table: UnsafePointer<kv_kernels>) -> [Float] {
+                    var rows = start
+                    table.pointee.multiply(&rows, count, stride, matrix, width)
+                    return rows
+                }
+                let expected = run(kv_scalar())
+                for table in vectors { #expect(run(table) == expected) }
+                for row in 0..<count {
+                    for column in 0..<stride {
+                        let at = row * stride + column
+                        guard column < width else {
+                            #expect(expected[at] == start[at])
+                            continue
+                        }
+                        let exact = (0..<width).reduce(0.0) {
+                            $0 + Double(start[row * stride + $1]) * Double(matrix[$1 * width + column])
+                        }
+                        #expect(abs(Double(expected[at]) - exact) <= 1e-4 * Double(width))
+                    }
+                }
+            }
+        }
+    }
+
     @Test func rotationMatchesTheLibraryAndUndoesItself() {
         let frequencies = (0..<32).map { Float(pow(100_000, -2 * Double($0) / 64)) }
         for position in [0, 1, 2047, 131_071, 999_999] as [UInt32] {

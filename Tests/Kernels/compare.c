@@ -58,11 +58,12 @@ static void row_kernels(const kv_kernels *k, int i) {
     kv_rotation_table(123456, frequencies, 64, angles);
     for (int n = 0; n < ELEMENTS; n++) rows[i][n] = next_float(), scales[n] = next_float(), offsets[n] = next_float();
     k->scale_offset(rows[i], scales, offsets, ELEMENTS);
+    k->multiply(rows[i] + 3, 5, 29, scales, 27);
     kv_rotation rotations[] = {{1, 64, 1, 64, 0}, {200, 61, 2, 1, 0}, {400, 13, 1, 13, 4}, {500, 3, 2, 1, 0}};
     k->rotate(rows[i], rotations, 4, angles, 1);
     k->rotate(rows[i], rotations + 1, 2, angles, -1);
     if (!i) add(angles, sizeof angles), add(rows[0], ELEMENTS * sizeof(float));
-    same(k->name, "scale, offset, rotation", rows[0], rows[i], ELEMENTS * sizeof(float));
+    same(k->name, "scale, offset, matrix, rotation", rows[0], rows[i], ELEMENTS * sizeof(float));
 }
 
 static void transforms(const kv_kernels *k, int i) {

@@ -16,7 +16,7 @@ typedef struct {
 
 // A basis is packed for sums of products of bytes: tiles of 32 columns, in each [digits / 4][32][4] digits plus 128, the
 // last tile padded with zeros (128). Codes are split into signed digits that fit a byte.
-enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64 };
+enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64, KV_WIDEST = 256 };
 
 // Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits.
 typedef struct {
@@ -61,6 +61,9 @@ typedef struct {
                  uint8_t *turned);
     // row[i] = row[i] · scale[i] + offset[i], rounded twice.
     void (*scale_offset)(float *row, const float *scale, const float *offset, size_t count);
+    // rows[row] = matrix [width][width] · rows[row], for rows `stride` floats apart; the matrix is symmetric and at most
+    // KV_WIDEST wide. Every sum starts at 0 and takes its terms in order, each by one fused multiplication and addition.
+    void (*multiply)(float *rows, size_t count, size_t stride, const float *matrix, size_t width);
     // Rotates (direction +1) or rotates back (−1) every stretch of a row; `angles` is a kv_rotation_table.
     void (*rotate)(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction);
     // Decodes `count` components to codes [component][tokens] and the largest |code| of each. `words` need no alignment.
@@ -119,7 +122,14 @@ void kv_pack_rows(const int16_t *values, size_t rows, size_t stride, const uint3
 // Largest magnitude in each quad of columns.
 void kv_column_peaks(const int16_t *values, size_t rows, size_t stride, size_t column_quads, uint16_t *peaks);
 
-// What the coded rows of a page need to become elements: x = Σ; x · inverse_weight + mean; rotation; rounding.
+// A matrix for some columns of a row.
+typedef struct {
+    uint32_t first, width;
+    const float *matrix;
+} kv_block;
+
+// What the coded rows of a page need to become elements: x = Σ; x = matrix · x where there are matrices;
+// x · inverse_weight + mean; rotation; rounding.
 typedef struct {
     const kv_kernels *kernels;
     const float *inverse_weight, *mean; // of a row
@@ -132,8 +142,9 @@ typedef struct {
 } kv_synthesis;
 // Columns begin…end of a row, at most 8192 of them, that lie in the basis whose packed columns start at `basis_begin`.
 void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads, uint32_t basis_begin,
-                   const kv_term *terms, size_t term_count, uint32_t begin, uint32_t end, const kv_rotation *rotations,
-                   size_t rotation_count, const kv_run *runs, size_t run_count, uint8_t *output);
+                   const kv_term *terms, size_t term_count, uint32_t begin, uint32_t end, const kv_block *blocks,
+                   size_t block_count, const kv_rotation *rotations, size_t rotation_count, const kv_run *runs,
+                   size_t run_count, uint8_t *output);
 
 // codes[i] = round-to-nearest(values[i] · inverse_step), clamped to ±limit.
 void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes);

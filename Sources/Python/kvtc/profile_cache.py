@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import capture, sensitivity
+from . import capture, gradients, sensitivity
 from .corpus import Corpus, demo
 from .demo_daemon import DaemonFailed
+from .gradient_model import NoGradients
 from .llama_model import LlamaWorker
+from .progress import say
 
-_EDITION = 2
+_EDITION = 3
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 
-OURS, PUBLISHED = "sensitivity", "published"
+OURS, PUBLISHED = "ours", "published"
 """How errors are weighed: by what they cost the model, keys and values on one basis; or all alike on two bases, as published."""
 
 
@@ -47,13 +49,10 @@ def profiles_for(worker: LlamaWorker, kvtcctl: Path, tokens: int, corpus: Corpus
     missing = {weighting: path for weighting, path in profiles.items() if not _readable(path, kvtcctl)}
     if not missing:
         return profiles
-    arguments = {PUBLISHED: ["--published"]}
-    if OURS in missing:
-        weights = directory / f"{worker.path.stem}-{identity}.sensitivity.json"
-        if not weights.exists():
-            _write(weights, json.dumps(sensitivity.measure(worker, sensitivity.Plan(), corpus)))
-        arguments[OURS] = ["--sensitivity", str(weights)]
     with tempfile.TemporaryDirectory(prefix="samples-", dir=directory) as samples:
+        arguments = {PUBLISHED: ["--published"]}
+        if OURS in missing:
+            arguments[OURS] = _weighting(worker, corpus, Path(samples))
         shards = capture.capture_calibration(worker, tokens, Path(samples) / "samples.safetensors", corpus)
         for weighting, path in missing.items():
             command = ["calibrate", *map(str, shards), *arguments[weighting], "--out", str(path)]
@@ -62,14 +61,20 @@ def profiles_for(worker: LlamaWorker, kvtcctl: Path, tokens: int, corpus: Corpus
     return profiles
 
 
+def _weighting(worker: LlamaWorker, corpus: Corpus, directory: Path) -> list[str]:
+    """What errors cost the model: by its gradients, or where this program can't differentiate it, by trial."""
+    try:
+        shards = gradients.capture_gradients(worker, directory / "gradients.safetensors", corpus=corpus)
+        return ["--gradients", *map(str, shards)]
+    except NoGradients as reason:
+        say(f"{reason}; measuring each layer's sensitivity instead")
+    weights = directory / "sensitivity.json"
+    weights.write_text(json.dumps(sensitivity.measure(worker, sensitivity.Plan(), corpus)))
+    return ["--sensitivity", str(weights)]
+
+
 def _readable(profile: Path, kvtcctl: Path) -> bool:
     return profile.exists() and _run(kvtcctl, ["profile", "show", str(profile)], quiet=True)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _identity(worker: LlamaWorker, corpus: Corpus) -> str:
