@@ -31,7 +31,7 @@ def method(document: dict[str, Any], prefix: int, scored: int) -> str:
     """How the figures came about, for somebody who wants to check them."""
     names, size = ", ".join(escape(name) for name in document["texts"]), document["profile_bytes"] / 2**20
     return f"""<p>Every way but llama.cpp’s own went through a running kvtcd: pages of 64 tokens pushed, coded, counted as stored with
-all headers, and pulled back. Texts were split by document; profiles were calibrated, and sensitivity measured, on documents that
+all headers, and pulled back. Texts were split by document; profiles were calibrated, and the cost of errors measured, on documents that
 are not among those evaluated. The profile takes {size:.0f} MiB once for a model and is not counted in the ratios. “Published KVTC”
 is kvtcd’s rendering of the pipeline of arXiv 2511.01815 on a profile calibrated its way: keys and values on bases of their own,
 nothing weighed. llama.cpp’s q8_0 and q4_0 caches were computed and read in that type, as its users do; they keep no token
