@@ -11,8 +11,7 @@ public struct FisherInformation: Sendable {
     private static let shrinkage: Float = 0.3
 
     private let geometry: Geometry
-    /// Of each block, row by row.
-    private let moments: [Float]
+    private let moments: HeadMatrices
     /// Cost of a unit of squared error of each element: the mean of its head.
     let costs: [Double]
 
@@ -49,19 +48,19 @@ public struct FisherInformation: Sendable {
         }
         try plan.finish()
         var means: [Double] = []
-        HeadMatrices(geometry: geometry, values: moments).forEach { block, matrix in
+        self.moments = HeadMatrices(geometry: geometry, values: moments)
+        self.moments.forEach { block, matrix in
             means.append(HeadMatrices.trace(matrix, block.count) / Double(block.count))
         }
         guard let least = means.filter({ $0 > 0 }).min() else { throw CalibrationError("all gradients are zero") }
         // A head that was never seen to matter is taken for the least that was.
         costs = zip(means, blocks).flatMap { [Double](repeating: max($0, least), count: $1.count) }
-        self.moments = moments
     }
 
     /// The metric of rows that are weighted by the costs: of mean 1 in every head.
     func metric() throws -> MetricRoots {
         var values: [Float] = []
-        HeadMatrices(geometry: geometry, values: moments).forEach { block, matrix in
+        moments.forEach { block, matrix in
             let size = block.count
             let scale = 1 / Float(costs[block.lowerBound])
             for row in 0..<size {

