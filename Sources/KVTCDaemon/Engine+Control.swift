@@ -105,11 +105,11 @@ extension Engine {
     func drop(_ request: DropRequest, _ caller: Caller) throws(WireError) -> DropReply {
         try checkCount(request.keys.count, "keys")
         let keys: [StoreKey]
-        if request.session == Wire.none {
-            keys =
-                request.keys.isEmpty
-                ? store.keys(tenant: caller.tenant)
-                : request.keys.map { StoreKey(tenant: caller.tenant, words: $0.vector) }
+        if request.session == Wire.none, request.keys.isEmpty {
+            keys = store.keys(tenant: caller.tenant)
+            store.removeUnread(tenant: caller.tenant)
+        } else if request.session == Wire.none {
+            keys = request.keys.map { StoreKey(tenant: caller.tenant, words: $0.vector) }
         } else {
             let session = try session(request.session, caller)
             keys = request.keys.isEmpty ? self.keys(of: session.id) : storeKeys(session, request.keys)

@@ -155,16 +155,13 @@ extension RecoveredLog {
             log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread)
         }
         // Of one that has its new name nobody knows whether that is durable.
-        if unreadable || segment.path.hasSuffix(DiskLog.unreadSuffix) { log.unread.append(segment.path) }
+        if unreadable || segment.isUnread { log.unread.append(segment.path) }
         if state.failed {
-            // Removals and attributes that may be lost are due again. Not so removals that a record which could not be read may
-            // follow: written again, they would come behind it.
-            let small = scanner.records.filter {
-                $0.header.kind == .attributes || $0.header.kind == .tombstone && !unreadable
-            }
-            log.unsyncedSmall += small.map { DiskLog.SmallRecord(kind: $0.header.kind, key: $0.header.key) }
+            // Removals and attributes that may be lost, or not count for later processes, are due again.
+            let small = scanner.records.filter { $0.header.kind == .attributes || !segment.isUnread }
+            log.unsyncedSmall += small.compactMap { DiskLog.SmallRecord($0.header, in: segment, at: $0.offset) }
         }
-        replay(segment, DiskLog.counting(scanner.records, at: segment.path))
+        replay(segment, scanner.records)
         log.segments.append(state)
     }
 
@@ -200,11 +197,6 @@ extension RecoveredLog {
 }
 
 extension DiskLog {
-    /// The records that count of a segment's: all, but for removals in one that an earlier process could not read in full.
-    static func counting(_ records: [SegmentScanner.Record], at path: String) -> [SegmentScanner.Record] {
-        path.hasSuffix(unreadSuffix) ? records.filter { $0.header.kind != .tombstone } : records
-    }
-
     /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it if all of it is intact:
     /// behind a seal a record with a good header and bad payload would override an older, good one.
     fileprivate mutating func finish(

@@ -40,10 +40,22 @@ struct SegmentState: Sendable {
 
 /// The segment files, oldest first, the last one taking appends. Knows bytes and records, not pages.
 struct DiskLog: Sendable {
-    /// A tombstone or an attributes record that is written but not yet known to be durable.
-    struct SmallRecord: Sendable {
-        let kind: RecordKind
-        let key: StoreKey
+    /// A record without a payload that is written but not yet known to be durable.
+    enum SmallRecord: Sendable {
+        case removal(Removal)
+        /// New attributes of the page.
+        case attributes(StoreKey)
+
+        /// What lies there; nil for records of other kinds.
+        init?(_ header: RecordHeader, in segment: Segment, at offset: Int) {
+            if let removal = Removal(header, at: LogPosition(segment: segment.id, offset: offset)) {
+                self = .removal(removal)
+            } else if header.kind == .attributes {
+                self = .attributes(header.key)
+            } else {
+                return nil
+            }
+        }
     }
 
     let directory: String
@@ -127,7 +139,7 @@ struct DiskLog: Sendable {
         header.write(to: buffer.memory, segment: state.segment.id, offset: state.tail, salt: state.segment.salt)
         try write(UnsafeRawBufferPointer(buffer.memory))
         activeIndex.append(header, at: state.tail)
-        if header.kind != .page { unsyncedSmall.append(SmallRecord(kind: header.kind, key: header.key)) }
+        if let small = SmallRecord(header, in: state.segment, at: state.tail) { unsyncedSmall.append(small) }
         return DiskLocation(state.segment, state.tail, bytes)
     }
 
@@ -295,7 +307,7 @@ struct DiskLog: Sendable {
         return "segment-" + String(repeating: "0", count: 16 - digits.count) + digits + ".log"
     }
 
-    /// The end of the name of a segment that a process could not read in full: its removals do not count.
+    /// The end of the name of a segment that a process could not read in full.
     static let unreadSuffix = ".unread"
     /// What earlier versions renamed a segment to whose sync had failed.
     private static let unsyncedSuffix = ".unsynced"

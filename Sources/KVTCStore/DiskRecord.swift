@@ -15,7 +15,7 @@ struct RecordBuffer: ~Copyable {
 enum RecordKind: UInt8, Sendable {
     /// A page: attributes and payload.
     case page = 1
-    /// The key's earlier records no longer count.
+    /// The key's earlier records no longer count; see ``Removal``.
     case tombstone = 2
     /// New attributes of a page that lies earlier in the log.
     case attributes = 3
@@ -23,6 +23,8 @@ enum RecordKind: UInt8, Sendable {
     case seal = 4
     /// What the segment's other records say.
     case index = 5
+    /// All earlier records of the tenant no longer count.
+    case tenantTombstone = 6
 }
 
 /// The 128 byte header in front of every record; the article DiskFormat documents it byte by byte.

@@ -16,5 +16,9 @@ final class Segment: Sendable {
         self.device = device
     }
 
+    /// Whether an earlier process could not read it in full, and a flush answered for what that process had found: see the article
+    /// DiskFormat.
+    var isUnread: Bool { path.hasSuffix(DiskLog.unreadSuffix) }
+
     deinit { device.close(file) }
 }

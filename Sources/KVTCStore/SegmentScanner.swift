@@ -203,7 +203,7 @@ package struct SegmentReport: Hashable, Sendable {
             case .page:
                 pages += 1
                 pageBytes += record.header.payloadBytes
-            case .tombstone: tombstones += 1
+            case .tombstone, .tenantTombstone: tombstones += 1
             case .attributes: attributeChanges += 1
             case .seal, .index: break
             }

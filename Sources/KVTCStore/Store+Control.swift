@@ -88,7 +88,7 @@ extension Store {
             var removed = 0
             for key in keys {
                 guard let entry = index.entry(key) else {
-                    if index.mayMissRecords { index.tombstones.append(key) }
+                    if index.mayMissRecords { index.tombstones.append(Removal(key)) }
                     continue
                 }
                 if !entry.isExpired(at: now) { removed += 1 }
@@ -101,7 +101,15 @@ extension Store {
     }
 
     /// Removes every page of a tenant; returns how many were there.
-    public func removeAll(tenant: UInt32) -> Int { remove(keys(tenant: tenant)) }
+    public func removeAll(tenant: UInt32) -> Int {
+        removeUnread(tenant: tenant)
+        return remove(keys(tenant: tenant))
+    }
+
+    /// Removes what a tenant may have in records that could not be read when the store was opened.
+    public func removeUnread(tenant: UInt32) {
+        index.withLock { if $0.mayMissRecords { $0.tombstones.append(Removal(tenant: tenant)) } }
+    }
 
     /// The keys of a tenant's pages, in no order.
     public func keys(tenant: UInt32) -> [StoreKey] {

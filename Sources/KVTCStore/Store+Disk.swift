@@ -58,7 +58,7 @@ extension Store {
 
     /// Writes one page that is in RAM and not on disk. False when it no longer is such a page, or its bytes have gone bad.
     func writePage(_ entry: PageEntry, _ log: inout DiskLog, reserve: Bool = false) throws(StoreError) -> Bool {
-        let (tombstones, snapshot) = index.withLock { index -> ([StoreKey], PageSnapshot?) in
+        let (tombstones, snapshot) = index.withLock { index -> ([Removal], PageSnapshot?) in
             guard index.pages[entry.key] === entry, entry.isDirty, let extent = entry.ram else { return ([], nil) }
             // From here on a removal must leave a tombstone, even if the write below seems to fail.
             entry.logged = true
@@ -94,18 +94,16 @@ extension Store {
     }
 
     /// Writes tombstones; those that cannot be written stay pending.
-    func writeTombstones(_ keys: [StoreKey], _ log: inout DiskLog, reserve: Bool = false) throws(StoreError) {
+    func writeTombstones(_ removals: [Removal], _ log: inout DiskLog, reserve: Bool = false) throws(StoreError) {
         var done = 0
         do throws(StoreError) {
-            for key in keys {
-                let header = RecordHeader(
-                    kind: .tombstone, key: key, attributes: PageAttributes(), payloadBytes: 0, payloadHash: 0)
+            for header in removals.lazy.map(\.header) {
                 if !reserve { try makeRoom(header.recordBytes, &log) }
                 _ = try log.append(header, reserve: reserve)
                 done += 1
             }
         } catch {
-            index.withLock { $0.returnTombstones(Array(keys[done...])) }
+            index.withLock { $0.returnTombstones(Array(removals[done...])) }
             throw error
         }
     }

@@ -79,12 +79,13 @@ extension StoreIndex {
     /// Applies one record of the log; later records win.
     mutating func replay(_ record: SegmentScanner.Record, in segment: Segment) {
         let header = record.header
+        if let removal = Removal(header, at: LogPosition(segment: segment.id, offset: record.offset)) {
+            return replay(removal, in: segment)
+        }
         let old = entry(header.key)
         if let old, old.ram != nil { return replay(record, in: segment, inRAM: old) }
         switch header.kind {
-        case .seal, .index: break
-        case .tombstone:
-            if let old { forgetReplayed(old) }
+        case .seal, .index, .tombstone, .tenantTombstone: break
         case .attributes:
             guard let old else { return }
             mutate(old) { entry in
@@ -105,14 +106,31 @@ extension StoreIndex {
         }
     }
 
+    /// Takes out what a removal covers. A page in RAM is newer: of it only the record on disk goes.
+    private mutating func replay(_ removal: Removal, in segment: Segment) {
+        var removal = removal
+        // What an earlier process found without reading this may by now be promised: it lies in earlier segments, or was
+        // written again in later ones.
+        if segment.isUnread { removal.since = segment.id }
+        for key in removal.isWholeTenant ? keys(tenant: removal.key.tenant) : [removal.key] {
+            guard let entry = entry(key) else { continue }
+            let isCovered = entry.disk.map(removal.covers) ?? true
+            if entry.ram != nil {
+                if isCovered { mutate(entry) { $0.disk = nil } }
+                entry.shadow = nil
+            } else if isCovered {
+                forgetReplayed(entry)
+            } else {
+                packIfPossible(entry)
+            }
+        }
+    }
+
     /// Notes what the log has of a page that is in RAM, where its bytes and attributes are newer or the same.
     private mutating func replay(_ record: SegmentScanner.Record, in segment: Segment, inRAM entry: PageEntry) {
         let header = record.header
         switch header.kind {
-        case .seal, .index: break
-        case .tombstone:
-            mutate(entry) { $0.disk = nil }
-            entry.shadow = nil
+        case .seal, .index, .tombstone, .tenantTombstone: break
         case .attributes:
             let (now, then) = (entry.attributes, header.attributes)
             entry.attributesDirty =

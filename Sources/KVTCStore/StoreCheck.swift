@@ -117,7 +117,7 @@ public struct StoreCheck: Sendable {
             (result.pageRecords, result.isSealed) = (report.pages, report.isSealed)
             (result.damagedBytes, result.tornBytes) = (report.damagedBytes, report.tornBytes)
             result.verdict = verdict(report)
-            for record in DiskLog.counting(scanner.records, at: path) { index.replay(record, in: segment) }
+            for record in scanner.records { index.replay(record, in: segment) }
         case .valid, .bad:
             device.close(file)
             // A segment that never got its header is nothing that could be lost.

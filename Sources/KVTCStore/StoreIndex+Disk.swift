@@ -58,23 +58,21 @@ extension StoreIndex {
         return left
     }
 
-    /// A tombstone or attributes record may be lost: it is due again.
+    /// A record that may be lost is due again.
     mutating func redo(_ record: DiskLog.SmallRecord) {
-        guard let entry = entry(record.key) else {
-            if record.kind == .tombstone { tombstones.append(record.key) }
-            return
+        switch record {
+        case .removal(let removal): tombstones.append(removal)
+        case .attributes(let key): entry(key)?.attributesDirty = true
         }
-        entry.logged = true
-        if record.kind == .attributes { entry.attributesDirty = true }
     }
 
-    mutating func takeTombstones() -> [StoreKey] {
+    mutating func takeTombstones() -> [Removal] {
         defer { tombstones.removeAll() }
         return tombstones
     }
 
     /// Puts tombstones back that could not be written, before those that came later.
-    mutating func returnTombstones(_ keys: [StoreKey]) { tombstones.insert(contentsOf: keys, at: 0) }
+    mutating func returnTombstones(_ removals: [Removal]) { tombstones.insert(contentsOf: removals, at: 0) }
 
     /// Whether the page's present bytes would survive a power cut once the log is synced.
     func isSafe(_ entry: PageEntry) -> Bool {

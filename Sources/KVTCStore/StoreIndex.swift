@@ -13,8 +13,8 @@ struct StoreIndex {
     private(set) var tenants: [UInt32: TenantPages] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
     var unsafeSegments: [UInt64: Int] = [:]
-    /// Removed keys whose records may still be in the log.
-    var tombstones: [StoreKey] = []
+    /// Removals of which the log has yet to tell.
+    var tombstones: [Removal] = []
     /// Whether some of the log could not be read: it may have pages that are not known here.
     var mayMissRecords = false
     var counters = StoreStatistics()
@@ -79,7 +79,7 @@ struct StoreIndex {
         entry.ram?.retract()
         entry.ram = nil
         entry.disk = nil
-        if entry.logged || mayMissRecords { tombstones.append(entry.key) }
+        if entry.logged || mayMissRecords { tombstones.append(Removal(entry.key)) }
     }
 
     /// Marks the entry as just used.

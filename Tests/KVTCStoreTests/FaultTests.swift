@@ -177,6 +177,62 @@ import Testing
         #expect(returned > 0 && failing > 10)
     }
 
+    /// A start reads removals in a segment of which it cannot read all, and flushes. They must not be undone when a later start
+    /// reads everything, nor touch the pages behind them that were not read. Every read of the start fails once.
+    @Test(arguments: [false, true]) func aRemovalThatWasReadIsNotUndone(isOfTenant: Bool) throws {
+        let origin = MemoryDevice()
+        do {
+            let store = try Store.open(.memory(origin, disk: 256 << 10, segment: 64 << 10))
+            for n in 0..<6 { #expect(put(store, n) == .stored) }
+            try store.flush()
+            #expect(isOfTenant ? store.removeAll(tenant: 7) == 6 : store.remove((1..<6).map { key($0) }) == 5)
+            for n in 0..<3 where isOfTenant || n > 0 { #expect(put(store, n) == .stored) }
+            try store.flush()
+        }
+        var undone = 0
+        for failing in 0..<60 {
+            let device = origin.afterKill()
+            device.setFault { number, operation in number == failing && operation == "pread" ? .error(EIO) : nil }
+            guard let store = try? Store.open(.memory(device, disk: 256 << 10, segment: 64 << 10)) else { continue }
+            let returned = (3..<6).filter { store.residence(key($0)) != .absent }
+            undone += returned.count
+            try store.flush()
+            for next in [device.afterKill()] + (1...4).map({ device.afterPowerCut(seed: $0) }) {
+                let again = try Store.open(.memory(next, disk: 256 << 10, segment: 64 << 10))
+                for n in 0..<3 { #expect(again.bytes(key(n)) == page(n, bytes: 4000), "page \(n), read \(failing)") }
+                let there = (3..<6).filter { again.residence(key($0)) != .absent }
+                #expect(there == returned, "read \(failing)")
+            }
+        }
+        #expect(undone > 0)
+    }
+
+    /// A start cannot read some pages; everything of their tenant is removed then. They must not be there when a later start reads
+    /// everything, other than pages put since and those of another tenant.
+    @Test func removingEverythingReachesWhatCouldNotBeRead() throws {
+        let origin = MemoryDevice()
+        do {
+            let store = try Store.open(.memory(origin))
+            for n in 0..<6 { #expect(put(store, n) == .stored) }
+            #expect(store.put(key(9, tenant: 8), bytes: page(9, bytes: 400), attributes: PageAttributes()) == .stored)
+            try store.flush()
+        }
+        for failing in 0..<40 {
+            let device = origin.afterKill()
+            device.setFault { number, operation in number == failing && operation == "pread" ? .error(EIO) : nil }
+            guard let store = try? Store.open(.memory(device)) else { continue }
+            _ = store.removeAll(tenant: 7)
+            #expect(put(store, 1) == .stored)
+            try store.flush()
+            for next in [device.afterKill()] + (1...4).map({ device.afterPowerCut(seed: $0) }) {
+                let again = try Store.open(.memory(next))
+                #expect(again.keys(tenant: 7) == [key(1)], "read \(failing)")
+                #expect(again.bytes(key(1)) == page(1, bytes: 4000))
+                #expect(again.bytes(key(9, tenant: 8)) == page(9, bytes: 400), "read \(failing)")
+            }
+        }
+    }
+
     /// Pages were removed and put again. A start reads the removals but not the pages behind them: those must come to light
     /// again. Every read of the start fails once, and then every third one does.
     @Test func aPageThatWasNotReadOutlivesItsOlderRemoval() throws {
