@@ -95,7 +95,7 @@ class Daemon:
         """Ends the process and returns its exit status."""
         if self.process.poll() is None:
             os.kill(self.pid, how)
-        status = self.process.wait(timeout=60)
+        status = await_end(self.process, 60)
         self.process = None
         return status
 
@@ -108,6 +108,16 @@ class Daemon:
         text = self.log.read_text() if self.log.exists() else ""
         shutil.rmtree(self.directory, ignore_errors=True)
         assert status == 0, f"kvtcd ended with status {status}:\n{text}"
+
+
+def await_end(process, seconds):
+    """Its exit status. Only time counts in which this process runs too: all may have been stopped, as when a machine sleeps."""
+    for _ in range(seconds * 20):
+        try:
+            return process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+    raise TimeoutError(f"{process.args} goes on {seconds} s after it was told to end")
 
 
 def toml(value):

@@ -18,6 +18,7 @@ from synthetic import GEOMETRY, LAYOUT, TOKENS, contents, rows
 
 PAGES = 10
 SINK, PROTECTED = 4, (100, 110)
+LEASE_SECONDS = 30
 # What coding at a ratio of 8 may cost of a page's energy; another page's values cost 2.
 DISTORTION = 0.2
 
@@ -90,6 +91,7 @@ class Findings:
     drops: int = 0
     reconnects: int = 0
     hang_ups: int = 0
+    expired_leases: int = 0
 
 
 class Tenant:
@@ -231,10 +233,18 @@ class Tenant:
         """What a worker does when a conversation returns: look up, pull what is there, push the rest."""
         conversation = self._pick()
         session = self._open(conversation, keep=True)
-        found = session.lookup(conversation.keys, lease_ms=self.random.choice([0, 30000]))
-        self._pull(conversation, session, found)
-        if found.lease:
-            found.lease.release()
+        # The daemon counts whole milliseconds.
+        expiry = time.monotonic() + LEASE_SECONDS - 0.001
+        found = session.lookup(conversation.keys, lease_ms=self.random.choice([0, round(LEASE_SECONDS * 1000)]))
+        try:
+            self._pull(conversation, session, found)
+            if found.lease:
+                found.lease.release()
+        except KvtcError as error:
+            # On a machine that stood still its time may be over.
+            if error.code != ErrorCode.UNKNOWN_LEASE or time.monotonic() < expiry:
+                raise
+            self.findings.expired_leases += 1
         if self.random.random() < 0.6:
             self._push(conversation, session, 0, self.random.randint(1, PAGES))
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import soak
+import soak_tenant
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +24,18 @@ def test_nothing_is_wrong_lost_or_leaked(kind, profile):
     found = soak.Round(kind, seed, 4, profile, tenants=2).run()
     assert found.is_clean, found.problems
     assert found.verified_pages > 0 and found.flushes > 0
+
+
+def test_a_lease_that_ran_out_is_no_fault(profile, monkeypatch):
+    """As on a machine that stands still while a client holds a lease."""
+    monkeypatch.setattr(soak_tenant, "LEASE_SECONDS", 0.001)
+    round = soak.Round("roomy", 1, 0, profile, tenants=1)
+    try:
+        round._start()
+        tenant = soak_tenant.Tenant(os.geteuid(), round.terms)
+        steps = iter(range(500))
+        tenant.run(lambda: tenant.findings.expired_leases > 3 or next(steps, None) is None)
+    finally:
+        round._close()
+    assert tenant.findings.expired_leases > 3
+    assert not (tenant.findings.errors or tenant.findings.lost or tenant.findings.wrong)
