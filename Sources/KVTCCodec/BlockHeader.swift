@@ -165,6 +165,13 @@ public struct BlockHeader: Hashable, Sendable {
         return block
     }
 
+    /// Puts the payload's checksum, and with it the header's, into a block that was written without.
+    static func seal(_ block: UnsafeMutableRawBufferPointer) {
+        let payload = xxh3(block.baseAddress! + size, block.count - size, 0)
+        block.storeBytes(of: payload.littleEndian, toByteOffset: 88, as: UInt64.self)
+        block.storeBytes(of: xxh3(block.baseAddress!, 96, 0).littleEndian, toByteOffset: 96, as: UInt64.self)
+    }
+
     /// Writes the fixed header to the start of a block whose sections have the lengths in `self`.
     func write(to block: UnsafeMutableRawBufferPointer, payloadChecksum: UInt64) {
         var offset = 0

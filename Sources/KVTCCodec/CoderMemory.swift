@@ -16,6 +16,8 @@ final class CoderMemory: @unchecked Sendable {
         var sums = Scratch<Int32>()
     }
 
+    /// A stretch of rows on its way to where it stays.
+    var stretch = Scratch<UInt8>()
     /// Weighted, centred rows.
     var weighted = Scratch<Float>()
     /// The same as integers.

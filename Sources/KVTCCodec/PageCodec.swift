@@ -43,9 +43,9 @@ public struct PageCodec: Sendable {
         var failure: CodecError?
         let block = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialised in
             do throws(CodecError) {
-                _ = try wrap(
-                    page: page, layout: layout, tokens: tokens, firstPosition: firstPosition,
-                    into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: size))
+                let block = UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: size)
+                _ = try wrap(page: page, layout: layout, tokens: tokens, firstPosition: firstPosition, into: block)
+                BlockHeader.seal(block)
                 initialised = size
             } catch { failure = error }
         }
@@ -53,12 +53,14 @@ public struct PageCodec: Sendable {
         return block
     }
 
-    /// The same into memory of ``wrappedBytes(element:tokens:)`` bytes, which becomes private before anything in it is
-    /// looked at: each byte of `page` is read once. Returns whether all numbers are finite.
+    /// The same into memory of ``wrappedBytes(element:tokens:)`` bytes, for those who keep a checksum of the whole block
+    /// beside it: the block's own of its payload is 0, and read on its own the block counts as damaged. Each byte of
+    /// `page` is read once, and copied before it is looked at.
+    /// - Returns: whether all numbers are finite, and the XXH3-64 of the block.
     public func wrap(
         page: UnsafeRawBufferPointer, layout: PageLayout, tokens: Int, firstPosition: Int,
         into block: UnsafeMutableRawBufferPointer
-    ) throws(CodecError) -> Bool {
+    ) throws(CodecError) -> (isFinite: Bool, checksum: UInt64) {
         try layout.validate(for: geometry)
         guard (1...65536).contains(tokens) else { throw .invalid(field: "tokens", "\(tokens); 1 to 65536 are allowed") }
         guard (0...Int(Int32.max) - tokens).contains(firstPosition) else {
@@ -74,34 +76,41 @@ public struct PageCodec: Sendable {
         let (bytes, rowBytes) = (layout.element.bytes, plan.bytes / tokens)
         let source = page.bindMemory(to: UInt8.self).baseAddress!
         let rows = block.bindMemory(to: UInt8.self).baseAddress! + BlockHeader.size
-        let sum = Checksum()
-        var isFinite = true
-        // By stretches that are still in the core's cache when they are looked at.
-        for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
-            let (target, count) = (rows + range.lowerBound * rowBytes, range.count)
-            kv_gather_rows(source, plan.runs, plan.runs.count, bytes, target, rowBytes, range.lowerBound, count)
-            sum.add(UnsafeRawBufferPointer(start: target, count: count * rowBytes))
-            isFinite =
-                isFinite && kv_all_finite(layout.element.kernelCode, target, count * geometry.rowElements) != 0
-        }
         var header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
         header.codedBytes = plan.bytes
-        header.write(to: block, payloadChecksum: sum.value)
-        return isFinite
+        header.write(to: block, payloadChecksum: 0)
+        let sum = Checksum()
+        sum.add(UnsafeRawBufferPointer(rebasing: block[..<BlockHeader.size]))
+        var isFinite = true
+        memories.with { memory in
+            for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
+                let (size, count) = (range.count * rowBytes, range.count)
+                // Where it stays it is written past the caches, so it is looked at here, where it is in them.
+                let stretch = memory.stretch.reserve(size)
+                kv_gather_rows(source, plan.runs, plan.runs.count, bytes, stretch, rowBytes, range.lowerBound, count)
+                sum.add(UnsafeRawBufferPointer(start: stretch, count: size))
+                isFinite =
+                    isFinite && kv_all_finite(layout.element.kernelCode, stretch, count * geometry.rowElements) != 0
+                kv_copy_past_caches(rows + range.lowerBound * rowBytes, stretch, size)
+            }
+        }
+        return (isFinite, sum.value)
     }
 
     /// Codes an exact block. Rows that hold NaN or infinities are protected whatever the caller says; a block that would
     /// not get smaller than the lossless one is returned lossless.
     /// - Parameters:
     ///   - protected: rows to keep bit-identical.
+    ///   - isVerified: whether the caller has a checksum of its own over the whole block.
     ///   - keepOutliers: whether rows whose keys or values are far stronger than any that was calibrated on are kept
     ///     bit-identical too, in the modes that have a profile.
     public func encode(
-        block: UnsafeRawBufferPointer, mode: CodecMode, quality: Quality, protected: RowSet, keepOutliers: Bool = true
+        block: UnsafeRawBufferPointer, isVerified: Bool = false, mode: CodecMode, quality: Quality, protected: RowSet,
+        keepOutliers: Bool = true
     ) throws(CodecError) -> [UInt8] {
         let decoder = takeDecoder()
         defer { giveBack(decoder) }
-        let source = try decoder.check(block)
+        let source = try decoder.check(block, isVerified: isVerified)
         guard source.mode.isExact else { throw .invalid(field: "block", "is coded already (\(source.mode))") }
         guard protected.capacity == source.tokens else {
             throw .invalid(field: "protected", "\(protected.capacity) rows; the page has \(source.tokens)")

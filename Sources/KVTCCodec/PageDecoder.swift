@@ -74,8 +74,10 @@ public final class PageDecoder: @unchecked Sendable {
 
     /// Writes an open block of mode `raw` and takes the checksum of all its bytes on the way, in one pass through
     /// memory; the output is worth nothing unless the checksum is right.
+    /// - Parameter pastCaches: whether the output is so large that its beginning would have left the caches by the time
+    ///   anybody reads it.
     public func writeRaw(
-        layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
+        layers: Range<Int>, layout: PageLayout, pastCaches: Bool = false, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> UInt64 {
         let (header, plan, target) = try prepare(layers, layout, output)
         guard header.mode == .raw, let exactRows else { throw .invalid(field: "block", "is not raw") }
@@ -88,7 +90,7 @@ public final class PageDecoder: @unchecked Sendable {
             sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
             kv_scatter_rows(
                 source, rowBytes, nil, range.lowerBound, range.count, plan.runs, plan.runs.count, header.element.bytes,
-                target)
+                pastCaches ? 1 : 0, target)
         }
         return sum.value
     }
@@ -201,7 +203,7 @@ public final class PageDecoder: @unchecked Sendable {
         kv_scatter_rows(
             exactRows, geometry.rowElements * header.element.bytes,
             exactCount == header.tokens ? nil : exactTokens.base,
-            0, exactCount, plan.runs, plan.runs.count, header.element.bytes, output)
+            0, exactCount, plan.runs, plan.runs.count, header.element.bytes, 0, output)
     }
 
     private func synthesise(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {

@@ -27,7 +27,8 @@ extension Engine {
         let outcome = store.read(key) { bytes in
             Result { () throws(CodecError) in
                 try plan.context.codec.encode(
-                    block: bytes, mode: plan.choice.mode, quality: plan.choice.quality, protected: plan.protected,
+                    block: bytes, isVerified: true, mode: plan.choice.mode, quality: plan.choice.quality,
+                    protected: plan.protected,
                     keepOutliers: plan.choice.keepsOutliers)
             }
         }

@@ -241,7 +241,8 @@ extension Engine {
                 try page.decoder.write(layers: range, layout: layout, into: output)
                 return true
             }
-            let sum = try page.decoder.writeRaw(layers: range, layout: layout, into: output)
+            let sum = try page.decoder.writeRaw(
+                layers: range, layout: layout, pastCaches: work.isLarge, into: output)
             return store.confirm(page.block, checksum: sum)
         }
         guard let isRight else { throw .invalid(field: "offset", "outside the arena") }

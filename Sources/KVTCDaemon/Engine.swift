@@ -212,9 +212,10 @@ final class Engine: Sendable {
         }
     }
 
-    /// Which rows of a block are bit-identical to what was pushed; nil when it cannot be read.
+    /// Which rows of a block are bit-identical to what was pushed, of a block that the store has verified; nil when it cannot be
+    /// read.
     static func exactRows(_ block: UnsafeRawBufferPointer) -> RowSet? {
-        try? BlockHeader.parse(block).exactRows
+        try? BlockHeader.parse(block, isVerified: true).exactRows
     }
 
     func closeSession(_ request: CloseSessionRequest, _ caller: Caller) throws(WireError) -> EmptyReply {

@@ -129,6 +129,8 @@ final class PullWork: Sendable {
     let arena: Arena?
     let state = Monitor(State())
     var jobs: Int { pages.count * steps.count }
+    /// Whether there is more than the caches of most processors keep until the client looks at it.
+    let isLarge: Bool
     /// Whether each page is written in one go to where it cannot be taken for good before the reply says so.
     var copiesOnce: Bool { arena != nil && steps.count == 1 }
 
@@ -138,5 +140,6 @@ final class PullWork: Sendable {
         self.layers = layers
         self.context = context
         self.arena = arena
+        isLarge = pages.reduce(0) { $0 &+ $1.entry.capacity } > 16 << 20
     }
 }

@@ -77,6 +77,29 @@ package final class WorkPool: Sendable {
         state.update { $0.queues[urgency.rawValue].push(job) }
     }
 
+    /// The values of `body` for 0 ..< `count`, computed by the caller's thread and by those of the pool that are free:
+    /// a busy pool delays nothing.
+    package func map<Value: Sendable>(_ count: Int, _ body: @escaping @Sendable (Int) -> Value) -> [Value] {
+        let batch = Monitor((next: 0, left: count, values: [Value?](repeating: nil, count: count)))
+        let work: @Sendable () -> Void = {
+            while let index = batch.withLock({ batch -> Int? in
+                guard batch.next < count else { return nil }
+                defer { batch.next += 1 }
+                return batch.next
+            }) {
+                let value = body(index)
+                batch.update {
+                    $0.values[index] = value
+                    $0.left -= 1
+                }
+            }
+        }
+        // The caller is one of the threads, so that as many compute as the pool was given.
+        for _ in 1..<max(1, min(count, threads.count)) { submit(.urgent, work) }
+        work()
+        return batch.wait { $0.left == 0 ? $0.values.compactMap(\.self) : nil } ?? []
+    }
+
     /// How many jobs wait.
     package func waiting(_ urgency: Urgency) -> Int { state.withLock { $0.queues[urgency.rawValue].count } }
 

@@ -232,11 +232,11 @@ final class RAMExtent: @unchecked Sendable {
     }
 
     /// Lets the caller put the page's bytes in place, so that they need not be elsewhere before.
-    func fill<Failure: Error>(
-        by body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
-    ) throws(Failure) {
-        try body(UnsafeMutableRawBufferPointer(start: arena.data(range.lowerBound), count: length))
-        arena.wrote()
+    func fill<Value, Failure: Error>(
+        by body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        defer { arena.wrote() }
+        return try body(UnsafeMutableRawBufferPointer(start: arena.data(range.lowerBound), count: length))
     }
 
     /// Makes the page one that outlives the process, or changes what is said of it. Under the index lock.

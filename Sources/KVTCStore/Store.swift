@@ -39,14 +39,14 @@ public final class Store: Sendable {
     ///
     /// May write other pages to disk to make room, so it is as slow as the disk when RAM is full.
     public func put(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> PutOutcome {
-        put(key, byteCount: bytes.count, attributes: attributes, fill: { $0.copyMemory(from: bytes) })
+        put(key, byteCount: bytes.count, attributes: attributes, fill: { Store.copy(bytes, to: $0) })
     }
 
     /// Stores a page whose bytes `fill` writes straight into the store's memory, all of them, and only if there is room
-    /// and the key is new. When `fill` throws, nothing has happened.
+    /// and the key is new; it returns their XXH3-64. When `fill` throws, nothing has happened.
     public func put<Failure: Error>(
         _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
-        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
+        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> PutOutcome {
         guard byteCount > 0, byteCount <= maxPageBytes else { return .tooLarge }
         if touchIfPresent(key) { return .present }
@@ -54,16 +54,27 @@ public final class Store: Sendable {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        try extent.fill(by: fill)
-        let entry = PageEntry(key: key, attributes: attributes, length: byteCount, hash: checksum(extent.bytes))
-        entry.ram = extent
+        return put(try PageRoom(key: key, extent: extent).filled(by: fill), attributes: attributes)
+    }
+
+    /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
+    /// where ``put(_:byteCount:attributes:fill:)`` would not find room or refuse the size.
+    public func room(for key: StoreKey, byteCount: Int) -> PageRoom? {
+        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent else { return nil }
+        return reserve(byteCount, for: key.tenant).map { PageRoom(key: key, extent: $0) }
+    }
+
+    /// Stores a page that is in the store's memory already; the first one under a key still wins.
+    public func put(_ page: FilledPage, attributes: PageAttributes) -> PutOutcome {
+        let entry = PageEntry(key: page.key, attributes: attributes, length: page.extent.length, hash: page.hash)
+        entry.ram = page.extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
-            if index.touch(key, at: now) {
+            if index.touch(page.key, at: now) {
                 index.counters.present += 1
                 return .present
             }
-            if let expired = index.entry(key) {
+            if let expired = index.entry(page.key) {
                 index.remove(expired)
                 index.counters.expired += 1
             }
@@ -78,6 +89,11 @@ public final class Store: Sendable {
         bytes.withUnsafeBytes { put(key, bytes: $0, attributes: attributes) }
     }
 
+    private static func copy(_ bytes: UnsafeRawBufferPointer, to room: UnsafeMutableRawBufferPointer) -> UInt64 {
+        room.copyMemory(from: bytes)
+        return checksum(UnsafeRawBufferPointer(room))
+    }
+
     private func touchIfPresent(_ key: StoreKey) -> Bool {
         index.withLock { index in
             guard index.touch(key, at: now) else { return false }
@@ -89,19 +105,18 @@ public final class Store: Sendable {
     /// Puts other bytes under an existing key, as when a raw page has been coded. Priority, pin and expiry that changed
     /// meanwhile are kept; the rest of `attributes` replaces the old. False when there is no such page or no room.
     public func replace(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> Bool {
-        replace(key, byteCount: bytes.count, attributes: attributes, fill: { $0.copyMemory(from: bytes) })
+        replace(key, byteCount: bytes.count, attributes: attributes, fill: { Store.copy(bytes, to: $0) })
     }
 
-    /// The same with bytes that `fill` writes straight into the store's memory, all of them, and only if there is room. When
-    /// `fill` throws, nothing has happened.
+    /// The same with bytes that `fill` writes straight into the store's memory, all of them, and only if there is room; it
+    /// returns their XXH3-64. When `fill` throws, nothing has happened.
     public func replace<Failure: Error>(
         _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
-        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
+        fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> Bool {
         guard byteCount > 0, byteCount <= maxPageBytes, residence(key) != .absent else { return false }
         guard let extent = reserve(byteCount, for: key.tenant) else { return false }
-        try extent.fill(by: fill)
-        let hash = checksum(extent.bytes)
+        let hash = try extent.fill(by: fill)
         return index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }
             index.mutate(entry) { entry in

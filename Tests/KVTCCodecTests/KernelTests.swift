@@ -167,6 +167,18 @@ private var vectors: [UnsafePointer<kv_kernels>] { [kv_avx2(), kv_avx512(), kv_n
         }
     }
 
+    @Test func copiesPastTheCachesEndWhereTheyShould() {
+        let source = (0..<400).map { UInt8(truncatingIfNeeded: 7 * $0 + 1) }
+        for (offset, count) in [(0, 0), (1, 0), (0, 64), (1, 62), (1, 63), (63, 65), (17, 256), (64, 300)] {
+            var target = [UInt8](repeating: 0, count: 400)
+            target.withUnsafeMutableBufferPointer { target in
+                kv_copy_past_caches(target.baseAddress! + offset, source, count)
+            }
+            let expected = [UInt8](repeating: 0, count: offset) + source[..<count]
+            #expect(target == expected + [UInt8](repeating: 0, count: 400 - expected.count), "\(offset), \(count)")
+        }
+    }
+
     @Test func scalingAndRotationGiveTheSameBitsOnEveryTier() {
         let seed: UInt64 = 31
         print("rotation: seed \(seed)")

@@ -8,8 +8,8 @@ import Testing
     private static let geometry = try! Geometry(
         tensors: (0..<3).flatMap { layer in
             [
-                TensorGeometry(layer: layer, role: .key, heads: 2, headDim: 40),
-                TensorGeometry(layer: layer, role: .value, heads: 2, headDim: 40),
+                TensorGeometry(layer: layer, role: .key, heads: 6, headDim: 40),
+                TensorGeometry(layer: layer, role: .value, heads: 6, headDim: 40),
             ]
         })
 
@@ -40,7 +40,7 @@ import Testing
                 try decoder.open(bytes)
                 try plain.withUnsafeMutableBytes { try decoder.write(layers: layers, layout: layout, into: $0) }
                 return try fused.withUnsafeMutableBytes {
-                    try decoder.writeRaw(layers: layers, layout: layout, into: $0)
+                    try decoder.writeRaw(layers: layers, layout: layout, pastCaches: tokens > 1, into: $0)
                 }
             }
             #expect(fused == plain)
@@ -64,7 +64,7 @@ import Testing
             func wrap() throws -> Bool {
                 try page.withUnsafeBytes { bytes in
                     try block.withUnsafeMutableBytes {
-                        try codec.wrap(page: bytes, layout: layout, tokens: 300, firstPosition: 0, into: $0)
+                        try codec.wrap(page: bytes, layout: layout, tokens: 300, firstPosition: 0, into: $0).isFinite
                     }
                 }
             }
@@ -73,8 +73,34 @@ import Testing
             page[page.count - 2] = 0x80
             page[page.count - 1] = 0x7F
             #expect(try !wrap())
-            #expect(try header(block).tokens == 300)
+            #expect(try block.withUnsafeBytes { try BlockHeader.parse($0, isVerified: true) }.tokens == 300)
         }
+    }
+
+    // One row, and several stretches.
+    @Test(arguments: [1, 300]) func aBlockWithoutItsOwnChecksumIsBelievedWithAnother(tokens: Int) throws {
+        let codec = try PageCodec(geometry: Self.geometry)
+        let layout = PageLayout(element: .bf16)
+        let page = page(layout, tokens: tokens, seed: 4)
+        var block = [UInt8](repeating: 0, count: codec.wrappedBytes(element: .bf16, tokens: tokens))
+        let wrapped = try page.withUnsafeBytes { page in
+            try block.withUnsafeMutableBytes {
+                try codec.wrap(page: page, layout: layout, tokens: tokens, firstPosition: 0, into: $0)
+            }
+        }
+        #expect(wrapped.checksum == block.withUnsafeBytes { xxh3($0.baseAddress, $0.count, 0) })
+        #expect(throws: CodecError.self) { try block.withUnsafeBytes { try BlockHeader.parse($0) } }
+        let coded = try block.withUnsafeBytes {
+            try codec.encode(
+                block: $0, isVerified: true, mode: .lossless, quality: .ratio(1), protected: RowSet(count: tokens))
+        }
+        var back = [UInt8](repeating: 0, count: page.count)
+        try coded.withUnsafeBytes { coded in
+            try back.withUnsafeMutableBytes {
+                try codec.decode(block: coded, layers: 0..<3, layout: layout, into: $0)
+            }
+        }
+        #expect(back == page)
     }
 
     @Test func aHeaderAloneCanBeTrustedOnlyWhenSaid() throws {

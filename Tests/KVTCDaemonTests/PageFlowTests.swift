@@ -145,6 +145,34 @@ import Testing
         #expect(arena.memory.copy(offset: 4096, length: UInt64(page.count)) == expected)
     }
 
+    @Test func pagesOfOneRequestAreSettledInItsOrder() throws {
+        let daemon = try TestDaemon()
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let session = try Pages.open(client, policy: WirePolicy(window: 32, mode: .lossless))
+        // Page 40 comes twice: first as itself, then under the key of page 3.
+        var bytes = (0..<41).map { Pages.random(tokens: 16, seed: UInt64($0)) }
+        bytes[7][1] = 0x7C
+        bytes[7][0] = 1
+        let entries = bytes.indices.map { page in
+            PushEntry(
+                key: Pages.key(page == 40 ? 3 : UInt64(page)), firstPosition: UInt32(page * 16), tokens: 16,
+                offset: UInt64(page * bytes[0].count), length: UInt64(bytes[0].count))
+        }
+        let request = PushRequest(
+            session: session.number, arena: Wire.none, entries: entries, inline: bytes.flatMap(\.self)[...])
+        var outcomes = [PushOutcome](repeating: .stored, count: 41)
+        outcomes[7] = .nonFinite
+        outcomes[40] = .present
+        #expect(try client.call(request).outcomes == outcomes)
+        #expect(try Pages.pull(client, session.number, keys(0..<40), capacity: bytes[0].count) == Array(bytes[..<40]))
+        // Pages 0 to 38 have left the window of 32 tokens; page 39 is in it.
+        _ = try client.call(FlushRequest(session: session.number))
+        let text = try client.call(StatusRequest()).json
+        let status = try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+        #expect(status["pages"] as? [String: Int] == ["raw": 1, "coded": 39, "disk_only": 0])
+    }
+
     @Test func theFirstPageUnderAKeyWins() throws {
         let daemon = try TestDaemon()
         defer { daemon.stop() }

@@ -25,6 +25,25 @@ import Testing
         #expect(done.withLock { $0 } == 5000)
     }
 
+    @Test func mappingNeedsNoFreeThread() throws {
+        let gate = Monitor(0)
+        let pool = try WorkPool(threads: 4)
+        // Only threads that work side by side get past: the caller and three more.
+        let numbers = pool.map(4) { number in
+            gate.update { $0 += 1 }
+            _ = gate.wait { $0 >= 4 ? true : nil }
+            return number
+        }
+        #expect(numbers == [0, 1, 2, 3])
+        // All threads are kept busy: the caller does everything.
+        for _ in 0..<4 { pool.submit(.urgent) { _ = gate.wait { $0 < 0 ? true : nil } } }
+        #expect(pool.map(100) { $0 * $0 } == (0..<100).map { $0 * $0 })
+        #expect(pool.map(0) { $0 }.isEmpty)
+        gate.update { $0 = -1 }
+        pool.stop()
+        #expect(WorkPool().map(3) { -$0 } == [0, -1, -2])
+    }
+
     @Test func percentilesAreCloseToTheTruth() {
         var histogram = LatencyHistogram()
         #expect(histogram.percentile(0.5) == 0)

@@ -54,16 +54,39 @@ import Testing
     @Test func whatFailsToFillLeavesNothing() throws {
         let store = try Store.open(.small())
         #expect(throws: Refused.self) {
-            try store.put(key(1), byteCount: 3000, attributes: PageAttributes()) { (_) throws(Refused) in
+            try store.put(key(1), byteCount: 3000, attributes: PageAttributes()) { (_) throws(Refused) -> UInt64 in
                 throw Refused()
             }
         }
         #expect(store.residence(key(1)) == .absent && store.statistics.ramUsed == 0)
         // A key that is there is not filled again.
         #expect(store.put(key(1), bytes: page(1, bytes: 100), attributes: PageAttributes()) == .stored)
-        let outcome = try store.put(key(1), byteCount: 3000, attributes: PageAttributes()) { (_) throws(Refused) in
-            throw Refused()
+        let outcome = try store.put(key(1), byteCount: 3000, attributes: PageAttributes()) {
+            (_) throws(Refused) -> UInt64 in throw Refused()
         }
         #expect(outcome == .present)
+    }
+
+    @Test func roomsAreFilledUnseenAndTheFirstPageWins() throws {
+        let store = try Store.open(.small())
+        let pages = [page(0xB5, bytes: 3000), page(0xB6, bytes: 3000)]
+        let filled = try pages.map { page in
+            try #require(store.room(for: key(1), byteCount: 3000)).filled { room in
+                page.array.withUnsafeBytes { room.copyMemory(from: $0) }
+                return page.array.withUnsafeBytes { checksum($0) }
+            }
+        }
+        #expect(store.residence(key(1)) == .absent && store.statistics.pages == 0)
+        #expect(store.put(filled[0], attributes: PageAttributes()) == .stored)
+        #expect(store.put(filled[1], attributes: PageAttributes()) == .present)
+        let held = try #require(borrow(store, key(1)))
+        #expect(store.confirm(held) && Array(held.bytes) == pages[0].array)
+        #expect(store.room(for: key(1), byteCount: 3000) == nil && store.room(for: key(2), byteCount: 1 << 40) == nil)
+        // What is let go of gives its room back.
+        let used = store.statistics.ramUsed
+        var room = store.room(for: key(2), byteCount: 3000)
+        #expect(room != nil && store.statistics.ramUsed > used)
+        room = nil
+        #expect(store.statistics.ramUsed == used)
     }
 }

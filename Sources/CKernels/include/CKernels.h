@@ -99,9 +99,12 @@ typedef struct {
     uint32_t column, length;
     size_t base, token_stride, element_stride;
 } kv_run;
+// Copies to memory that nobody reads soon: past the caches, whose lines need not be fetched from memory to be overwritten.
+void kv_copy_past_caches(uint8_t *target, const uint8_t *source, size_t bytes);
+
 // Copies those elements of rows to or from a page. Row r of `rows` is token tokens[r] of the page (NULL: r).
 void kv_scatter_rows(const uint8_t *rows, size_t row_bytes, const uint32_t *tokens, size_t first, size_t count,
-                     const kv_run *runs, size_t run_count, size_t bytes, uint8_t *page);
+                     const kv_run *runs, size_t run_count, size_t bytes, int past_caches, uint8_t *page);
 void kv_gather_rows(const uint8_t *page, const kv_run *runs, size_t run_count, size_t bytes, uint8_t *rows,
                     size_t row_bytes, size_t first, size_t count);
 
