@@ -67,17 +67,22 @@ struct SessionSimulation {
     private var sessions: [LiveSession] = []
     private var known: [PageID: Known] = [:]
     private var connections: UInt64 = 1
-    private(set) var restarts = 0
+    private var report = Simulation.Report()
 
-    var faults: Int { plan.total }
-
-    /// Runs a seed; the error tells the promise that was broken.
-    static func run(seed: UInt64, steps: Int = 120) throws -> (restarts: Int, faults: Int) {
-        var simulation = try SessionSimulation(seed: seed)
-        defer { simulation.plan.detach() }
-        for _ in 0..<steps { try simulation.step() }
-        try simulation.end()
-        return (simulation.restarts, simulation.faults)
+    /// Runs a seed.
+    static func run(seed: UInt64, steps: Int = 120) -> Simulation.Report {
+        do {
+            var simulation = try SessionSimulation(seed: seed)
+            do {
+                for _ in 0..<steps { try simulation.step() }
+                try simulation.end()
+            } catch { simulation.report.failure = "\(error)" }
+            simulation.report.faults = simulation.plan.counts
+            simulation.plan.detach()
+            return simulation.report
+        } catch {
+            return Simulation.Report(failure: "the first start: \(error)")
+        }
     }
 
     private init(seed: UInt64) throws {
@@ -107,6 +112,7 @@ struct SessionSimulation {
     // MARK: - Steps
 
     private mutating func step() throws {
+        report.steps += 1
         if Int.random(in: 0..<10, using: &generator) == 0 { plan.change() }
         if Int.random(in: 0..<25, using: &generator) == 0 { plan.crashSoon() }
         switch Int.random(in: 0..<20, using: &generator) {
@@ -319,7 +325,7 @@ struct SessionSimulation {
     // MARK: - Restarts
 
     private mutating func restart(isKill: Bool) throws {
-        restarts += 1
+        report.restarts += 1
         var (found, memory) = plan.takeCrash() ?? (device.copy(), keeper.contents)
         if !isKill { (found, memory) = (found.afterPowerCut(seed: generator.next()), []) }
         sessions = []

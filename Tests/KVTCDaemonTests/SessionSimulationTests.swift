@@ -1,25 +1,29 @@
 import Foundation
+import StoreSimulation
 import Testing
 
-/// The simulation of sessions. `KVTC_SIMULATED_SESSIONS=N` runs so many seeds instead, from `KVTC_SIMULATION_SEED` on; with
-/// `SWIFT_DETERMINISTIC_HASHING=1` a seed replays exactly.
+/// The simulation of sessions. `deploy/simulate sessions` runs this test with other seeds, or for so many minutes; it says so in
+/// the environment.
 @Suite struct SessionSimulationTests {
-    private static func number(_ name: String) -> UInt64? {
-        ProcessInfo.processInfo.environment[name].flatMap(UInt64.init)
+    private static func setting(_ name: String) -> String? {
+        ProcessInfo.processInfo.environment["KVTC_SIMULATED_" + name]
     }
 
     @Test func everySeedKeepsItsPromises() throws {
-        let first = Self.number("KVTC_SIMULATION_SEED") ?? 1
-        let count = Self.number("KVTC_SIMULATED_SESSIONS") ?? 600
-        var (restarts, faults) = (0, 0)
-        for seed in first..<first + count {
-            do {
-                let run = try SessionSimulation.run(seed: seed)
-                restarts += run.restarts
-                faults += run.faults
-            } catch { Issue.record("seed \(seed): \(error)") }
+        let minutes = Self.setting("MINUTES").flatMap(Double.init)
+        let count = minutes == nil ? Self.setting("SESSIONS").flatMap(UInt64.init) ?? 600 : .max
+        let end = minutes.map { Date() + $0 * 60 } ?? .distantFuture
+        var totals = SimulationTotals(firstSeed: Self.setting("SEED").flatMap(UInt64.init) ?? 1)
+        while totals.seeds < count, Date() < end {
+            let seed = totals.nextSeed
+            let report = SessionSimulation.run(seed: seed)
+            totals.add(report)
+            if let failure = report.failure {
+                Issue.record("\(failure); again: deploy/simulate sessions --seed \(seed) --seeds 1")
+            }
         }
-        print("\(count) simulated sessions from seed \(first): \(restarts) restarts, \(faults) faults")
-        #expect(restarts > count && faults > count)
+        print("sessions: \(totals.summary)")
+        if totals.seeds >= 100 { #expect(totals.restarts > totals.seeds && totals.faultsInjected > totals.seeds) }
+        if let path = Self.setting("REPORT") { try totals.write(to: path) }
     }
 }

@@ -19,6 +19,8 @@ package struct Simulation {
         package var faults: [String: Int] = [:]
         /// The first promise that was broken; nil when all held.
         package var failure: String?
+
+        package init(failure: String? = nil) { self.failure = failure }
     }
 
     struct Broken: Error, CustomStringConvertible {

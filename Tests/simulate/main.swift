@@ -12,9 +12,10 @@ struct Options {
 
     static let usage = """
         usage: deploy/simulate [--seeds N | --minutes M] [--seed S] [--steps N] [--trace] [--json FILE]
+               deploy/simulate sessions [--seeds N | --minutes M] [--seed S] [--json FILE]
 
         Runs the store against a simulated disk that fails, tears and lies, and a process that dies at any moment, and checks
-        it against a model after every step.
+        it against a model after every step. With "sessions": sessions of two tenants on a real engine with such a disk.
 
           --seeds N    run so many seeds (default 2000)
           --minutes M  run seeds for so long instead
@@ -47,60 +48,31 @@ struct Options {
     }
 }
 
-struct Result: Encodable {
-    struct Failure: Encodable { var seed: UInt64, what: String }
-    var first_seed: UInt64
-    var seeds: UInt64 = 0
-    var steps = 0
-    var restarts = 0
-    var faults_injected = 0
-    var faults: [String: Int] = [:]
-    var failures: [Failure] = []
-    var seconds = 0.0
-}
-
 let arguments = Array(CommandLine.arguments.dropFirst())
 guard let options = Options(arguments) else {
     print(Options.usage)
     exit(["--help", "-h"].contains(arguments.first ?? "") ? 0 : 64)
 }
-let start = Date()
 let count = options.minutes == nil ? options.seeds ?? 2000 : .max
-let end = options.minutes.map { start + $0 * 60 } ?? .distantFuture
-var result = Result(first_seed: options.first ?? UInt64.random(in: 0...1 << 40))
+let end = options.minutes.map { Date() + $0 * 60 } ?? .distantFuture
+var totals = SimulationTotals(firstSeed: options.first ?? UInt64.random(in: 0...1 << 40))
 let isTerminal = isatty(STDERR_FILENO) == 1
 @Sendable func say(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
 
 let trace: (@Sendable (String) -> Void)? = options.traces ? { @Sendable line in say(line + "\n") } : nil
 
-while result.seeds < count, Date() < end {
-    let seed = result.first_seed &+ result.seeds
+while totals.seeds < count, Date() < end {
+    let seed = totals.nextSeed
     let report = Simulation.run(seed: seed, steps: options.steps, trace: trace)
-    result.seeds += 1
-    result.steps += report.steps
-    result.restarts += report.restarts
-    result.faults.merge(report.faults) { $0 + $1 }
+    totals.add(report)
     if let failure = report.failure {
-        result.failures.append(.init(seed: seed, what: failure))
         say(
             "FAILED: seed \(seed), \(failure); again: deploy/simulate --seed \(seed) --seeds 1 --steps \(options.steps)\n"
         )
     }
-    if isTerminal, result.seeds % 50 == 0 { say("\r\u{1B}[K\(result.seeds) seeds, \(result.failures.count) failed") }
+    if isTerminal, totals.seeds % 50 == 0 { say("\r\u{1B}[K\(totals.seeds) seeds, \(totals.failed) failed") }
 }
 if isTerminal { say("\r\u{1B}[K") }
-result.faults_injected = result.faults.values.reduce(0, +)
-result.seconds = (Date().timeIntervalSince(start) * 10).rounded() / 10
-let kinds = result.faults.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
-print(
-    """
-    \(result.seeds) seeds from \(result.first_seed), \(result.steps) steps, \(result.restarts) restarts in \(result.seconds) s
-    \(result.faults_injected) faults: \(kinds)
-    \(result.failures.isEmpty ? "every promise held" : "\(result.failures.count) seeds failed")
-    """)
-if let path = options.json {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-    try encoder.encode(result).write(to: URL(fileURLWithPath: path))
-}
-exit(result.failures.isEmpty ? 0 : 1)
+print(totals.summary)
+if let path = options.json { try totals.write(to: path) }
+exit(totals.failed == 0 ? 0 : 1)
