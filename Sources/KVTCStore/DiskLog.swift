@@ -73,7 +73,8 @@ struct DiskLog: Sendable {
     var nextID: UInt64 = 1
     /// Files that were set aside or could not be removed; they count against the budget and go first.
     var setAside: [(path: String, bytes: Int)] = []
-    private(set) var writeFailure: DeviceError?
+    /// Why the last write failed, or could not get its room.
+    var writeFailure: DeviceError?
     private(set) var syncFailure: DeviceError?
     private(set) var syncFailures = 0
     var ioErrors: UInt64 = 0

@@ -111,8 +111,10 @@ extension Store {
         guard case .intact(let payload, let hash) = read else {
             // A protected page that the device fails to deliver now may be readable later: keep its segment.
             if case .failed = read, survivor.mandatory {
-                let path = survivor.location.segment.path
-                throw .io(DeviceError(operation: "pread", path: path, code: DeviceError.ioError))
+                let error = DeviceError(
+                    operation: "pread", path: survivor.location.segment.path, code: DeviceError.ioError)
+                log.writeFailure = error
+                throw .io(error)
             }
             if case .corrupt = read { reject(key, at: survivor.location) }
             return nil

@@ -65,6 +65,27 @@ import Testing
         for n in 0..<8 { #expect(again.bytes(key(n)) == page(n, bytes: 4000)) }
     }
 
+    /// The room of the oldest segment is needed, but the device does not deliver a pinned page in it: the disk takes no more, says
+    /// so, and goes on when it delivers the page again or the page is removed.
+    @Test(arguments: [false, true]) func aPinnedPageThatCannotBeReadKeepsItsSegment(isRemoved: Bool) throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device))
+        #expect(store.put(key(0), bytes: page(0, bytes: 4000), attributes: PageAttributes(pinned: true)) == .stored)
+        #expect(try store.evictToDisk([key(0)]) == 1)
+        device.setFault { _, operation in operation == "pread" ? .error(EIO) : nil }
+        var next = 1
+        while next < 100, put(store, next) == .stored { next += 1 }
+        guard case .degraded(let why) = store.statistics.state else {
+            Issue.record("\(store.statistics.state) after \(next) pages")
+            return
+        }
+        #expect(why.contains("pread") && store.residence(key(0)) == .disk)
+        if isRemoved { #expect(store.remove(key(0))) } else { device.setFault { _, _ in nil } }
+        store.heal()
+        #expect(store.statistics.state == .ready && put(store, next) == .stored)
+        if !isRemoved { #expect(store.bytes(key(0)) == page(0, bytes: 4000)) }
+    }
+
     @Test func failedReadIsAMissAndThePageStays() throws {
         let device = MemoryDevice()
         let store = try Store.open(.memory(device))
