@@ -68,7 +68,9 @@ let package = Package(
             swiftSettings: swiftFlags),
 
         .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftFlags),
+        .target(name: "CVisibleMutex", path: "Tests/CVisibleMutex"),
+        .target(
+            name: "TestSupport", dependencies: ["CVisibleMutex"], path: "Tests/TestSupport", swiftSettings: swiftFlags),
         .target(
             name: "FuzzTargets", dependencies: ["KVTCCodec", "KVTCProtocol", "KVTCStore", "CXXHash", "TestSupport"],
             path: "Tests/Fuzz/Targets", swiftSettings: swiftFlags),
