@@ -15,7 +15,7 @@ struct Allocation {
     }
 
     /// How much finer than one step for all the common step of a mixed allocation may be.
-    static let finer = [0, 12, 24]
+    static let finer = [0, 12]
     /// Resolution of the size axis.
     private static let cells = 12_288
 

@@ -49,7 +49,10 @@ struct RateControl {
     /// The plan for these rows: gallops from the calibrated guess until `fine` and `coarse` bracket the answer, then bisects.
     func search(_ coefficients: Coefficients) -> Plan {
         let steps = steps
-        var fine = plan(max(steps.lowerBound, min(predictedStep(), steps.upperBound)), coefficients)
+        let first = max(steps.lowerBound, min(predictedStep(), steps.upperBound))
+        // What will be needed, in one go: the forward transform takes many components in less time than a few at a time.
+        _ = coefficients.prepare(stepIndex: first - Allocation.finer.max()! - 4)
+        var fine = plan(first, coefficients)
         var coarse = fine
         var stride = 8
         while isCoarse(fine), fine.stepIndex > steps.lowerBound {
@@ -153,11 +156,7 @@ struct RateControl {
     /// The ranks that suit a step, and the common step for every group, each with the symbol tables that suit its
     /// coefficients.
     func allocation(_ stepIndex: Int, _ coefficients: Coefficients) -> TransformCoder.Kept {
-        let ranks = profile.bases.map { $0.rank(stepIndex: stepIndex) }
-        // All at once: the forward transform takes many components as fast as a few.
-        for (index, basis) in profile.bases.enumerated() {
-            coefficients.prepare(basis.rank(stepIndex: stepIndex - Allocation.finer.max()! - 4), basis: index)
-        }
+        let ranks = coefficients.prepare(stepIndex: stepIndex)
         return .init(
             ranks: ranks, options: ranks.indices.map { commonStep(basis: $0, rank: ranks[$0], stepIndex, coefficients) }
         )
@@ -297,8 +296,17 @@ final class Coefficients {
         return UnsafePointer(values[index])
     }
 
+    /// Computes the components that a step keeps; returns how many those are of each basis.
+    func prepare(stepIndex: Int) -> [Int] {
+        profile.bases.enumerated().map { index, basis in
+            let rank = basis.rank(stepIndex: stepIndex)
+            prepare(rank, basis: index)
+            return rank
+        }
+    }
+
     /// Computes as many components of a basis as are missing.
-    func prepare(_ rank: Int, basis index: Int) {
+    private func prepare(_ rank: Int, basis index: Int) {
         let have = computed[index]
         guard rank > have else { return }
         // In whole tiles of digits, as those take no longer.
