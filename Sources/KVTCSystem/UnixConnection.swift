@@ -115,8 +115,6 @@ public final class UnixConnection: Sendable {
     private func read(
         count: Int, descriptors: inout [Int32], limit: Int, deadline: UInt64?
     ) throws(ConnectionError) -> [UInt8] {
-        // All empty arrays share their storage, and the initialiser below writes to it.
-        guard count > 0 else { return [] }
         var failure: ConnectionError?
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             do throws(ConnectionError) {

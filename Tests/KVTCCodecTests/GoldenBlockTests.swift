@@ -66,4 +66,27 @@ import Testing
         let modes = try golden.cases.map { try header([UInt8]($0.block)).mode }
         #expect(modes == [.raw, .lossless, .quant8, .quant4, .transform, .transform, .kvtc])
     }
+
+    /// Of the coded blocks; that of a raw one is in `PageCodecTests`.
+    @Test(arguments: ["transform, rows [] protected", "quant4, rows [0] protected", "kvtc, rows [3] protected"])
+    func everyFlippedBitAndTruncationIsNoticed(name: String) throws {
+        let golden = try JSONDecoder().decode(
+            Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: GoldenBlockTests.path)))
+        let profile = try Profile(bytes: [UInt8](golden.profile))
+        let codec = try PageCodec(geometry: profile.geometry, profile: profile)
+        let block = [UInt8](try #require(golden.cases.first { $0.name == name }).block)
+        func expectRefusal(_ damaged: [UInt8], _ what: String) {
+            #expect(throws: CodecError.self, "\(what)") {
+                try decoded(codec, damaged, GoldenBlockTests.layout, tokens: GoldenBlockTests.tokens)
+            }
+        }
+        for offset in block.indices {
+            for bit in 0..<8 as Range<UInt8> {
+                var damaged = block
+                damaged[offset] ^= 1 << bit
+                expectRefusal(damaged, "bit \(bit) of byte \(offset)")
+            }
+            expectRefusal(Array(block[..<offset]), "cut to \(offset)")
+        }
+    }
 }
