@@ -101,7 +101,7 @@ extension Store {
             // One that is packed is on disk only.
             if let entry = index.withLock({ $0.pages[key] }) {
                 try withLog { (log) throws(StoreError) in
-                    if index.withLock({ entry.isDirty && $0.pages[key] === entry }) { _ = try writePage(entry, &log) }
+                    if index.withLock({ entry.isDirty && $0.pages.contains(entry) }) { _ = try writePage(entry, &log) }
                     index.withLock { $0.evictFromRAM(entry) }
                 }
             }

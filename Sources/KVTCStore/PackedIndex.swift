@@ -76,8 +76,6 @@ struct PackedIndex {
     fileprivate static let none = UInt32.max
     /// Pages that lie together: some 10 MB, so that most of them get large pages of memory.
     private static let chunk = 1 << 17
-    /// Hash tables grow by doubling; many small ones never take long.
-    private static let shards = 256
 
     private struct SegmentPages {
         let segment: Segment
@@ -87,15 +85,9 @@ struct PackedIndex {
 
     private var chunks: [ContiguousArray<PackedPage>] = []
     private var free = none
-    private var tables = [ContiguousArray<UInt32>](repeating: [], count: shards)
-    /// Eight bits of each number's hash: a place that is passed over costs no look at its page, which is elsewhere in
-    /// memory. 0 for an empty place.
-    private var tags = [ContiguousArray<UInt8>](repeating: [], count: shards)
-    private var fill = [Int](repeating: 0, count: shards)
+    private var table = KeyTable()
     private var segments: [SegmentPages?] = []
     private var segmentNumbers: [UInt64: UInt32] = [:]
-    /// Random, so that nobody can choose keys that collide.
-    private let seed = UInt64.random(in: 0 ... .max)
     /// Pages.
     private(set) var count = 0
     /// Record bytes of pinned pages.
@@ -109,14 +101,15 @@ struct PackedIndex {
     private var slots: UInt32 = 0
 
     /// Memory taken up.
-    var bytes: Int {
-        Int(slots) * MemoryLayout<PackedPage>.stride
-            + tables.reduce(0) { $0 + $1.count * (MemoryLayout<UInt32>.stride + 1) }
-    }
+    var bytes: Int { Int(slots) * MemoryLayout<PackedPage>.stride + table.bytes }
 
     subscript(_ number: UInt32) -> PackedPage {
-        get { chunks[Int(number) / Self.chunk][Int(number) % Self.chunk] }
+        get { Self.page(number, in: chunks) }
         _modify { yield &chunks[Int(number) / Self.chunk][Int(number) % Self.chunk] }
+    }
+
+    private static func page(_ number: UInt32, in chunks: [ContiguousArray<PackedPage>]) -> PackedPage {
+        chunks[Int(number) / chunk][Int(number) % chunk]
     }
 
     func location(_ page: PackedPage) -> DiskLocation {
@@ -125,48 +118,15 @@ struct PackedIndex {
 
     // MARK: - Finding
 
-    private func hash(_ key: StoreKey) -> UInt64 {
-        withUnsafeBytes(of: key.words) { checksum($0, seed: seed &+ UInt64(key.tenant)) }
-    }
-
-    // The lowest bits choose the place, the highest the table.
-    private func tag(_ hash: UInt64) -> UInt8 { max(1, UInt8(truncatingIfNeeded: hash >> 48)) }
-
-    /// Where the key's number is, or the empty place where it would be.
-    private func probe(_ key: StoreKey, _ hash: UInt64) -> (table: Int, slot: Int) {
-        let table = Int(hash >> 56)
-        let mask = tables[table].count - 1
-        var slot = Int(truncatingIfNeeded: hash) & mask
-        let tag = tag(hash)
-        while tags[table][slot] != 0 {
-            if tags[table][slot] == tag, self[tables[table][slot]].matches(key) { break }
-            slot = (slot + 1) & mask
-        }
-        return (table, slot)
-    }
-
-    func find(_ key: StoreKey) -> UInt32? {
-        let hash = hash(key)
-        guard !tables[Int(hash >> 56)].isEmpty else { return nil }
-        let (table, slot) = probe(key, hash)
-        let number = tables[table][slot]
-        return number == Self.none ? nil : number
-    }
+    func find(_ key: StoreKey) -> UInt32? { table.find(table.hash(key)) { self[$0].matches(key) } }
 
     /// Asks for the memory that finding these keys will touch, so that many are waited for at a time and not one after another.
     func prefetch(_ keys: ArraySlice<StoreKey>) {
         guard count > 0 else { return }
-        let places = keys.map { key -> (table: Int, slot: Int, tag: UInt8) in
-            let hash = hash(key)
-            let table = Int(hash >> 56)
-            return (table, Int(truncatingIfNeeded: hash) & (tables[table].count - 1), tag(hash))
-        }
-        for place in places where !tables[place.table].isEmpty {
-            tags[place.table].withUnsafeBufferPointer { clinux_prefetch($0.baseAddress! + place.slot) }
-            tables[place.table].withUnsafeBufferPointer { clinux_prefetch($0.baseAddress! + place.slot) }
-        }
-        for place in places where !tables[place.table].isEmpty && tags[place.table][place.slot] == place.tag {
-            let number = Int(tables[place.table][place.slot])
+        let hashes = keys.map { table.hash($0) }
+        table.prefetch(hashes)
+        for hash in hashes {
+            guard let number = table.guess(hash).map({ Int($0) }) else { continue }
             chunks[number / Self.chunk].withUnsafeBufferPointer {
                 let page = UnsafeRawPointer($0.baseAddress! + number % Self.chunk)
                 clinux_prefetch(page)
@@ -188,7 +148,11 @@ struct PackedIndex {
         segments[Int(page.segment)]!.first = number
         segments[Int(page.segment)]!.count += 1
         self[number] = page
-        enter(number, entry.key)
+        do {
+            // Apart from the table, so that it can ask for keys while it changes; given back before the pages change.
+            let (pages, hash) = (chunks, table.hash)
+            table.insert(number, hash(entry.key)) { hash(Self.page($0, in: pages).key) }
+        }
         count += 1
         if page.isPinned { pinnedBytes += page.recordBytes }
         if let expires = entry.attributes.expires {
@@ -209,7 +173,11 @@ struct PackedIndex {
         }
         if page.next != Self.none { self[page.next].previous = page.previous }
         segments[Int(page.segment)]!.count -= 1
-        leave(page.key)
+        do {
+            // Apart from the table, so that it can ask for keys while it changes; given back before the pages change.
+            let (pages, hash) = (chunks, table.hash)
+            table.remove(number, hash(page.key)) { hash(Self.page($0, in: pages).key) }
+        }
         count -= 1
         if page.isPinned { pinnedBytes -= page.recordBytes }
         if page.attributes.expires != nil { expiring -= 1 }
@@ -265,52 +233,6 @@ struct PackedIndex {
         madvise(
             UnsafeMutableRawPointer(bitPattern: aligned), chunk * MemoryLayout<PackedPage>.stride - Int(page),
             MADV_HUGEPAGE)
-    }
-
-    private mutating func enter(_ number: UInt32, _ key: StoreKey) {
-        let hash = hash(key)
-        let table = Int(hash >> 56)
-        if (fill[table] + 1) * 4 > tables[table].count * 3 { grow(table) }
-        let (_, slot) = probe(key, hash)
-        set(table, slot, number, tag(hash))
-        fill[table] += 1
-    }
-
-    private mutating func set(_ table: Int, _ slot: Int, _ number: UInt32, _ tag: UInt8) {
-        tables[table][slot] = number
-        tags[table][slot] = tag
-    }
-
-    private mutating func grow(_ table: Int) {
-        let old = tables[table]
-        let count = max(8, old.count * 2)
-        tables[table] = ContiguousArray(repeating: Self.none, count: count)
-        tags[table] = ContiguousArray(repeating: 0, count: count)
-        for number in old where number != Self.none {
-            let key = self[number].key
-            let hash = hash(key)
-            let (_, slot) = probe(key, hash)
-            set(table, slot, number, tag(hash))
-        }
-    }
-
-    private mutating func leave(_ key: StoreKey) {
-        var (table, gap) = probe(key, hash(key))
-        let mask = tables[table].count - 1
-        // Those behind that had to step over the gap move up, so that no marks of deletion are needed.
-        var slot = gap
-        while true {
-            slot = (slot + 1) & mask
-            let number = tables[table][slot]
-            guard number != Self.none else { break }
-            let home = Int(truncatingIfNeeded: hash(self[number].key)) & mask
-            if (slot - home) & mask >= (slot - gap) & mask {
-                set(table, gap, number, tags[table][slot])
-                gap = slot
-            }
-        }
-        set(table, gap, Self.none, 0)
-        fill[table] -= 1
     }
 
     // MARK: - Going through them

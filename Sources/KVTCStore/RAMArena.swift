@@ -203,15 +203,26 @@ final class RAMArena: @unchecked Sendable {
 /// Unchecked because `slot` is read and written under the store's index lock only.
 final class RAMExtent: @unchecked Sendable {
     private let arena: RAMArena
-    private let range: Range<Int>
     let length: Int
-    private var slot: Int?
+    // Small, as there is one for every page: in units of the allocator, and -1 for none.
+    private let place: UInt32
+    private var slotNumber: Int32
 
     fileprivate init(arena: RAMArena, range: Range<Int>, length: Int, slot: Int?) {
         self.arena = arena
-        self.range = range
         self.length = length
-        self.slot = slot
+        place = UInt32(range.lowerBound / ExtentAllocator.granularity)
+        slotNumber = Int32(slot ?? -1)
+    }
+
+    private var slot: Int? {
+        get { slotNumber < 0 ? nil : Int(slotNumber) }
+        set { slotNumber = Int32(newValue ?? -1) }
+    }
+
+    private var range: Range<Int> {
+        let begin = Int(place) * ExtentAllocator.granularity
+        return begin..<begin + ExtentAllocator.rounded(length)!
     }
 
     deinit {

@@ -92,6 +92,8 @@ struct RAMHeader: Hashable, Sendable {
     static let version: UInt32 = 1
     static let magic: UInt64 = 0x0A4D_4152_4354_564B  // "KVTCRAM\n"
     private static let checksumOffset = 56
+    /// Most bytes of data: an extent keeps its place and its slot in 32 bits each.
+    static let largest = 1 << 39
 
     /// Random; the seed of the checksums of this arena's slots.
     var salt: UInt64
@@ -140,7 +142,8 @@ struct RAMHeader: Hashable, Sendable {
         let version: UInt32 = load(8)
         guard version <= Self.version else { throw .newerFormat(found: version, supported: Self.version) }
         guard version == Self.version, load(12, as: UInt32.self) == UInt32(bytes),
-            let dataBytes = Int(exactly: load(40, as: UInt64.self)), dataBytes > 0, dataBytes <= fileBytes,
+            let dataBytes = Int(exactly: load(40, as: UInt64.self)), dataBytes > 0,
+            dataBytes <= min(fileBytes, largest),
             dataBytes % ExtentAllocator.granularity == 0
         else { throw .inconsistent }
         let header = RAMHeader(dataBytes: dataBytes, salt: load(16), created: load(48))

@@ -33,7 +33,7 @@ final class RAMTier: Sendable {
         let unit = ExtentAllocator.granularity
         budget = max(0, configuration.ramBudget) / unit * unit
         // A keeper holds few descriptors (see FileDescriptorStoreMax= in the unit).
-        let wanted = max(configuration.arenaBytes, budget / 32)
+        let wanted = min(max(configuration.arenaBytes, budget / 32), RAMHeader.largest)
         arenaBytes = min(max(unit, wanted / unit * unit), budget)
         keeper = configuration.keeper
         clock = configuration.clock

@@ -59,7 +59,7 @@ extension Store {
     /// Writes one page that is in RAM and not on disk. False when it no longer is such a page, or its bytes have gone bad.
     func writePage(_ entry: PageEntry, _ log: inout DiskLog, reserve: Bool = false) throws(StoreError) -> Bool {
         let (tombstones, snapshot) = index.withLock { index -> ([Removal], PageSnapshot?) in
-            guard index.pages[entry.key] === entry, entry.isDirty, let extent = entry.ram else { return ([], nil) }
+            guard index.pages.contains(entry), entry.isDirty, let extent = entry.ram else { return ([], nil) }
             // From here on a removal must leave a tombstone, even if the write below seems to fail.
             entry.logged = true
             let tombstones = index.takeTombstones()
@@ -85,7 +85,7 @@ extension Store {
         guard let location = try log.append(header, payload: payload, reserve: reserve) else {
             index.withLock { index in
                 index.counters.corrupt += 1
-                if index.pages[entry.key] === entry, entry.version == snapshot.version { index.remove(entry) }
+                if index.pages.contains(entry), entry.version == snapshot.version { index.remove(entry) }
             }
             return false
         }

@@ -79,7 +79,7 @@ extension Store {
 
     private func makeDurable(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Int {
         let state = index.withLock { index -> (dirty: Bool, safe: Bool, attributes: PageAttributes?) in
-            guard index.pages[entry.key] === entry else { return (false, true, nil) }
+            guard index.pages.contains(entry) else { return (false, true, nil) }
             let changed = entry.disk != nil && entry.attributesDirty
             return (entry.isDirty, index.isSafe(entry), changed ? entry.attributes : nil)
         }
@@ -94,7 +94,7 @@ extension Store {
     /// Writes a record with the new attributes of a page whose bytes are on disk already.
     func writeAttributes(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
         let attributes = index.withLock { index in
-            index.pages[entry.key] === entry && entry.disk != nil && entry.attributesDirty ? entry.attributes : nil
+            index.pages.contains(entry) && entry.disk != nil && entry.attributesDirty ? entry.attributes : nil
         }
         guard let attributes else { return }
         let header = RecordHeader(
@@ -111,7 +111,7 @@ extension Store {
 
     private func isCovered(_ target: Target, _ index: borrowing StoreIndex) -> Bool {
         let entry = target.entry
-        guard index.pages[entry.key] === entry, !entry.isExpired(at: now) else { return true }
+        guard index.pages.contains(entry), !entry.isExpired(at: now) else { return true }
         // Bytes replaced meanwhile are not covered, but the durable older record still is there.
         if entry.version != target.version, entry.shadow != nil { return true }
         return index.isSafe(entry)

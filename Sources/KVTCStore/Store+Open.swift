@@ -44,13 +44,13 @@ extension Store {
         }
         for entry in entries {
             // Making room may have moved it to disk meanwhile.
-            guard let extent = index.withLock({ index in index.pages[entry.key] === entry ? entry.ram : nil }) else {
+            guard let extent = index.withLock({ index in index.pages.contains(entry) ? entry.ram : nil }) else {
                 continue
             }
             let room = reserve(extent.length, for: entry.key.tenant)
             room?.fill(extent.bytes)
             index.withLock { index in
-                guard index.pages[entry.key] === entry, entry.ram === extent else { return }
+                guard index.pages.contains(entry), entry.ram === extent else { return }
                 if let room {
                     index.mutate(entry) { $0.ram = room }
                 } else if entry.disk != nil {

@@ -128,7 +128,7 @@ extension Store {
     /// Writes pages again that are only in a segment whose sync failed.
     func rescue(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
         let survivor = index.withLock { index -> Survivor? in
-            guard index.pages[entry.key] === entry, let location = entry.disk, !index.isSafe(entry) else { return nil }
+            guard index.pages.contains(entry), let location = entry.disk, !index.isSafe(entry) else { return nil }
             return Survivor(
                 entry: entry, location: location, mandatory: true, length: entry.length, snapshot: entry.attributes,
                 lastUse: entry.lastUse)

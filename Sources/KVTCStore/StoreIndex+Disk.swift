@@ -1,7 +1,7 @@
 extension StoreIndex {
     /// Records that a page has been written; false when the page is gone or has other bytes by now.
     mutating func commit(_ entry: PageEntry, _ snapshot: PageSnapshot, at location: DiskLocation) -> Bool {
-        guard pages[entry.key] === entry else { return false }
+        guard pages.contains(entry) else { return false }
         guard entry.version == snapshot.version else {
             // As if the bytes had been replaced right after they were written.
             entry.shadow = location.segment.id
@@ -83,14 +83,14 @@ extension StoreIndex {
 
     /// Drops the RAM copy of a page that is on disk.
     mutating func evictFromRAM(_ entry: PageEntry) {
-        guard pages[entry.key] === entry, entry.ram != nil, entry.disk != nil else { return }
+        guard pages.contains(entry), entry.ram != nil, entry.disk != nil else { return }
         mutate(entry) { $0.ram = nil }
         count(entry.key.tenant) { $0.evictedToDisk += 1 }
     }
 
     /// Drops an unprotected page altogether; false when it is protected or gone.
     mutating func drop(_ entry: PageEntry) -> Bool {
-        guard pages[entry.key] === entry, !entry.isProtected else { return false }
+        guard pages.contains(entry), !entry.isProtected else { return false }
         remove(entry)
         count(entry.key.tenant) { $0.dropped += 1 }
         return true

@@ -63,7 +63,7 @@ extension StoreIndex {
     /// Packs an entry if nothing is to be remembered that does not fit.
     mutating func packIfPossible(_ entry: PageEntry) {
         guard entry.ram == nil, let disk = entry.disk, entry.leases == 0, entry.holds == 0, !entry.attributesDirty,
-            entry.shadow == nil, unsafeSegments[disk.segment.id] == nil, pages[entry.key] === entry
+            entry.shadow == nil, unsafeSegments[disk.segment.id] == nil, pages.contains(entry)
         else { return }
         if packed.insert(entry) { release(entry) }
     }

@@ -7,7 +7,7 @@ struct Lease {
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
     /// Pages in RAM, and those on disk of which more is to be remembered than is packed.
-    private(set) var pages: [StoreKey: PageEntry] = [:]
+    private(set) var pages = EntryTable()
     /// All other pages.
     var packed = PackedIndex()
     private(set) var tenants: [UInt32: TenantPages] = [:]
@@ -53,16 +53,16 @@ struct StoreIndex {
 
     /// Takes in an entry that was packed and is accounted for.
     mutating func adopt(_ entry: PageEntry) {
-        pages[entry.key] = entry
+        pages.insert(entry)
         if let expires = entry.attributes.expires { expiry.push(expires, entry.key) }
     }
 
     /// Lets go of an entry that has been packed.
-    mutating func release(_ entry: PageEntry) { pages[entry.key] = nil }
+    mutating func release(_ entry: PageEntry) { pages.remove(entry) }
 
     private mutating func add(_ entry: PageEntry) {
         precondition(pages[entry.key] == nil, "the key is in the index already")
-        pages[entry.key] = entry
+        pages.insert(entry)
         account(entry, 1)
         touch(entry)
         relink(entry)
@@ -71,9 +71,9 @@ struct StoreIndex {
 
     /// Takes the entry out. Its bytes stay alive for whoever is reading them.
     mutating func remove(_ entry: PageEntry) {
-        precondition(pages[entry.key] === entry, "the entry is not in the index")
+        precondition(pages.contains(entry), "the entry is not in the index")
         account(entry, -1)
-        pages[entry.key] = nil
+        pages.remove(entry)
         if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
         entry.list = nil
         entry.ram?.retract()
@@ -170,8 +170,8 @@ extension StoreIndex {
     mutating func release(_ id: UInt64) -> Bool {
         guard let lease = leases.removeValue(forKey: id) else { return false }
         // In the order of use, which is the order in which they go back to the list of their priority.
-        for (key, entry) in lease.entries.sorted(by: { $0.value.lastUse < $1.value.lastUse }) {
-            if pages[key] === entry { mutate(entry) { $0.leases -= 1 } } else { entry.leases -= 1 }
+        for entry in lease.entries.values.sorted(by: { $0.lastUse < $1.lastUse }) {
+            if pages.contains(entry) { mutate(entry) { $0.leases -= 1 } } else { entry.leases -= 1 }
         }
         return true
     }
@@ -182,6 +182,6 @@ extension StoreIndex {
 
     func isLeased(_ id: UInt64, _ key: StoreKey) -> Bool {
         guard let entry = leases[id]?.entries[key] else { return false }
-        return pages[key] === entry
+        return pages.contains(entry)
     }
 }
