@@ -96,8 +96,12 @@ struct MetricRoots {
             roots += MetricRoots.compose(vectors, values)
             inverses += MetricRoots.compose(vectors, values.map { 1 / $0 })
         }
-        root = HeadMatrices(geometry: geometry, values: roots)
-        inverse = HeadMatrices(geometry: geometry, values: inverses)
+        // As the profile will hold them.
+        func rounded(_ values: [Float]) -> HeadMatrices {
+            HeadMatrices(geometry: geometry, triangles: HeadMatrices(geometry: geometry, values: values).triangles)
+        }
+        root = rounded(roots)
+        inverse = rounded(inverses)
     }
 
     /// Σ value · vector · vectorᵀ over the rows of `vectors`.

@@ -58,7 +58,8 @@ struct ProfileFile {
         ]
         if let metric {
             for (name, matrices) in [("root", metric.root), ("inverse_root", metric.inverse)] {
-                tensors.append(.init(name, "F32", [matrices.values.count], Array(matrices.values)))
+                let triangles = matrices.triangles
+                tensors.append(.init(name, "F16", [triangles.count], triangles))
             }
         }
         for (index, table) in ProfileMetadata.ropeTables(of: geometry).enumerated() {

@@ -86,13 +86,13 @@ public final class Profile: Sendable {
                 throw .corrupt("mean or weight holds zeros, NaN or infinities")
             }
             if metadata.format >= 3 {
-                let count = HeadMatrices.count(for: geometry)
+                let count = HeadMatrices.triangleCount(for: geometry)
                 for name in ["root", "inverse_root"] {
-                    let values = array(file, try tensors.tensor(name, "F32", [count]), of: Float.self)
-                    guard values.allSatisfy({ abs($0) <= HeadMatrices.limit }) else {
-                        throw .corrupt("\(name) holds NaN or values above \(HeadMatrices.limit)")
+                    let halves = array(file, try tensors.tensor(name, "F16", [count]), of: UInt16.self)
+                    guard halves.allSatisfy({ $0 & 0x7c00 != 0x7c00 }) else {
+                        throw .corrupt("\(name) holds NaN or infinities")
                     }
-                    roots.append(HeadMatrices(geometry: geometry, values: values))
+                    roots.append(HeadMatrices(geometry: geometry, triangles: halves))
                 }
             }
             bases = []

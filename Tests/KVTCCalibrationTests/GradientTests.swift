@@ -111,7 +111,7 @@ import Testing
         roots.root.apply(&rows, count: 5, stride: width, kernels: .best)
         #expect(zip(rows, start).contains { abs($0 - $1) > 0.1 })
         roots.inverse.apply(&rows, count: 5, stride: width, kernels: .best)
-        #expect(zip(rows, start).allSatisfy { abs($0 - $1) < 1e-4 })
+        #expect(zip(rows, start).allSatisfy { abs($0 - $1) < 4e-3 })
     }
 
     @Test func filesOfTheWrongKindAreRefused() throws {
