@@ -17,7 +17,7 @@ public struct Calibrator<Samples: SampleSource> {
     private var width: Int { samples.geometry.rowElements }
 
     /// - Parameters:
-    ///   - rank: components kept of each basis; by default what ratios from about 10 need, at most 36 of 100.
+    ///   - rank: components kept of each basis; by default what ratios from 8 need, at most half of them.
     ///   - exactLimit: widest row whose covariance is decomposed as a whole; 24 576 elements (2.4 GB) by default.
     ///   - report: called now and then; what it throws ends the run.
     public init(
@@ -77,7 +77,7 @@ public struct Calibrator<Samples: SampleSource> {
         for (index, columns) in bases.enumerated() {
             var own = Array(covariances[..<groups[index].count])
             covariances.removeFirst(groups[index].count)
-            let usual = isJoint[index] ? columns.count : max(min(columns.count, 256), columns.count * 36 / 100)
+            let usual = isJoint[index] ? columns.count : Calibrator.most(columns.count)
             let rank = min(columns.count, rankLimit ?? usual)
             let basis = try StagedBasis(
                 columns: columns, rowElements: width, groups: groups[index], covariances: &own, rank: rank,
@@ -85,9 +85,9 @@ public struct Calibrator<Samples: SampleSource> {
             try work.finish()
             if isJoint[index] {
                 try join(basis, mean: moments.mean, weights: weights, metric: metric, rank: rank, work: &work)
-                if rankLimit == nil { cut(basis) }
             }
-            let step = BasisDigits.step(variances: basis.variances, elements: columns.count, ratio: 10)
+            if rankLimit == nil { cut(basis) }
+            let step = Calibrator.finestStep(basis)
             parts.append(BasisPart(columns: columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
             try work.finish()
         }
@@ -137,8 +137,8 @@ public struct Calibrator<Samples: SampleSource> {
                 plan.add(
                     "finding the joint basis", work: 40 * (joint * joint * joint + bands * Double(limits.group)))
             }
-            plan.add("rounding the basis", work: 0.36 * columns * columns * 100)
-            components += 0.36 * columns
+            plan.add("rounding the basis", work: 0.5 * columns * columns * 100)
+            components += 0.5 * columns
         }
         let held = Double(heldOutLimit)
         plan.add("training the entropy tables", work: held * components * (2 * Double(width) + 60_000))
@@ -150,7 +150,7 @@ public struct Calibrator<Samples: SampleSource> {
         _ basis: StagedBasis, mean: [Float], weights: [Float], metric: MetricRoots?, rank: Int, work: inout WorkPlan
     ) throws {
         // What is too weak to be kept now stays so: the second stage takes two thirds of the error away at best.
-        let step = BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 10)
+        let step = Calibrator.finestStep(basis)
         let bands = basis.bands(floor: Float(0.05 * step * step), joint: limits.joint, limit: limits.group)
         let ranges = SampleSplit.thinned(split.training, to: 32 * limits.group)
         let outputs = Matrix(rows: samples.batch, columns: basis.outputs)
@@ -171,12 +171,20 @@ public struct Calibrator<Samples: SampleSource> {
         try work.finish()
     }
 
-    /// Leaves out what a tenth of the bytes would have no room for: it is not worth its place in the file.
+    /// Leaves out what an eighth of the bytes would have no room for: it is not worth its place in the file.
     private func cut(_ basis: StagedBasis) {
-        let step = BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 10)
+        let step = Calibrator.finestStep(basis)
         let kept = basis.variances.prefix { Double($0) >= 0.16 * step * step }.count
-        basis.cut(to: max(256, min(kept, basis.width * 36 / 100)))
+        basis.cut(to: max(256, min(kept, Calibrator.most(basis.width))))
     }
+
+    /// The step of the lowest ratio that a profile is made for.
+    private static func finestStep(_ basis: StagedBasis) -> Double {
+        BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 8)
+    }
+
+    /// Components of a basis of that width, at most: half of them, or all where they are few.
+    private static func most(_ width: Int) -> Int { max(min(width, 256), width / 2) }
 
     private func weigh(_ rows: UnsafeMutablePointer<Float>, _ count: Int, mean: [Float], weights: [Float]) {
         mean.withUnsafeBufferPointer { mean in

@@ -90,7 +90,8 @@ struct TableTraining {
             gains[place.grid] += sums.energy - sums.error
             ranks[place.grid] += 1
         }
-        for (index, stepIndex) in grid.enumerated() where ranks[index] > 0 {
+        let finest = ProfileMetadata.finestStep(peaks: peaks)
+        for (index, stepIndex) in grid.enumerated() where ranks[index] > 0 && stepIndex >= finest {
             let page = bits[index] / 8 / Double(tokens) * 64 + Double(BlockHeader.size + 80 + ranks[index] / 64)
             let ratio = Double(64 * elements * 2) / page
             guard (3...500).contains(ratio) else { continue }

@@ -39,11 +39,13 @@ struct RateControl {
         var distortion: Double
     }
 
-    /// Steps outside ±2^25 are not tried, nor those so fine that codes of the strongest component, at 16 standard deviations,
-    /// would pass the limit: rows of 32-bit elements would all be kept exact where a low ratio asks for many bits.
+    /// Steps outside ±2^25 are not tried, nor those so fine that codes would pass the limit: rows of 32-bit elements would all
+    /// be kept exact where a low ratio asks for many bits. Profiles that don't know the strongest row count on 16
+    /// standard deviations of the strongest component.
     private var steps: ClosedRange<Int> {
         let strongest = profile.bases.compactMap(\.levels.first).max() ?? 0
-        return max(-1600, min(1600, strongest - 640))...1600
+        let finest = profile.metadata.peaks.map(ProfileMetadata.finestStep) ?? strongest - 640
+        return max(-1600, min(1600, finest))...1600
     }
 
     /// The plan for these rows: gallops from the calibrated guess until `fine` and `coarse` bracket the answer, then bisects.

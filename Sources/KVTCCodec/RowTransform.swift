@@ -5,9 +5,6 @@ struct RowTransform {
     let profile: Profile
     let kernels: KernelTable
 
-    /// How much stronger than any held-out row a row must be to count as an outlier.
-    static let outlierFactor = 2.0
-
     /// Rows, by index, whose keys or values lie far outside of what was calibrated on: sinks that are not at the start, and
     /// whatever else a model treats as one. Coding would spoil what the attention of all later tokens rests on.
     func outliers(_ weighted: UnsafePointer<Float>, rows: Int) -> [Int] {
@@ -16,7 +13,7 @@ struct RowTransform {
         return (0..<rows).filter { row in
             zip(profile.geometry.halves, peaks).contains { half, peak in
                 let norm = kv_error(weighted + row * width + half.lowerBound, nil, half.count, 0).energy
-                return norm > RowTransform.outlierFactor * peak
+                return norm > ProfileMetadata.outlierFactor * peak
             }
         }
     }

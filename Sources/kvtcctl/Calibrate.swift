@@ -45,7 +45,7 @@ struct CalibrateCommand: ParsableCommand {
     @Flag(help: "The published method: keys and values apart, no weights. For comparison.")
     var published = false
 
-    @Option(help: "Components to keep of each basis (default: what ratios from 10 need, at most 36 of 100).")
+    @Option(help: "Components to keep of each basis (default: what ratios from 8 need, at most half).")
     var rank: Int?
 
     @Option(help: "Widest token, in elements, whose covariance is decomposed as a whole (default: 24576).")
