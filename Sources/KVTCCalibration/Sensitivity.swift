@@ -76,7 +76,7 @@ public enum Weighting: Sendable {
             }
         }
         return switch self {
-        case .gradients(let information): information.costs
+        case .gradients(let information): information.costs(variances: variances)
         case .published: [Double](repeating: 1, count: variances.count)
         case .variance:
             ofTensors { 1 / max(variances[$1].reduce(0, +) / Double($1.count), 1e-12) }

@@ -18,7 +18,7 @@ from .gradient_model import NoGradients
 from .llama_model import LlamaWorker
 from .progress import say
 
-_EDITION = 3
+_EDITION = 4
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 
 OURS, PUBLISHED = "ours", "published"
