@@ -81,22 +81,25 @@ package final class WorkPool: Sendable {
     /// a busy pool delays nothing.
     package func map<Value: Sendable>(_ count: Int, _ body: @escaping @Sendable (Int) -> Value) -> [Value] {
         let batch = Monitor((next: 0, left: count, values: [Value?](repeating: nil, count: count)))
-        let work: @Sendable () -> Void = {
-            while let index = batch.withLock({ batch -> Int? in
+        @Sendable func computeNext() -> Bool {
+            let index = batch.withLock { batch -> Int? in
                 guard batch.next < count else { return nil }
                 defer { batch.next += 1 }
                 return batch.next
-            }) {
-                let value = body(index)
-                batch.update {
-                    $0.values[index] = value
-                    $0.left -= 1
-                }
             }
+            guard let index else { return false }
+            let value = body(index)
+            batch.update {
+                $0.values[index] = value
+                $0.left -= 1
+            }
+            return true
         }
+        // One value a job: others that wait have their turn in between.
+        @Sendable func help() { if computeNext() { submit(.urgent, help) } }
         // The caller is one of the threads, so that as many compute as the pool was given.
-        for _ in 1..<max(1, min(count, threads.count)) { submit(.urgent, work) }
-        work()
+        for _ in 1..<max(1, min(count, threads.count)) { submit(.urgent, help) }
+        while computeNext() {}
         return batch.wait { $0.left == 0 ? $0.values.compactMap(\.self) : nil } ?? []
     }
 
