@@ -2,13 +2,10 @@
 
 #include <math.h>
 
-KV_CLONES void kv_quantise(const float *values, size_t count, float inverse_step, float dead_zone, int limit,
-                           int16_t *codes) {
+KV_CLONES void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes) {
     const float bound = (float)limit, magic = 12582912.0f; // 1.5 · 2^23: adding it rounds to nearest even
     for (size_t i = 0; i < count; i++) {
         float v = values[i] * inverse_step;
-        float towards = v > dead_zone ? dead_zone : v;
-        v -= towards > -dead_zone ? towards : -dead_zone;
         v = v > bound ? bound : v;
         v = v > -bound ? v : -bound;
         codes[i] = (int16_t)(int)((v + magic) - magic);

@@ -61,7 +61,7 @@ struct BasisDigits {
     ) {
         withUnsafeTemporaryAllocation(of: Int16.self, capacity: count) { codes in
             let integers = codes.baseAddress!
-            kv_quantise(values, count, Float(exp2(-Double(exponent))), 0, low == nil ? 127 : 32_512, integers)
+            kv_quantise(values, count, Float(exp2(-Double(exponent))), low == nil ? 127 : 32_512, integers)
             guard let low else {
                 for column in 0..<count { high[column] = Int8(truncatingIfNeeded: integers[column]) }
                 return

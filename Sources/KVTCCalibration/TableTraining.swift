@@ -119,12 +119,11 @@ struct TableTraining {
                 for component in 0..<projection.rows {
                     let level = Int(levels[index][component])
                     guard level >= stepIndex - 85 else { break }
-                    let entropyClass = EntropyTables.classOf(level: level, stepIndex: stepIndex)
-                    kv_quantise(
-                        projection.values + component * tokens, tokens, 1 / step,
-                        EntropyTables.deadZones[entropyClass], 16_383, &codes)
+                    kv_quantise(projection.values + component * tokens, tokens, 1 / step, 16_383, &codes)
                     codes.withUnsafeBufferPointer {
-                        body(Place(grid: place, basis: index, component: component), entropyClass, $0)
+                        body(
+                            Place(grid: place, basis: index, component: component),
+                            EntropyTables.classOf(level: level, stepIndex: stepIndex), $0)
                     }
                 }
             }

@@ -1,5 +1,4 @@
 import CKernels
-import Glibc
 
 /// The shared symbol tables: one for each quarter octave of σ/Δ from 2^−4 to 2^12.
 ///
@@ -40,14 +39,6 @@ public final class EntropyTables: @unchecked Sendable {
 
     /// Raw low bits of each code in a class, so that what the table codes stays within about four standard deviations.
     package static func shift(class index: Int) -> Int { max(0, (index >> 2) - 5) }
-
-    /// How far, in steps, values of each class are moved towards zero before they are rounded: where the next smaller code costs
-    /// less by more bits than the error grows, at 0.1 squared steps a bit. Codes of a Laplace distribution differ by
-    /// √2 / ln 2 · step / σ bits (Sullivan, "Efficient scalar quantization of exponential and Laplacian random variables",
-    /// IEEE Trans. Inf. Theory 42, 1996).
-    package static let deadZones: [Float] = (0..<classes).map {
-        min(0.3, 0.05 * Float(2.squareRoot() / log(2.0)) / Float(exp2(Double($0) / 4 - 4 + 0.125)))
-    }
 
     /// 4096ths in proportion to the counts, none zero (largest remainders get what rounding leaves).
     package static func normalise(_ counts: [UInt64]) -> [UInt16] {

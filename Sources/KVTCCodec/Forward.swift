@@ -56,7 +56,7 @@ final class ForwardInput {
             // Rows far beyond the step get a unit that keeps their values in 16 bits.
             units.append(max(step * ForwardInput.unit, peak / Float(ForwardInput.limit)))
             energy += kv_error(at, nil, columns, 0).energy
-            kv_quantise(at, columns, 1 / units[row], 0, Int32(ForwardInput.limit), codes + row * width)
+            kv_quantise(at, columns, 1 / units[row], Int32(ForwardInput.limit), codes + row * width)
             (codes + row * width + columns).update(repeating: 0, count: width - columns)
         }
         self.units = units

@@ -135,7 +135,7 @@ struct RateControl {
             codes[index].withUnsafeMutableBufferPointer {
                 coefficients.quantise(
                     first..<min(first + TransformCoder.group, plan.allocation.ranks[index]), basis: index,
-                    option: option, stepIndex: plan.stepIndex, codes: $0.baseAddress! + first * rows)
+                    step: RateControl.step(option, plan.stepIndex), codes: $0.baseAddress! + first * rows)
             }
         }
         return codes
@@ -180,9 +180,8 @@ struct RateControl {
     private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
         let components = first..<min(first + TransformCoder.group, profile.bases[index].rank)
         return withScratch(coefficients) { codes in
-            // A dead zone of a few hundredths more or less doesn't change which tables suit.
-            let usual = TransformCoder.option(octaves: 0, drift: 0)
-            coefficients.quantise(components, basis: index, option: usual, stepIndex: stepIndex, codes: codes)
+            // The codes are the same whichever tables code them.
+            coefficients.quantise(components, basis: index, step: TransformCoder.step(stepIndex), codes: codes)
             return drift { drift in
                 groupBits(
                     TransformCoder.option(octaves: 0, drift: drift), basis: profile.bases[index], components,
@@ -226,6 +225,10 @@ struct RateControl {
         var error, energy: Double
     }
 
+    private static func step(_ option: UInt8, _ stepIndex: Int) -> Float {
+        TransformCoder.step(stepIndex + 64 * TransformCoder.octaves(option))
+    }
+
     /// Quantises one group one way; `codes` has room for it.
     func groupCost(
         _ option: UInt8, basis index: Int, first: Int, rank: Int, stepIndex: Int, _ coefficients: Coefficients,
@@ -236,12 +239,12 @@ struct RateControl {
             let energy = coefficients.error(components, basis: index, codes: nil, step: 0).energy
             return GroupCost(bits: 0, error: energy, energy: energy)
         }
-        coefficients.quantise(components, basis: index, option: option, stepIndex: stepIndex, codes: codes)
+        let step = RateControl.step(option, stepIndex)
+        coefficients.quantise(components, basis: index, step: step, codes: codes)
         let bits = groupBits(
             option, basis: profile.bases[index], components, stepIndex: stepIndex, codes: codes,
             rows: coefficients.rows)
-        let sums = coefficients.error(
-            components, basis: index, codes: codes, step: TransformCoder.step(option, stepIndex))
+        let sums = coefficients.error(components, basis: index, codes: codes, step: step)
         return GroupCost(bits: bits, error: sums.error, energy: sums.energy)
     }
 }
@@ -314,19 +317,11 @@ final class Coefficients {
         computed[index] = wanted
     }
 
-    /// The codes of some components of a group: [component][row].
-    func quantise(
-        _ components: Range<Int>, basis index: Int, option: UInt8, stepIndex: Int, codes: UnsafeMutablePointer<Int16>
-    ) {
-        let values = leading(components.upperBound, basis: index)
-        let inverseStep = 1 / TransformCoder.step(option, stepIndex)
-        for component in components {
-            let entropyClass = TransformCoder.entropyClass(
-                level: profile.bases[index].levels[component], stepIndex: stepIndex, option: option)
-            kv_quantise(
-                values + component * rows, rows, inverseStep, EntropyTables.deadZones[entropyClass],
-                Int32(TransformCoder.codeLimit), codes + (component - components.lowerBound) * rows)
-        }
+    /// The codes of some components at one step: [component][row].
+    func quantise(_ components: Range<Int>, basis index: Int, step: Float, codes: UnsafeMutablePointer<Int16>) {
+        kv_quantise(
+            leading(components.upperBound, basis: index) + components.lowerBound * rows, components.count * rows,
+            1 / step, Int32(TransformCoder.codeLimit), codes)
     }
 
     /// Squared error of codes of some components, and their energy.

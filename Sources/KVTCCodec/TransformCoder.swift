@@ -22,9 +22,6 @@ package struct TransformCoder {
     /// Step of an index: 2^(index / 64).
     static func step(_ index: Int) -> Float { Float(exp2(Double(index) / 64)) }
 
-    /// Step of a group with that option.
-    static func step(_ option: UInt8, _ stepIndex: Int) -> Float { step(stepIndex + 64 * octaves(option)) }
-
     /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `drift` classes
     /// from those of the profile because this page's coefficients are that much wider.
     package static func option(octaves: Int, drift: Int) -> UInt8 {

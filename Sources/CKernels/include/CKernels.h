@@ -149,8 +149,8 @@ void kv_synthesise(const kv_synthesis *page, const uint8_t *packed, size_t quads
                    size_t block_count, const kv_rotation *rotations, size_t rotation_count, const kv_run *runs,
                    size_t run_count, uint8_t *output);
 
-// codes[i] = round-to-nearest(values[i] · inverse_step, moved towards zero by the dead zone), clamped to ±limit.
-void kv_quantise(const float *values, size_t count, float inverse_step, float dead_zone, int limit, int16_t *codes);
+// codes[i] = round-to-nearest(values[i] · inverse_step), clamped to ±limit.
+void kv_quantise(const float *values, size_t count, float inverse_step, int limit, int16_t *codes);
 
 // Largest magnitude.
 float kv_peak(const float *values, size_t count);
