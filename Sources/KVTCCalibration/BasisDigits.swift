@@ -74,7 +74,7 @@ struct BasisDigits {
         }
     }
 
-    /// The components whose 8-bit rounding would add more than a hundredth to the quantisation error, but at most 31 of 100.
+    /// The components whose 8-bit rounding would add more than a hundredth to the quantisation error, but at most 30 of 100.
     private static func wideComponents(
         _ largest: [Float], variances: [Float], width: Int, step: Double
     ) -> Set<Int> {
@@ -84,7 +84,7 @@ struct BasisDigits {
         }
         var budget = 0.01 * Double(noise.count) * step * step / 12
         // A third of what a float basis takes, and a little for the rest of the file.
-        let limit = noise.count * 31 / 100
+        let limit = noise.count * 30 / 100
         var wide = Set(noise.indices)
         for component in noise.indices.sorted(by: { noise[$0] < noise[$1] }) {
             budget -= noise[component]
