@@ -17,7 +17,8 @@ public struct Calibrator<Samples: SampleSource> {
     private var width: Int { samples.geometry.rowElements }
 
     /// - Parameters:
-    ///   - rank: components kept of each basis; by default what ratios from 8 need, at most half of them.
+    ///   - rank: components kept of each basis; by default what ratios from 8 need, at most half of them, or 36 of 100 of rows
+    ///     wider than `exactLimit`, whose profiles take gigabytes.
     ///   - exactLimit: widest row whose covariance is decomposed as a whole; 24 576 elements (2.4 GB) by default.
     ///   - report: called now and then; what it throws ends the run.
     public init(
@@ -77,8 +78,8 @@ public struct Calibrator<Samples: SampleSource> {
         for (index, columns) in bases.enumerated() {
             var own = Array(covariances[..<groups[index].count])
             covariances.removeFirst(groups[index].count)
-            let usual = isJoint[index] ? columns.count : Calibrator.most(columns.count)
-            let rank = min(columns.count, rankLimit ?? usual)
+            let most = Calibrator.mostComponents(width: columns.count, isJoint: isJoint[index])
+            let rank = min(columns.count, rankLimit ?? (isJoint[index] ? columns.count : most))
             let basis = try StagedBasis(
                 columns: columns, rowElements: width, groups: groups[index], covariances: &own, rank: rank,
                 step: work.advance)
@@ -86,7 +87,7 @@ public struct Calibrator<Samples: SampleSource> {
             if isJoint[index] {
                 try join(basis, mean: moments.mean, weights: weights, metric: metric, rank: rank, work: &work)
             }
-            if rankLimit == nil { cut(basis) }
+            if rankLimit == nil { cut(basis, to: most) }
             let step = Calibrator.finestStep(basis)
             parts.append(BasisPart(columns: columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
             try work.finish()
@@ -172,10 +173,10 @@ public struct Calibrator<Samples: SampleSource> {
     }
 
     /// Leaves out what an eighth of the bytes would have no room for: it is not worth its place in the file.
-    private func cut(_ basis: StagedBasis) {
+    private func cut(_ basis: StagedBasis, to most: Int) {
         let step = Calibrator.finestStep(basis)
         let kept = basis.variances.prefix { Double($0) >= 0.16 * step * step }.count
-        basis.cut(to: max(256, min(kept, Calibrator.most(basis.width))))
+        basis.cut(to: max(256, min(kept, most)))
     }
 
     /// The step of the lowest ratio that a profile is made for.
@@ -183,8 +184,9 @@ public struct Calibrator<Samples: SampleSource> {
         BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 8)
     }
 
-    /// Components of a basis of that width, at most: half of them, or all where they are few.
-    private static func most(_ width: Int) -> Int { max(min(width, 256), width / 2) }
+    private static func mostComponents(width: Int, isJoint: Bool) -> Int {
+        isJoint ? width * 36 / 100 : max(min(width, 256), width / 2)
+    }
 
     private func weigh(_ rows: UnsafeMutablePointer<Float>, _ count: Int, mean: [Float], weights: [Float]) {
         mean.withUnsafeBufferPointer { mean in
