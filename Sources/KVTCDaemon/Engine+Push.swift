@@ -82,12 +82,14 @@ extension Engine {
     private func rooms(
         _ entries: ArraySlice<PushEntry>, _ keys: ArraySlice<StoreKey>, _ session: Session
     ) -> [PageRoom] {
-        var left = min(64 << 20, configuration.ramBudget / 16)
+        let limit = min(64 << 20, configuration.ramBudget / 16)
+        var held = 0
         var rooms: [PageRoom] = []
         for (entry, key) in zip(entries, keys) {
             let size = blockBytes(entry, session)
-            left -= size
-            guard rooms.isEmpty || left >= 0, let room = store.room(for: key, byteCount: size) else { break }
+            guard rooms.isEmpty || held + size <= limit, let room = store.room(for: key, byteCount: size, beside: held)
+            else { break }
+            held += size
             rooms.append(room)
         }
         return rooms

@@ -27,7 +27,7 @@ extension Store {
         }
     }
 
-    private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
+    func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
         let quota = configuration.ramPerTenant
         return quota > 0 && index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + bytes > quota }
     }

@@ -59,8 +59,11 @@ public final class Store: Sendable {
 
     /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
     /// where ``put(_:byteCount:attributes:fill:)`` would not find room or refuse the size.
-    public func room(for key: StoreKey, byteCount: Int) -> PageRoom? {
-        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent else { return nil }
+    /// - Parameter held: bytes of rooms that the caller holds for other pages of the tenant: its quota counts them, too.
+    public func room(for key: StoreKey, byteCount: Int, beside held: Int = 0) -> PageRoom? {
+        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent,
+            held == 0 || !isOverRAMQuota(key.tenant, held + byteCount)
+        else { return nil }
         return reserve(byteCount, for: key.tenant).map { PageRoom(key: key, extent: $0) }
     }
 
