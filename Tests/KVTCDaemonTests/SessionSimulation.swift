@@ -328,6 +328,10 @@ struct SessionSimulation {
         report.restarts += 1
         var (found, memory) = plan.takeCrash() ?? (device.copy(), keeper.contents)
         if !isKill { (found, memory) = (found.afterPowerCut(seed: generator.next()), []) }
+        // Jobs that wait hold the engine that is over, and with it the descriptors of its arenas.
+        plan.pause()
+        drain()
+        plan.resume()
         sessions = []
         for attempt in 0... {
             (keeper, device) = (TestKeeper(memory), found.copy())
