@@ -18,7 +18,7 @@ public struct FisherInformation: Sendable {
 
     private let geometry: Geometry
     private let moments: HeadMatrices
-    /// Mean of each element's head.
+    /// Cost of a unit of squared error of each head's elements.
     private let means: [Double]
 
     /// Reads all gradients of a model.
@@ -60,27 +60,26 @@ public struct FisherInformation: Sendable {
         }
         guard let least = ofHeads.filter({ $0 > 0 }).min() else { throw CalibrationError("all gradients are zero") }
         // A head that was never seen to matter is taken for the least that was.
-        means = zip(ofHeads, blocks).flatMap { [Double](repeating: max($0, least), count: $1.count) }
+        means = ofHeads.map { max($0, least) }
     }
 
     /// Cost of a unit of squared error of each element, and no less than ``leastCost`` allows.
     /// - Parameter variances: of the elements.
     func costs(variances: [Double]) -> [Double] {
-        let heads = moments.blocks
-        let energies = heads.map { head in head.reduce(0) { $0 + means[$1] * variances[$1] } }
-        let least = FisherInformation.leastCost * energies.reduce(0, +) / Double(heads.count)
-        return heads.flatMap { head in
-            let variance = head.reduce(0) { $0 + variances[$1] }
-            return head.map { means[$0] + least / max(variance, 1e-12) }
+        let heads = moments.blocks.map { (width: $0.count, variance: variances[$0].reduce(0, +)) }
+        let energy = zip(means, heads).reduce(0) { $0 + $1.0 * $1.1.variance }
+        let least = FisherInformation.leastCost * energy / Double(heads.count)
+        return zip(means, heads).flatMap { mean, head in
+            [Double](repeating: mean + least / max(head.variance, 1e-12), count: head.width)
         }
     }
 
     /// The metric of rows that are weighted by the costs: of mean 1 in every head.
     func metric() throws -> MetricRoots {
         var values: [Float] = []
+        var scales = means.map { 1 / Float($0) }.makeIterator()
         moments.forEach { block, matrix in
-            let size = block.count
-            let scale = 1 / Float(means[block.lowerBound])
+            let (size, scale) = (block.count, scales.next()!)
             for row in 0..<size {
                 for column in 0..<size {
                     // Both halves alike, whatever order the sums were made in.
