@@ -33,6 +33,8 @@ extension Engine {
             }
         }
         switch outcome {
+        // The disk failed to deliver it this time.
+        case .miss where store.residence(key) != .absent: ledger.update { $0.giveUp(key, plan) }
         case .miss: ledger.update { $0.drop([key], isTruncation: false) }
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
