@@ -34,7 +34,7 @@ extension Engine {
         }
         switch outcome {
         // The disk failed to deliver it this time.
-        case .miss where store.residence(key) != .absent: ledger.update { $0.giveUp(key, plan) }
+        case .miss where store.residence(key) != .absent: giveUp(key, plan)
         case .miss: ledger.update { $0.drop([key], isTruncation: false) }
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
@@ -42,7 +42,7 @@ extension Engine {
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
             metrics.count(key.tenant) { $0.errors += 1 }
-            ledger.update { $0.giveUp(key, plan) }
+            giveUp(key, plan)
         case .hit(.success(let block)):
             metrics.record(.encode, key.tenant, since: start)
             finish(key, plan, block)
@@ -54,24 +54,37 @@ extension Engine {
         case .forget: return
         case .again: enqueue([key])
         case .replace:
-            var header: BlockHeader?
-            if var attributes = store.attributes(key) {
-                let made = try? block.withUnsafeBytes { try BlockHeader.parse($0, isVerified: true) }
-                attributes.coded = true
-                attributes.near = plan.choice.near != nil && made?.mode.isExact == false
-                // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
-                if store.replace(key, bytes: block, attributes: attributes) { header = made }
-            }
-            let outcome = header.flatMap { CodingOutcome($0, plan: plan) }
+            // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
+            guard let header = place(block, of: key, plan) else { return giveUp(key, plan) }
+            let outcome = CodingOutcome(header, plan: plan)
             let drifting = ledger.update {
-                $0.endReplace(key, generation: plan.generation, exact: header?.exactRows, outcome: outcome)
+                $0.endReplace(key, generation: plan.generation, exact: header.exactRows, outcome: outcome)
             }
             metrics.count(key.tenant) {
-                $0.encoded += header == nil ? 0 : 1
+                $0.encoded += 1
                 $0.driftAlarms += UInt64(drifting.count)
                 if let outcome { $0.coding.add(outcome) }
             }
             for session in drifting { warn(session) }
+        }
+    }
+
+    /// Puts a block in the raw one's place; nil where there is no room for it.
+    private func place(_ block: [UInt8], of key: StoreKey, _ plan: EncodePlan) -> BlockHeader? {
+        guard var attributes = store.attributes(key),
+            let header = try? block.withUnsafeBytes({ try BlockHeader.parse($0, isVerified: true) })
+        else { return nil }
+        attributes.coded = true
+        attributes.near = plan.choice.near != nil && !header.mode.isExact
+        return store.replace(key, bytes: block, attributes: attributes) ? header : nil
+    }
+
+    /// Leaves a page raw for good. The store has to know, as the ledger forgets whose rows were protected once no session uses
+    /// the page: nobody may code it later without them.
+    private func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
+        ledger.update {
+            if $0.pages[key]?.generation == plan.generation { store.update(key, coded: true) }
+            $0.giveUp(key, plan)
         }
     }
 

@@ -47,10 +47,10 @@ extension Store {
     /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
     ///
     /// A page in RAM keeps the change when the process is killed. Of a page on disk only, pin and priority are written at
-    /// once; expiry, which may change with every use, with the next ``flush(_:)``. That makes all of it durable.
+    /// once; expiry, which may change with every use, and `coded` with the next ``flush(_:)``. That makes all of it durable.
     @discardableResult
     public func update(
-        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep
+        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep, coded: Bool? = nil
     ) -> Bool {
         let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
             guard let entry = index.live(key, at: now) else { return (false, nil) }
@@ -59,6 +59,7 @@ extension Store {
             index.mutate(entry) { entry in
                 if let pinned { entry.attributes.pinned = pinned }
                 if let priority { entry.attributes.priority = priority }
+                if let coded { entry.attributes.coded = coded }
                 switch expiry {
                 case .keep: break
                 case .never: entry.attributes.expires = nil

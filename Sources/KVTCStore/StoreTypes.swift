@@ -12,7 +12,7 @@ public struct PageAttributes: Hashable, Sendable {
     public var tokens: UInt32
     /// The size in bytes before coding, for the ratio.
     public var rawBytes: UInt64
-    /// Whether the bytes are a coded block, not a raw one.
+    /// Whether the page's coder is done with it: the bytes are a coded block, or a raw one that stays as it is.
     public var coded: Bool
     /// Whether the coded block stands in for a raw one that would be kept if it were put again.
     public var near: Bool

@@ -79,6 +79,42 @@ import Testing
         }
     }
 
+    @Test func aPageThatFoundNoRoomStaysExactWhoeverUsesItLater() throws {
+        // The only RAM there is holds pinned pages: none of them can be coded, as its block has nowhere to go.
+        let daemon = try TestDaemon {
+            $0.ramBudget = 1 << 20
+            $0.diskBudget = 0
+        }
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let first = try Pages.open(client, policy: WirePolicy(window: 65536, mode: .quant4, pin: true))
+        var pages: [[UInt8]] = []
+        var position = 0
+        for tokens in [16, 8, 4, 2, 1] {
+            while true {
+                let page = ClientPage(
+                    key: Pages.key(UInt64(pages.count)), firstPosition: UInt32(position),
+                    bytes: Pages.random(tokens: tokens, seed: UInt64(pages.count)))
+                guard try first.push([page]) == [.stored] else { break }
+                pages.append(page.bytes)
+                position += tokens
+            }
+        }
+        try first.close()
+        // Flushing waits for the coders before it finds that there is no disk.
+        func waitForCoders() {
+            #expect(refusal { _ = try client.call(FlushRequest(session: Wire.none)) }?.code == .ioError)
+        }
+        waitForCoders()
+
+        let second = try Pages.open(client, policy: WirePolicy(sink: 0, window: 0, mode: .quant4))
+        #expect(try client.call(DropRequest(session: second.number, keys: keys(1..<2))).dropped == 1)
+        let again = ClientPage(key: Pages.key(0), firstPosition: 0, bytes: pages[0])
+        #expect(try second.push([again]) == [.present])
+        waitForCoders()
+        #expect(try Pages.pull(client, second.number, keys(0..<1), capacity: 1 << 20) == [pages[0]])
+    }
+
     @Test func aConnectionThatEndsClosesItsSessions() throws {
         let daemon = try TestDaemon()
         defer { daemon.stop() }
