@@ -4,8 +4,9 @@ import KVTCCodec
 import TestSupport
 import Testing
 
-/// Blocks that must decode to the same bytes for ever, with the profile they need. KVTC_WRITE_GOLDEN=1 writes new ones, which
-/// is right only together with a new version in `BlockFormat.md`.
+/// Blocks that must decode to the same bytes for ever, with the profile they need, of each of the formats that profiles have had.
+/// KVTC_WRITE_GOLDEN=1 writes those of formats that this release still writes, which is right only together with a new version
+/// in `BlockFormat.md`.
 @Suite struct GoldenBlockTests {
     struct Golden: Codable {
         struct Case: Codable {
@@ -17,13 +18,34 @@ import Testing
         var cases: [Case]
     }
 
-    static let path = testFile("Golden/blocks.json")
+    static func path(_ format: Int) -> String { testFile("Golden/blocks-\(format).json") }
+    static func read(_ format: Int) throws -> Golden {
+        try JSONDecoder().decode(Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: path(format))))
+    }
     static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
     static let tokens = 8
 
-    static func make() throws -> Golden {
-        let samples = try SampleSet(paths: [testFile("Fixtures/smollm2-layers-11-12.safetensors")])
-        let file = try Calibrator(samples: samples, weighting: .variance, rank: 40) { _ in }.run()
+    /// What format 3 has and 2 has not are the matrices of gradients; any numbers do for that.
+    private static func weighting(_ format: Int, _ samples: SampleSet) throws -> Weighting {
+        guard format == 3 else { return .variance }
+        let directory = try TemporaryDirectory()
+        let file = try Data(contentsOf: URL(fileURLWithPath: fixture))
+        let header = 8 + file.withUnsafeBytes { Int($0.loadUnaligned(as: UInt64.self)) }
+        var json = String(decoding: file[8..<header], as: UTF8.self)
+            .replacing(SampleContent.cache.rawValue, with: SampleContent.gradients.rawValue)
+        json += String(repeating: " ", count: -json.utf8.count & 7)
+        let length = withUnsafeBytes(of: UInt64(json.utf8.count).littleEndian) { Data($0) }
+        let path = directory.file("gradients.safetensors")
+        try (length + Data(json.utf8) + file[header...]).write(to: URL(fileURLWithPath: path))
+        let gradients = try SampleSet(paths: [path], content: .gradients)
+        return .gradients(try FisherInformation(gradients, geometry: samples.geometry) { _ in })
+    }
+
+    private static let fixture = testFile("Fixtures/smollm2-layers-11-12.safetensors")
+
+    private static func make(_ format: Int) throws -> Golden {
+        let samples = try SampleSet(paths: [fixture])
+        let file = try Calibrator(samples: samples, weighting: weighting(format, samples), rank: 40) { _ in }.run()
         let codec = try PageCodec(geometry: samples.geometry, profile: try Profile(bytes: [UInt8](file)))
         let start = samples.contexts[5].lowerBound
         let page = samples.cached(start..<start + tokens)
@@ -44,16 +66,16 @@ import Testing
         return golden
     }
 
-    @Test func oldBlocksDecodeToTheSameBytesOnEveryTier() throws {
-        if ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] == "1" {
+    @Test(arguments: 1...3) func oldBlocksDecodeToTheSameBytesOnEveryTier(format: Int) throws {
+        if ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] == "1", format > 1 {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            try encoder.encode(GoldenBlockTests.make()).write(to: URL(fileURLWithPath: GoldenBlockTests.path))
+            try encoder.encode(GoldenBlockTests.make(format)).write(
+                to: URL(fileURLWithPath: GoldenBlockTests.path(format)))
         }
-        let golden = try JSONDecoder().decode(
-            Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: GoldenBlockTests.path)))
+        let golden = try GoldenBlockTests.read(format)
         let profile = try Profile(bytes: [UInt8](golden.profile))
-        #expect(golden.cases.count == 7)
+        #expect(golden.cases.count == 7 && profile.metadata.format == format)
         for kernels in KernelTable.all {
             let codec = try PageCodec(geometry: profile.geometry, profile: profile, kernels: kernels)
             for entry in golden.cases {
@@ -70,8 +92,7 @@ import Testing
     /// Of the coded blocks; that of a raw one is in `PageCodecTests`.
     @Test(arguments: ["transform, rows [] protected", "quant4, rows [0] protected", "kvtc, rows [3] protected"])
     func everyFlippedBitAndTruncationIsNoticed(name: String) throws {
-        let golden = try JSONDecoder().decode(
-            Golden.self, from: try Data(contentsOf: URL(fileURLWithPath: GoldenBlockTests.path)))
+        let golden = try GoldenBlockTests.read(1)
         let profile = try Profile(bytes: [UInt8](golden.profile))
         let codec = try PageCodec(geometry: profile.geometry, profile: profile)
         let block = [UInt8](try #require(golden.cases.first { $0.name == name }).block)

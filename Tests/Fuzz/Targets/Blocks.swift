@@ -7,7 +7,7 @@ import TestSupport
 enum GoldenProfile {
     static let bytes: [UInt8] = {
         struct Golden: Decodable { var profile: Data }
-        let file = try! Data(contentsOf: URL(fileURLWithPath: testFile("Golden/blocks.json")))
+        let file = try! Data(contentsOf: URL(fileURLWithPath: testFile("Golden/blocks-1.json")))
         return [UInt8](try! JSONDecoder().decode(Golden.self, from: file).profile)
     }()
     static let codec: PageCodec = {
