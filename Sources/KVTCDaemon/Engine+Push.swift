@@ -87,7 +87,7 @@ extension Engine {
         var rooms: [PageRoom] = []
         for (entry, key) in zip(entries, keys) {
             let size = blockBytes(entry, session)
-            guard rooms.isEmpty || held + size <= limit, let room = store.room(for: key, byteCount: size, beside: held)
+            guard rooms.isEmpty || held + size <= limit, let room = store.room(for: key, byteCount: size)
             else { break }
             held += size
             rooms.append(room)

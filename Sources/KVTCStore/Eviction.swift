@@ -27,31 +27,33 @@ extension Store {
         }
     }
 
-    func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
+    private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
         let quota = configuration.ramPerTenant
-        return quota > 0 && index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + bytes > quota }
+        // Under the index's lock, as there a reservation becomes a page.
+        return quota > 0
+            && index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + reserved.of(tenant) + bytes > quota }
     }
 
-    private func allocate(_ length: Int, for tenant: UInt32) -> RAMExtent? {
-        isOverRAMQuota(tenant, length) ? nil : ram.allocate(length)
+    private func allocate(_ length: Int, for tenant: UInt32) -> RAMReservation? {
+        RAMReservation(length, for: tenant, in: ram, reserved) { !isOverRAMQuota(tenant, 0) }
     }
 
     /// Room in RAM that costs no write; nil when the next page to go is not on disk yet.
-    func reserveWithoutWriting(_ length: Int, for tenant: UInt32) -> RAMExtent? {
+    func reserveWithoutWriting(_ length: Int, for tenant: UInt32) -> RAMReservation? {
         while true {
-            if let extent = allocate(length, for: tenant) { return extent }
+            if let room = allocate(length, for: tenant) { return room }
             guard case .freed = step(for: tenant, needing: length, onlyUnprotected: true) else { return nil }
         }
     }
 
     /// Room in RAM for a page, moving others to disk or dropping them as far as they may be. Nil when that fails: then
     /// nothing has been dropped on account of a failing disk.
-    func reserve(_ length: Int, for tenant: UInt32) -> RAMExtent? {
-        if let extent = reserveWithoutWriting(length, for: tenant) { return extent }
+    func reserve(_ length: Int, for tenant: UInt32) -> RAMReservation? {
+        if let room = reserveWithoutWriting(length, for: tenant) { return room }
         guard hasDisk else { return nil }
-        let extent = try? withLog { (log) throws(StoreError) -> RAMExtent? in
+        let room = try? withLog { (log) throws(StoreError) -> RAMReservation? in
             while true {
-                if let extent = allocate(length, for: tenant) { return extent }
+                if let room = allocate(length, for: tenant) { return room }
                 switch step(for: tenant, needing: length, onlyUnprotected: false) {
                 case .freed: continue
                 case .nothing: return nil
@@ -59,7 +61,7 @@ extension Store {
                 }
             }
         }
-        return extent ?? nil
+        return room ?? nil
     }
 
     /// Writes a page and drops its RAM copy. Where the disk is full of protected pages an unprotected page is dropped

@@ -48,11 +48,12 @@ extension Store {
                 continue
             }
             let room = reserve(extent.length, for: entry.key.tenant)
-            room?.fill(extent.bytes)
+            room?.extent.fill(extent.bytes)
             index.withLock { index in
                 guard index.pages.contains(entry), entry.ram === extent else { return }
                 if let room {
-                    index.mutate(entry) { $0.ram = room }
+                    room.settle()
+                    index.mutate(entry) { $0.ram = room.extent }
                 } else if entry.disk != nil {
                     index.evictFromRAM(entry)
                 } else {

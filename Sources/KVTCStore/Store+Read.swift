@@ -94,18 +94,19 @@ extension Store {
 
     /// Keeps bytes just read from disk in RAM, if room can be made without writing.
     func promote(_ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64) {
-        guard let extent = reserveWithoutWriting(bytes.count, for: key.tenant) else { return }
-        extent.fill(bytes)
-        _ = keep(extent, key, location, hash)
+        guard let room = reserveWithoutWriting(bytes.count, for: key.tenant) else { return }
+        room.extent.fill(bytes)
+        _ = keep(room, key, location, hash)
     }
 
     /// Notes that bytes just read from disk are in RAM too; false when the page has other bytes by now.
-    private func keep(_ extent: RAMExtent, _ key: StoreKey, _ location: DiskLocation, _ hash: UInt64) -> Bool {
+    private func keep(_ room: RAMReservation, _ key: StoreKey, _ location: DiskLocation, _ hash: UInt64) -> Bool {
         index.withLock { index in
             guard let entry = index.entry(key, at: location) else { return false }
             guard entry.ram == nil else { return true }
             entry.hash = hash
-            index.mutate(entry) { $0.ram = extent }
+            room.settle()
+            index.mutate(entry) { $0.ram = room.extent }
             return true
         }
     }
@@ -122,9 +123,9 @@ extension Store {
             reject(key, at: location)
             return false
         case .intact(let bytes, let hash):
-            guard let extent = reserve(bytes.count, for: key.tenant) else { return false }
-            extent.fill(bytes)
-            return keep(extent, key, location, hash)
+            guard let room = reserve(bytes.count, for: key.tenant) else { return false }
+            room.extent.fill(bytes)
+            return keep(room, key, location, hash)
         }
     }
 

@@ -11,6 +11,7 @@ public final class Store: Sendable {
     /// What the store was opened with.
     public let configuration: StoreConfiguration
     let ram: RAMTier
+    let reserved = ReservedBytes()
     let index: Mutex<StoreIndex>
     let log: Mutex<DiskLog?>
 
@@ -50,27 +51,24 @@ public final class Store: Sendable {
     ) throws(Failure) -> PutOutcome {
         guard byteCount > 0, byteCount <= maxPageBytes else { return .tooLarge }
         if touchIfPresent(key) { return .present }
-        guard let extent = reserve(byteCount, for: key.tenant) else {
+        guard let room = reserve(byteCount, for: key.tenant) else {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        return put(try PageRoom(key: key, extent: extent).filled(by: fill), attributes: attributes)
+        return put(try PageRoom(key: key, room: room).filled(by: fill), attributes: attributes)
     }
 
     /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
     /// where ``put(_:byteCount:attributes:fill:)`` would not find room or refuse the size.
-    /// - Parameter held: bytes of rooms that the caller holds for other pages of the tenant: its quota counts them, too.
-    public func room(for key: StoreKey, byteCount: Int, beside held: Int = 0) -> PageRoom? {
-        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent,
-            held == 0 || !isOverRAMQuota(key.tenant, held + byteCount)
-        else { return nil }
-        return reserve(byteCount, for: key.tenant).map { PageRoom(key: key, extent: $0) }
+    public func room(for key: StoreKey, byteCount: Int) -> PageRoom? {
+        guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent else { return nil }
+        return reserve(byteCount, for: key.tenant).map { PageRoom(key: key, room: $0) }
     }
 
     /// Stores a page that is in the store's memory already; the first one under a key still wins.
     public func put(_ page: FilledPage, attributes: PageAttributes) -> PutOutcome {
-        let entry = PageEntry(key: page.key, attributes: attributes, length: page.extent.length, hash: page.hash)
-        entry.ram = page.extent
+        let entry = PageEntry(key: page.key, attributes: attributes, length: page.room.extent.length, hash: page.hash)
+        entry.ram = page.room.extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
             if index.touch(page.key, at: now) {
@@ -81,6 +79,7 @@ public final class Store: Sendable {
                 index.remove(expired)
                 index.counters.expired += 1
             }
+            page.room.settle()
             index.insert(entry)
             index.counters.stored += 1
             return .stored
@@ -118,12 +117,13 @@ public final class Store: Sendable {
         fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> Bool {
         guard byteCount > 0, byteCount <= maxPageBytes, residence(key) != .absent else { return false }
-        guard let extent = reserve(byteCount, for: key.tenant) else { return false }
-        let hash = try extent.fill(by: fill)
+        guard let room = reserve(byteCount, for: key.tenant) else { return false }
+        let hash = try room.extent.fill(by: fill)
         return index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }
+            room.settle()
             index.mutate(entry) { entry in
-                entry.ram = extent
+                entry.ram = room.extent
                 if let disk = entry.disk { entry.shadow = disk.segment.id }
                 entry.disk = nil
                 entry.length = byteCount

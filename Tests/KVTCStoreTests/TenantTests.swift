@@ -94,6 +94,29 @@ import Testing
         #expect(put(store, quiet, 0) == .stored)
     }
 
+    @Test func roomsThatWaitForTheirPagesCountTowardsTheQuota() throws {
+        var configuration = StoreConfiguration.small(ram: 64 << 10)
+        configuration.ramPerTenant = 16 << 10
+        let store = try Store.open(configuration)
+        func room(_ n: Int) -> PageRoom? { store.room(for: key(n, tenant: greedy), byteCount: 4096) }
+        var rooms = (0..<4).compactMap(room)
+        #expect(rooms.count == 4 && room(4) == nil && put(store, greedy, 5) == .full)
+        #expect(put(store, quiet, 0) == .stored)
+        // Let go, or a page of the index: counted once, no longer, and no less.
+        rooms.removeLast()
+        #expect(room(4) != nil)
+        for (n, room) in rooms.enumerated() {
+            let bytes = page(n, bytes: 4096).array
+            let filled = room.filled { memory in
+                memory.copyBytes(from: bytes)
+                return checksum(UnsafeRawBufferPointer(memory))
+            }
+            #expect(store.put(filled, attributes: PageAttributes(pinned: true)) == .stored)
+        }
+        let last = room(4)
+        #expect(last != nil && room(6) == nil)
+    }
+
     @Test func usageFollowsThePages() throws {
         let store = try Store.open(.memory(MemoryDevice(), ram: 64 << 10, disk: 1 << 20, segment: 32 << 10))
         for n in 0..<4 { #expect(put(store, quiet, n) == .stored) }
