@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvtc.llama_model import ModelGeometry
-from kvtc.llama_state import SequenceState, blank_state
+from kvtc.llama_rope import Rope
+from kvtc.llama_state import SequenceState, StateForm, blank_state
 
-GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, rope_style="interleaved", rope_base=10000.0, rope_dims=8)
+GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, value_dim=8, rope=Rope.geometric("interleaved", 0, 8, 10000.0, 2))
 HEADER = bytes(8)
+FORM = StateForm(HEADER, 8, (((24, 24), (24, 24)),))
 
 
 @dataclass
@@ -17,13 +19,9 @@ class FakeWorker:
 
     geometry: ModelGeometry = GEOMETRY
     state: SequenceState | None = None
-    state_form: tuple[bytes, int] = (HEADER, 8)
+    state_form: StateForm = FORM
     position: int = 0
     prefilled: list[int] = field(default_factory=list)
-
-    @property
-    def row_elements(self) -> list[int]:
-        return [24] * 4
 
     def get_state(self) -> SequenceState:
         assert self.state
@@ -45,7 +43,7 @@ class FakeWorker:
 
 def filled_worker(cells: int) -> FakeWorker:
     """A worker that has read so many tokens."""
-    state = blank_state(range(cells), [24] * 4, header=HEADER, gap=8)
+    state = blank_state(range(cells), FORM)
     generator = np.random.default_rng(5)
     for tensor in state.tensors():
         tensor[:] = generator.normal(size=tensor.shape)

@@ -11,7 +11,8 @@ import kvtc
 from kvtc import llama_cpp
 from kvtc.evaluate_caches import NEAR, DaemonWay
 from kvtc.llama_model import ModelGeometry
-from kvtc.llama_state import blank_state
+from kvtc.llama_rope import Rope
+from kvtc.llama_state import StateForm, blank_state
 from kvtc.sensitivity import SINKS, WINDOW
 
 TOKENS = list(range(5000, 5500))
@@ -44,11 +45,10 @@ def test_pages_travel_through_the_socket_too(make_daemon) -> None:
 class SyntheticWorker(FakeWorker):
     """A worker whose cache is the synthetic model's."""
 
-    row_elements = [32] * 8
-
     def __init__(self, cells: int) -> None:
-        super().__init__(ModelGeometry(4, 2, 16, rope_style="half_split", rope_base=10000.0, rope_dims=16))
-        state = blank_state(range(cells), self.row_elements, header=HEADER, gap=8)
+        super().__init__(ModelGeometry(4, 2, 16, 16, Rope.geometric("half_split", 0, 16, 10000.0, 4)))
+        self.state_form = StateForm(HEADER, 8, (((32,) * 4, (32,) * 4),))
+        state = blank_state(range(cells), self.state_form)
         contents = cache(cells, 9)
         for layer, (keys, values) in enumerate(zip(state.keys, state.values, strict=True)):
             keys[:] = contents[layer, kvtc.Role.KEY].reshape(cells, 32)

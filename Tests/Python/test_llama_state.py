@@ -1,14 +1,17 @@
 """The parser of llama.cpp's sequence state, on synthetic blobs: no model is needed."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kvtc.llama_state import StateError, blank_state, build_state, gap_of, parse_state
+from kvtc.llama_state import StateError, StateForm, blank_state, build_state, parse_state
 
 HEADER = bytes.fromhex("d83c14af00000000")
 LAYERS, CELLS, ROW = 3, 10, 16
+ROWS = (ROW,) * LAYERS
+FORM = StateForm(HEADER, 8, ((ROWS, ROWS),))
 
 
 def tensors(seed: int) -> list[np.ndarray]:
@@ -18,7 +21,7 @@ def tensors(seed: int) -> list[np.ndarray]:
 
 
 def blob(gap: int = 8, positions: list[int] | None = None) -> bytes:
-    return build_state(positions or list(range(CELLS)), tensors(1), tensors(2), header=HEADER, gap=gap).to_bytes()
+    return build_state(positions or list(range(CELLS)), tensors(1), tensors(2), replace(FORM, gap=gap)).to_bytes()
 
 
 def same(left: np.ndarray, right: np.ndarray) -> bool:
@@ -28,11 +31,11 @@ def same(left: np.ndarray, right: np.ndarray) -> bool:
 @pytest.mark.parametrize("gap", [0, 4, 8])
 def test_round_trip_is_bit_exact(gap: int) -> None:
     state = parse_state(blob(gap))
-    assert (state.layers, state.cells, gap_of(state)) == (LAYERS, CELLS, gap)
+    assert (state.layers, state.cells, state.form) == (LAYERS, CELLS, replace(FORM, gap=gap))
     assert state.positions.tolist() == list(range(CELLS))
     assert all(same(a, b) for a, b in zip(state.keys + state.values, tensors(1) + tensors(2), strict=True))
     assert state.to_bytes() == blob(gap)
-    again = build_state(state.positions.tolist(), state.keys, state.values, header=HEADER, gap=gap)
+    again = build_state(state.positions.tolist(), state.keys, state.values, state.form)
     assert again.to_bytes() == blob(gap)
 
 
@@ -106,19 +109,19 @@ def test_a_wrong_field_is_refused(offset: int, form: str, value: int, message: s
 def test_an_empty_sequence_is_refused() -> None:
     empty = [np.empty((0, ROW), np.float16)] * LAYERS
     with pytest.raises(StateError, match="empty"):
-        build_state([], empty, empty, header=HEADER, gap=8)
+        build_state([], empty, empty, FORM)
 
 
 def test_tensors_of_another_length_or_type_are_refused() -> None:
     with pytest.raises(StateError, match="cells of f16"):
-        build_state(range(CELLS - 1), tensors(1), tensors(2), header=HEADER, gap=8)
+        build_state(range(CELLS - 1), tensors(1), tensors(2), FORM)
     with pytest.raises(StateError, match="cells of f16"):
-        build_state(range(CELLS), [t.astype(np.float32) for t in tensors(1)], tensors(2), header=HEADER, gap=8)
+        build_state(range(CELLS), [t.astype(np.float32) for t in tensors(1)], tensors(2), FORM)
 
 
 def test_a_blank_state_takes_pages() -> None:
     source = parse_state(blob())
-    state = blank_state(range(CELLS), [ROW] * (2 * LAYERS), header=HEADER, gap=8)
+    state = blank_state(range(CELLS), FORM)
     state.replace(0, 4, source.page(0, 4))
     state.replace(4, 6, source.page(4, 6))
     assert state.to_bytes() == blob()
@@ -134,7 +137,43 @@ def test_pages_outside_the_state_or_of_the_wrong_size_are_refused() -> None:
         state.replace(0, 4, state.page(0, 3))
 
 
-def test_a_cache_in_two_parts_is_refused_with_its_reason() -> None:
-    whole = blob()
-    with pytest.raises(StateError, match=f"{len(whole) - 8} bytes follow its {LAYERS} layers.*sliding-window"):
-        parse_state(whole + whole[8:])
+WIDE = (32,) * 2
+FORMS = {
+    "sliding-window layers in a part of their own": ((ROWS, ROWS), (WIDE, WIDE)),
+    "only sliding-window layers": (((), ()), (ROWS, ROWS)),
+    "latents without values": ((ROWS, ()),),
+    "values of another width": ((ROWS, (8,) * LAYERS),),
+}
+
+
+@pytest.mark.parametrize("parts", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("gap", [0, 8])
+def test_other_forms_are_read_and_written(parts: tuple, gap: int) -> None:
+    form, generator = StateForm(HEADER, gap, parts), np.random.default_rng(4)
+    state = blank_state(range(CELLS), form)
+    for tensor in state.tensors():
+        tensor[:] = generator.normal(size=tensor.shape)
+    again = parse_state(state.to_bytes())
+    assert again.form == form and again.to_bytes() == state.to_bytes()
+    assert all(same(a, b) for a, b in zip(again.tensors(), state.tensors(), strict=True))
+    assert [rows.shape[1] for rows in again.keys] == [width for keys, _ in parts for width in keys]
+    # A page moves through it as through any other.
+    target = blank_state(range(CELLS), form)
+    for first in (0, 5):
+        target.replace(first, 5, again.page(first, 5))
+    assert target.to_bytes() == state.to_bytes()
+    for length in range(0, len(state.to_bytes()), 31):
+        with pytest.raises(StateError):
+            parse_state(state.to_bytes()[:length])
+
+
+def test_parts_that_hold_other_cells_are_refused() -> None:
+    """What sliding-window layers leave of a long context where the engine lets the rest go."""
+    whole, others = blob(), blob(positions=list(range(1, CELLS + 1)))
+    with pytest.raises(StateError, match="do not hold"):
+        parse_state(whole + others[8:])
+    window = [tensor[4:] for tensor in tensors(3)]
+    last = build_state(range(4, CELLS), window, window, FORM).to_bytes()
+    with pytest.raises(StateError, match=f"keep the last {CELLS - 4} of {CELLS} tokens"):
+        parse_state(whole + last[8:])
+    parse_state(whole + whole[8:])

@@ -3,7 +3,8 @@
 python -m kvtc.capture --out samples.safetensors [--tokens N] [--held-out COUNT]
 
 Writes shards `samples-00.safetensors`, `samples-01…` (or one file per document with --held-out): `k.<layer>` and `v.<layer>`
-F16 [tokens, heads, head_dim] as llama.cpp keeps them, K after RoPE; `positions` I32 [tokens]. The first four positions of
+(or latents, `c.<layer>`) F16 [tokens, heads, head_dim] as llama.cpp keeps them, K after RoPE; `positions` I32 [tokens];
+`rope.<layer>` F32 [pairs], radians a position, where one base does not say it all. The first four positions of
 every context are left out of calibration shards: sinks are outliers that a profile must not spend components on.
 """
 
@@ -32,24 +33,32 @@ FEWEST_TOKENS = 1024
 
 def metadata(worker: LlamaWorker) -> dict[str, str]:
     """What calibration must know to undo RoPE."""
-    geometry = worker.geometry
-    return {
-        "format": "kvtc-samples-1",
-        "model": worker.name,
-        "rope_style": geometry.rope_style,
-        "rope_base": repr(geometry.rope_base),
-        "rope_dims": str(geometry.rope_dims),
-    }
+    rope = worker.geometry.rope
+    named = {} if rope.base is None else {"rope_base": repr(rope.base), "rope_dims": str(rope.dims)}
+    offset = {"rope_offset": str(rope.offset)} if rope.offset else {}
+    return {"format": "kvtc-samples-1", "model": worker.name, "rope_style": rope.style} | named | offset
+
+
+def rope_tensors(worker: LlamaWorker) -> dict[str, list[np.ndarray]]:
+    """The frequencies of every layer, where no base says them."""
+    rope = worker.geometry.rope
+    if rope.base is not None:
+        return {}
+    return {f"rope.{layer}": [np.asarray(table, "<f4")] for layer, table in enumerate(rope.frequencies)}
+
+
+def tensor_names(worker: LlamaWorker) -> list[str]:
+    """The first part of the names of the state's keys, and values where it has some: `k` and `v`, or `c` for latents."""
+    return [{"key": "k", "value": "v", "latent": "c"}[role] for role in worker.geometry.roles]
 
 
 def sample_tensors(worker: LlamaWorker, states: list[SequenceState], skip: int) -> dict[str, list[np.ndarray]]:
     """The tensors of a shard: every state's rows but the first `skip`."""
-    heads, width = worker.geometry.heads, worker.geometry.head_dim
-    tensors: dict[str, list[np.ndarray]] = {}
+    tensors = rope_tensors(worker)
     for layer in range(worker.geometry.layers):
-        for letter, role in (("k", "keys"), ("v", "values")):
+        for letter, role in zip(tensor_names(worker), ("keys", "values"), strict=False):
             rows = [getattr(state, role)[layer][skip:] for state in states]
-            tensors[f"{letter}.{layer}"] = [piece.reshape(-1, heads, width) for piece in rows]
+            tensors[f"{letter}.{layer}"] = [piece.reshape(len(piece), worker.geometry.heads, -1) for piece in rows]
     tensors["positions"] = [state.positions[skip:].astype("<i4") for state in states]
     return tensors
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import safetensors
+from .capture import tensor_names
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .llama_state import SequenceState, StateError, build_state
@@ -62,11 +63,10 @@ class Reference:
     def from_file(cls, worker: LlamaWorker, path: Path, prefix: int = PREFIX_TOKENS) -> "Reference":
         """From a held-out capture: nothing is computed again but the scored tokens."""
         tensors, _ = safetensors.read(path)
-        layers = range(worker.geometry.layers)
-        header, gap = worker.state_form
-        keys, values = ([tensors[f"{name}.{layer}"][:prefix].reshape(prefix, -1) for layer in layers] for name in "kv")
+        layers, names = range(worker.geometry.layers), tensor_names(worker)
+        rows = [tensors[f"{name}.{layer}"][:prefix].reshape(prefix, -1) for name in names for layer in layers]
         positions = tensors["positions"][:prefix].tolist()
-        state = build_state(positions, keys, values, header=header, gap=gap)
+        state = build_state(positions, rows[: len(layers)], rows[len(layers) :], worker.state_form)
         return cls(worker, state, tensors["tokens"][prefix : prefix + SCORED_TOKENS].tolist())
 
     def score(self, state: SequenceState) -> Score:

@@ -144,12 +144,10 @@ def coded_pages(pages: int, page_tokens: int) -> range:
 
 
 def layer_errors(exact: SequenceState, kept: SequenceState) -> np.ndarray:
-    """Squared error between sinks and window, K and V of each layer [layers, 2]."""
-    region = slice(SINKS, exact.cells - WINDOW)
-
-    def error(mine: np.ndarray, theirs: np.ndarray) -> float:
-        difference = mine[region].astype(np.float32) - theirs[region].astype(np.float32)
-        return float(np.square(difference, out=difference).sum(dtype=np.float64))
-
-    pairs = zip(exact.keys, kept.keys, exact.values, kept.values, strict=True)
-    return np.array([[error(k, kept_k), error(v, kept_v)] for k, kept_k, v, kept_v in pairs])
+    """Squared error between sinks and window, K and V of each layer [layers, 2]; 0 where there is no V."""
+    region, errors = slice(SINKS, exact.cells - WINDOW), np.zeros((exact.layers, 2))
+    for role, pairs in enumerate((zip(exact.keys, kept.keys, strict=True), zip(exact.values, kept.values, strict=True))):
+        for layer, (mine, theirs) in enumerate(pairs):
+            difference = mine[region].astype(np.float32) - theirs[region].astype(np.float32)
+            errors[layer, role] = np.square(difference, out=difference).sum(dtype=np.float64)
+    return errors

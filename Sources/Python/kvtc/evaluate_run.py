@@ -20,7 +20,7 @@ from .llama_model import LlamaWorker
 from .llama_state import SequenceState
 from .profile_cache import OURS, PUBLISHED, profiles_for
 from .progress import Progress, say
-from .sensitivity import SINKS, WINDOW, rotate
+from .sensitivity import SINKS, WINDOW
 from .texts import MissingTexts
 
 
@@ -145,18 +145,14 @@ def contexts_of(domain: Corpus, worker: LlamaWorker, plan: Plan) -> list[Context
 
 
 def layer_variances(state: SequenceState, worker: LlamaWorker) -> np.ndarray:
-    """Squared distances from the mean row between sinks and window, RoPE undone, K and V of each layer [layers, 2]."""
-    region = slice(SINKS, state.cells - WINDOW)
-    positions = state.positions[region]
-
-    def variance(rows: np.ndarray) -> float:
-        return float(np.square(rows - rows.mean(axis=0)).sum(dtype=np.float64))
-
-    def of_layer(keys: np.ndarray, values: np.ndarray) -> list[float]:
-        plain = rotate(keys[region].astype(np.float32), positions, worker.geometry, -1)
-        return [variance(plain), variance(values[region].astype(np.float32))]
-
-    return np.array([of_layer(keys, values) for keys, values in zip(state.keys, state.values, strict=True)])
+    """Squared distances from the mean row between sinks and window, RoPE undone, K and V of each layer [layers, 2]; 0 where there is no V."""
+    region, variances = slice(SINKS, state.cells - WINDOW), np.zeros((state.layers, 2))
+    for role, tensors in enumerate((state.keys, state.values)):
+        for layer, tensor in enumerate(tensors):
+            rows = tensor[region].astype(np.float32)
+            plain = rows if role else worker.geometry.turn(rows, state.positions[region], layer, -1)
+            variances[layer, role] = np.square(plain - plain.mean(axis=0)).sum(dtype=np.float64)
+    return variances
 
 
 def _profiles(domain: Corpus, worker: LlamaWorker, plan: Plan) -> dict[str, Path]:

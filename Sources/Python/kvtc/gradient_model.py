@@ -69,16 +69,15 @@ class GradientModel:
             heads=geometry.heads,
             head_dim=geometry.head_dim,
             epsilon=float(worker.metadata(f"{architecture}.attention.layer_norm_rms_epsilon")),
-            interleaved=geometry.rope_style == "interleaved",
+            interleaved=geometry.rope.style == "interleaved",
         )
         if "blk.0.ffn_gate.weight" not in tensors:
             raise NoGradients("gradients of models with experts are not known")
         self._weights = {"embedding": _plain(tensors["token_embd.weight"]), "norm": _plain(tensors["output_norm.weight"])}
         self._weights["output"] = _plain(tensors["output.weight"]) if "output.weight" in tensors else self._weights["embedding"]
-        frequencies = geometry.rope_base ** (-np.arange(0, geometry.rope_dims, 2) / geometry.rope_dims)
-        if "rope_freqs.weight" in tensors:
-            frequencies = frequencies / np.asarray(_plain(tensors["rope_freqs.weight"]))
-        self._weights["frequencies"] = jnp.asarray(frequencies, jnp.float32)
+        if len(set(geometry.rope.frequencies)) != 1 or geometry.is_latent:
+            raise NoGradients("gradients of models whose layers turn their keys differently, or have latents, are not known")
+        self._weights["frequencies"] = jnp.asarray(geometry.rope.frequencies[0], jnp.float32)
         self._weights["layers"] = {
             name: jnp.stack([_plain(tensors[_full(layer, name)]) for layer in range(geometry.layers)])
             for name in _LAYER

@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 
 from . import safetensors, sensitivity
-from .capture import metadata, shard_path
+from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
 from .llama_library import LlamaError
@@ -101,7 +101,7 @@ def _document(
         )
     progress.advance()
     region = slice(SINKS, plan.prefix - WINDOW)
-    tensors: dict[str, list[np.ndarray]] = {f"{letter}.{layer}": [] for letter in "kv" for layer in range(geometry.layers)}
+    tensors = rope_tensors(worker) | {f"{letter}.{layer}": [] for letter in "kv" for layer in range(geometry.layers)}
     for number in range(plan.draws):
         for letter, gradients in zip("kv", draw(seed + number), strict=True):
             scaled = scale(gradients[:, region])

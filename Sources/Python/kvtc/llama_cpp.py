@@ -19,7 +19,7 @@ import numpy as np
 
 from .client import Client
 from .errors import KvtcError
-from .geometry import Geometry, Layout
+from .geometry import NO_ROPE, Geometry, Layout, Role, RotaryStyle, Tensor
 from .keys import page_keys
 from .llama_model import LlamaWorker, ModelGeometry
 from .llama_state import SequenceState, blank_state
@@ -41,9 +41,16 @@ class Offload:
 
 def wire_geometry(model: ModelGeometry) -> Geometry:
     """The geometry that a session of this model declares."""
-    return Geometry.from_heads(
-        model.layers, model.heads, model.head_dim, model.rope_base, model.rope_style, model.rope_dims
-    )
+    rope = model.rope
+    tables = [list(table) for table in dict.fromkeys(rope.frequencies)] if rope.dims else []
+    style = RotaryStyle[rope.style.upper()]
+    keys, tensors = Role.LATENT if model.is_latent else Role.KEY, []
+    for layer in range(model.layers):
+        table = tables.index(list(rope.frequencies[layer])) if tables else NO_ROPE
+        tensors.append(Tensor(layer, keys, style, model.heads, model.head_dim, rope.offset, rope.dims, table))
+        if not model.is_latent:
+            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, model.heads, model.value_dim))
+    return Geometry(tensors, tables)
 
 
 def open_session(
@@ -56,9 +63,11 @@ def open_session(
     page_tokens: int = 64,
 ) -> Session:
     """A session whose pages are what llama.cpp's state holds: f16, K of all layers, then V, token by token."""
+    # Frequencies that were measured differ in their last digits from those of the profile, which decides then.
+    is_exact = worker.geometry.rope.base is not None or not profile
     session = client.open_session(
         name,
-        geometry=wire_geometry(worker.geometry),
+        geometry=wire_geometry(worker.geometry) if is_exact else Geometry(),
         layout=Layout(),
         profile=profile,
         policy=policy,
@@ -114,8 +123,7 @@ def fetch_state(
         pages = found.leading_run
         if pages == 0:
             return None, 0
-        header, gap = worker.state_form
-        state = blank_state(range(pages * size), worker.row_elements, header=header, gap=gap)
+        state = blank_state(range(pages * size), worker.state_form)
         missing = pages
         for part in session.pull(keys[:pages], lease=found.lease):
             if part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes:

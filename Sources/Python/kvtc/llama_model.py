@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .llama_library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
-from .llama_state import SequenceState, gap_of, parse_state
+from .llama_rope import Rope, measured
+from .llama_state import SequenceState, parse_state
 
 SEQUENCE = 0
 _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
@@ -20,19 +21,35 @@ _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
 
 @dataclass(frozen=True)
 class ModelGeometry:
-    """What a profile and a session must know of the model. RoPE covers the first `rope_dims` of every key head."""
+    """What a profile and a session must know of the model: heads of K and V and what RoPE does to those of K.
+
+    Layers are counted as llama.cpp's state has them. With latent attention a head of K is the latent and the rotated part
+    that follows it, and `value_dim` is 0.
+    """
 
     layers: int
     heads: int
     head_dim: int
-    rope_style: str
-    rope_base: float
-    rope_dims: int
+    value_dim: int
+    rope: Rope
+
+    @property
+    def is_latent(self) -> bool:
+        return self.value_dim == 0
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What a layer's tensors are, those of the state's `keys` first."""
+        return ("latent",) if self.is_latent else ("key", "value")
+
+    def turn(self, rows: np.ndarray, positions: np.ndarray, layer: int, direction: int) -> np.ndarray:
+        """RoPE redone (direction 1) or undone (−1) on f32 rows [tokens, heads × head_dim] of a layer's keys."""
+        return self.rope.turn(rows, positions, layer, self.head_dim, direction)
 
     @property
     def token_bytes(self) -> int:
         """Bytes of one token's K and V, all layers, f16."""
-        return 2 * self.layers * self.heads * self.head_dim * 2
+        return self.layers * self.heads * (self.head_dim + self.value_dim) * 2
 
 
 def model_path() -> Path:
@@ -63,9 +80,8 @@ class LlamaWorker:
         self.name = self.metadata("general.name") or self.path.stem
         self.trained_context = library.llama_model_n_ctx_train(self._model)
         try:
-            self.geometry = self._geometry()
             self._open_context(min(context, self.trained_context), batch, threads, "f16")
-            self.state_form = self._learn_state_form()
+            self._learn()
         except BaseException:
             self.close()
             raise
@@ -118,23 +134,58 @@ class LlamaWorker:
         length = self._library.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
         return buffer.value.decode() if length >= 0 else None
 
-    def _geometry(self) -> ModelGeometry:
+    def _learn(self) -> None:
+        """The form of the states of this release and model, and with it the model's geometry, from a few tokens. Also warms
+        the engine up."""
+        tokens = range(min(32, self.vocabulary_size, self.context))
+        self.prefill(tokens)
+        state = self.get_state()
+        self.state_form = state.form
+        architecture = self.metadata("general.architecture")
+        head_dim = int(
+            self.metadata(f"{architecture}.attention.key_length")
+            or self._library.llama_model_n_embd(self._model) // self._library.llama_model_n_head(self._model)
+        )
+        key_rows, value_rows = ({rows.shape[1] for rows in tensors} for tensors in (state.keys, state.values))
+        if len(key_rows) != 1 or len(value_rows) > 1:
+            raise LlamaError(f"layers of different width are not supported: rows of K {key_rows}, of V {value_rows}")
+        (row,) = key_rows
+        # Latent attention names what its latents expand to in some releases.
+        heads = row // head_dim if state.values and row % head_dim == 0 else 1
+        value_row = max(value_rows, default=0)
+        if value_row % heads:
+            raise LlamaError(f"rows of {value_row} elements of V do not fall into the {heads} heads of K")
+        self.geometry = ModelGeometry(state.layers, heads, row // heads, value_row // heads, self._rope(state, row // heads))
+        self.clear()
+
+    def _rope(self, state: SequenceState, head_dim: int) -> Rope:
         library, architecture = self._library, self.metadata("general.architecture")
         style = library.llama_model_rope_type(self._model)
         if style not in _ROPE_STYLES:
             raise LlamaError(f"rotary embedding of kind {style} is not supported")
-        if (scaling := self.metadata(f"{architecture}.rope.scaling.type")) not in (None, "none"):
-            raise LlamaError(f"rotary scaling {scaling!r} is not supported")
-        width, query_heads = library.llama_model_n_embd(self._model), library.llama_model_n_head(self._model)
-        head_dim = int(self.metadata(f"{architecture}.attention.key_length") or width // query_heads)
-        return ModelGeometry(
-            layers=library.llama_model_n_layer(self._model),
-            heads=library.llama_model_n_head_kv(self._model),
-            head_dim=head_dim,
-            rope_style=_ROPE_STYLES[style],
-            rope_base=float(self.metadata(f"{architecture}.rope.freq_base") or 10000.0),
-            rope_dims=int(self.metadata(f"{architecture}.rope.dimension_count") or head_dim),
+        dims = int(self.metadata(f"{architecture}.rope.dimension_count") or head_dim)
+        if _ROPE_STYLES[style] == "none":
+            dims = 0
+        offset = 0 if state.values else head_dim - dims
+        named = Rope.geometric(
+            _ROPE_STYLES[style], offset, dims, float(self.metadata(f"{architecture}.rope.freq_base") or 10000.0), state.layers
         )
+        # A cache that has no layers aborts the engine when it is to be shifted.
+        if not dims or not library.llama_memory_can_shift(self._memory) or any(not keys for keys, _ in state.form.parts):
+            return named
+        return measured(named, state.keys, lambda distance: self._shifted(state, distance), head_dim)
+
+    def _shifted(self, state: SequenceState, distance: int) -> list[np.ndarray]:
+        """K of the state's tokens as the engine has it once they stand so many positions further on."""
+        self.set_state(state)
+        self._library.llama_memory_seq_add(self._memory, SEQUENCE, 0, -1, distance)
+        # The engine turns the keys when it decodes next.
+        batch = self._batch
+        batch.token[0], batch.pos[0], batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 0, state.cells + distance, 1, SEQUENCE, 0
+        batch.n_tokens = 1
+        if (status := self._library.llama_decode(self._context, batch)) != 0:
+            raise LlamaError(f"llama_decode answered {status} after a shift by {distance}")
+        return [keys[: state.cells] for keys in self.get_state().keys]
 
     # Text
 
@@ -223,23 +274,18 @@ class LlamaWorker:
     # The cache
 
     def get_state(self) -> SequenceState:
-        """A copy of the sequence's cache, checked against the model's geometry."""
+        """A copy of the sequence's cache."""
         size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
         blob = np.empty(size, np.uint8)
         written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)
         if written != size:
             raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
-        state = parse_state(blob)
-        expected = (self.geometry.layers, self.geometry.heads * self.geometry.head_dim)
-        if (state.layers, state.keys[0].shape[1]) != expected or state.token_bytes() != self.geometry.token_bytes:
-            raise LlamaError(f"the state has {state.layers} layers of {state.keys[0].shape[1]}, the model {expected}")
-        return state
+        return parse_state(blob)
 
     def cache_bytes(self) -> int:
         """Bytes of the sequence's cache as this context's element type holds it, without the state's own headers."""
         size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
-        _, gap = self.state_form
-        return size - 16 - 12 * self.position - 8 - gap - 12 * 2 * self.geometry.layers
+        return size - self.state_form.overhead(self.position)
 
     def set_state(self, state: SequenceState | bytes) -> None:
         """Replaces the sequence's cache."""
@@ -250,15 +296,3 @@ class LlamaWorker:
             self.clear()
             raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
         self.position = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE) + 1
-
-    @property
-    def row_elements(self) -> list[int]:
-        """Elements of a token in every tensor of the cache: K of all layers, then V."""
-        return [self.geometry.heads * self.geometry.head_dim] * (2 * self.geometry.layers)
-
-    def _learn_state_form(self) -> tuple[bytes, int]:
-        """The first bytes and the gap that this release's states have, from one token. Also warms the engine up."""
-        self.prefill([0])
-        state = self.get_state()
-        self.clear()
-        return state.blob[:8].tobytes(), gap_of(state)

@@ -1,8 +1,9 @@
 """One sequence's state of llama.cpp as numpy arrays, and back, bit-exactly.
 
-`llama_state_seq_get_data` writes (little endian, flash attention on, so V is not transposed):
-u32 magic, u32 sequence id (0), u32 streams, u32 cells; per cell i32 position, u32 n, n × i32 sequence id; u32 transposed (0),
-u32 layers; per layer i32 type, u64 row bytes, cells × row for K; the same for V.
+`llama_state_seq_get_data` writes (little endian, flash attention on, so V is not transposed) u32 magic, u32 sequence id (0),
+then one part, or two of a model with sliding-window layers: first the layers that see everything, then those.
+A part: u32 streams, u32 cells; per cell i32 position, u32 n, n × i32 sequence id; u32 transposed (0), u32 layers; per layer
+i32 type, u64 row bytes, cells × row for K; the same for V, which models with latent attention do not have.
 Releases differ by a few zero words before the first layer; they are kept as they came. Nothing is assumed
 that is not checked: a blob that does not end exactly where its last row ends is refused.
 """
@@ -26,14 +27,34 @@ class StateError(ValueError):
     """The blob is not a state this module understands."""
 
 
+@dataclass(frozen=True)
+class StateForm:
+    """What the states of a release and a model have in common: the first 8 bytes, the zero bytes before the first layer of a
+    part, and every part's rows, as elements of K of each layer and of V (none of V: latent attention)."""
+
+    header: bytes
+    gap: int
+    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+    def overhead(self, cells: int) -> int:
+        """Bytes of a state that are no rows."""
+        tensors = sum(len(keys) + len(values) for keys, values in self.parts)
+        return 8 + len(self.parts) * (8 + 12 * cells + 8 + self.gap) + 12 * tensors
+
+
 @dataclass
 class SequenceState:
-    """A parsed blob. `keys[layer]` and `values[layer]` are f16 views [cells, row elements] of `blob`: write rows there."""
+    """A parsed blob. `keys[layer]` and `values[layer]` are f16 views [cells, row elements] of `blob`: write rows there.
+
+    Layers are counted as they come, those of the second part after those of the first. A model with latent attention has its
+    latents as keys, and no values.
+    """
 
     blob: np.ndarray
     positions: np.ndarray
     keys: list[np.ndarray]
     values: list[np.ndarray]
+    form: StateForm
 
     @property
     def cells(self) -> int:
@@ -44,7 +65,7 @@ class SequenceState:
         return len(self.keys)
 
     def tensors(self) -> list[np.ndarray]:
-        """K of all layers, then V of all layers: the order of the blob and of a page grouped by role."""
+        """K of all layers, then V of all layers: the order of a page grouped by role."""
         return self.keys + self.values
 
     def token_bytes(self) -> int:
@@ -103,80 +124,67 @@ def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
         data = blob
     else:
         data = np.frombuffer(bytearray(blob), np.uint8)
-    size = data.nbytes
-    _, _, streams, cells = _read(data, 0, "<4I", "header")
-    if streams != 1:
-        raise StateError(f"{streams} streams; one sequence of a unified cache has one")
-    if cells > _MAX_CELLS:
-        raise StateError(f"{cells} cells")
-    positions, offset = _read_cells(data, 16, cells)
-    transposed, layers = _read(data, offset, "<2I", "tensor header")
-    offset += 8
-    if transposed:
-        raise StateError("V is stored transposed: load the context with flash attention")
-    if not 0 < layers <= _MAX_LAYERS:
-        raise StateError(f"{layers} layers")
-    if cells == 0:
+    _read(data, 0, "<2I", "header")
+    positions, layers, _ = _read_part(data, 8)
+    if not len(positions):
         raise StateError("the sequence is empty")
-    for gap in range(0, _MAX_GAP + 1, 4):
-        if data[offset : offset + gap].any():
-            break
-        tensors, end = _tensors(data, offset + gap, cells, 2 * layers)
-        if end == size:
-            return SequenceState(data, positions, tensors[:layers], tensors[layers:])
-        # The next part begins as the first did: streams, cells.
-        if tensors and size - end >= 28 and data[end : end + 4].view("<u4")[0] == streams:
-            raise StateError(
-                f"{size - end} bytes follow its {layers} layers: a cache in several parts, as sliding-window attention and "
-                "recurrent layers make, is not supported"
-            )
-    raise StateError(f"{size} bytes do not hold {layers} layers of f16 keys and values for {cells} cells")
+    for with_values in (True, False):
+        for gap in range(0, _MAX_GAP + 1, 4):
+            if (parts := _parts(data, gap, with_values)) is not None:
+                widths = tuple((_widths(keys), _widths(values)) for keys, values in parts)
+                keys, values = ([tensor for part in parts for tensor in part[role]] for role in (0, 1))
+                if keys:
+                    return SequenceState(data, positions, keys, values, StateForm(data[:8].tobytes(), gap, widths))
+    raise StateError(
+        f"{data.nbytes} bytes do not hold {layers} layers of f16 keys and values for {len(positions)} cells, nor those and "
+        "sliding-window layers; recurrent layers are not supported"
+    )
 
 
-def blank_state(positions: Sequence[int], row_elements: Sequence[int], *, header: bytes, gap: int) -> SequenceState:
-    """A state for a worker that never prefilled: `row_elements` of every tensor, K of all layers, then V. Its cells have
-    positions, and any rows until they are replaced.
-
-    `header` is the first 8 bytes of this release's states and `gap` their zero bytes before the first layer.
-    """
-    cells, layers = len(positions), len(row_elements) // 2
-    if len(header) != 8 or gap % 4 or not 0 <= gap <= _MAX_GAP or len(row_elements) != 2 * layers:
-        raise StateError("header of 8 bytes, gap of whole words, as many values as keys")
-    size = 16 + 12 * cells + 8 + gap + sum(12 + 2 * row * cells for row in row_elements)
+def blank_state(positions: Sequence[int], form: StateForm) -> SequenceState:
+    """A state for a worker that never prefilled. Its cells have positions, and any rows until they are replaced."""
+    if len(form.header) != 8 or form.gap % 4 or not 0 <= form.gap <= _MAX_GAP:
+        raise StateError("header of 8 bytes, gap of whole words")
+    if any(values and len(values) != len(keys) for keys, values in form.parts):
+        raise StateError("as many values as keys, or none")
+    cells = len(positions)
+    rows = sum(sum(keys) + sum(values) for keys, values in form.parts)
     # Not zeros: writing a long context twice takes as long as bringing it.
-    blob = np.empty(size, np.uint8)
-    blob[:16] = np.frombuffer(header + struct.pack("<2I", 1, cells), np.uint8)
+    blob = np.empty(form.overhead(cells) + 2 * rows * cells, np.uint8)
     table = np.zeros((cells, 3), "<i4")
     table[:, 0], table[:, 1] = positions, 1
-    offset = 16 + 12 * cells
-    blob[16:offset] = table.reshape(-1).view(np.uint8)
-    blob[offset : offset + 8] = np.frombuffer(struct.pack("<2I", 0, layers), np.uint8)
-    blob[offset + 8 : offset + 8 + gap] = 0
-    offset += 8 + gap
-    for row in row_elements:
-        blob[offset : offset + 12] = np.frombuffer(struct.pack("<iQ", F16, row * 2), np.uint8)
-        offset += 12 + 2 * row * cells
+    blob[:8] = np.frombuffer(form.header, np.uint8)
+    offset = 8
+
+    def write(piece: bytes) -> None:
+        nonlocal offset
+        blob[offset : offset + len(piece)] = np.frombuffer(piece, np.uint8)
+        offset += len(piece)
+
+    for keys, values in form.parts:
+        write(struct.pack("<2I", 1, cells) + table.tobytes() + struct.pack("<2I", 0, len(keys)) + bytes(form.gap))
+        for row in (*keys, *values):
+            write(struct.pack("<iQ", F16, row * 2))
+            offset += 2 * row * cells
     return parse_state(blob)
 
 
 def build_state(
-    positions: Sequence[int], keys: Sequence[np.ndarray], values: Sequence[np.ndarray], *, header: bytes, gap: int
+    positions: Sequence[int], keys: Sequence[np.ndarray], values: Sequence[np.ndarray], form: StateForm
 ) -> SequenceState:
-    """A state with these rows, f16 [cells, row elements] per layer."""
+    """A state of that form with these rows, f16 [cells, row elements] per layer."""
     tensors = [*keys, *values]
     for tensor in tensors:
         if tensor.ndim != 2 or len(tensor) != len(positions) or tensor.dtype != np.float16:
             raise StateError(f"a tensor is {tensor.dtype} {tensor.shape}, the state has {len(positions)} cells of f16")
-    state = blank_state(positions, [tensor.shape[1] for tensor in tensors], header=header, gap=gap)
+    state = blank_state(positions, form)
     for target, tensor in zip(state.tensors(), tensors, strict=True):
         target[:] = tensor
     return state
 
 
-def gap_of(state: SequenceState) -> int:
-    """Zero bytes between the tensor header and the first layer in this release."""
-    tensors = sum(12 + tensor.nbytes for tensor in state.tensors())
-    return state.blob.nbytes - 16 - 12 * state.cells - 8 - tensors
+def _widths(tensors: list[np.ndarray]) -> tuple[int, ...]:
+    return tuple(tensor.shape[1] for tensor in tensors)
 
 
 def _read(data: np.ndarray, offset: int, form: str, what: str) -> tuple[int, ...]:
@@ -184,6 +192,22 @@ def _read(data: np.ndarray, offset: int, form: str, what: str) -> tuple[int, ...
     if offset + length > data.nbytes:
         raise StateError(f"ends inside its {what}: {data.nbytes} bytes")
     return struct.unpack(form, data[offset : offset + length].tobytes())
+
+
+def _read_part(data: np.ndarray, offset: int) -> tuple[np.ndarray, int, int]:
+    """Positions and number of layers of the part that begins there, and where its gap begins."""
+    streams, cells = _read(data, offset, "<2I", "header")
+    if streams != 1:
+        raise StateError(f"{streams} streams; one sequence of a unified cache has one")
+    if cells > _MAX_CELLS:
+        raise StateError(f"{cells} cells")
+    positions, offset = _read_cells(data, offset + 8, cells)
+    transposed, layers = _read(data, offset, "<2I", "tensor header")
+    if transposed:
+        raise StateError("V is stored transposed: load the context with flash attention")
+    if layers > _MAX_LAYERS:
+        raise StateError(f"{layers} layers")
+    return positions, layers, offset + 8
 
 
 def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, int]:
@@ -199,16 +223,43 @@ def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, 
     return positions, end
 
 
-def _tensors(data: np.ndarray, offset: int, cells: int, count: int) -> tuple[list[np.ndarray], int]:
-    """The tensors that start at `offset`, and where they end; none where they are not what they should be."""
+def _parts(data: np.ndarray, gap: int, with_values: bool) -> list[tuple[list[np.ndarray], list[np.ndarray]]] | None:
+    """K and V of the parts that a blob with this gap consists of, all for the same cells; None where it does not."""
+    parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
+    offset, first = 8, None
+    while offset < data.nbytes:
+        try:
+            positions, layers, begin = _read_part(data, offset)
+        except StateError:
+            return None
+        first = positions if first is None else first
+        if data[begin : begin + gap].any():
+            return None
+        if len(positions) < len(first) and np.array_equal(positions, first[len(first) - len(positions) :]):
+            raise StateError(
+                f"sliding-window layers keep the last {len(positions)} of {len(first)} tokens: a page would lack their rows. "
+                "Contexts as short as that window work, longer ones of such a model are not supported"
+            )
+        if not np.array_equal(positions, first):
+            return None
+        tensors = _tensors(data, begin + gap, len(positions), layers * (2 if with_values else 1))
+        if tensors is None:
+            return None
+        rows, offset = tensors
+        parts.append((rows[:layers], rows[layers:]))
+    return parts
+
+
+def _tensors(data: np.ndarray, offset: int, cells: int, count: int) -> tuple[list[np.ndarray], int] | None:
+    """The tensors that start at `offset`, and where they end; None where they are not what they should be."""
     tensors = []
     for _ in range(count):
         if offset + 12 > data.nbytes:
-            return [], 0
+            return None
         kind, row = struct.unpack("<iQ", data[offset : offset + 12].tobytes())
         offset += 12
         if kind != F16 or row == 0 or row % 2 or row * cells > data.nbytes - offset:
-            return [], 0
+            return None
         tensors.append(data[offset : offset + row * cells].view("<f2").reshape(cells, row // 2))
         offset += row * cells
-    return tensors, offset
+    return (tensors, offset) if offset <= data.nbytes else None

@@ -82,7 +82,8 @@ def _identity(worker: LlamaWorker, corpus: Corpus) -> str:
     engine = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", "")
     with worker.path.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()
-    words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else [])]
+    rope = [] if worker.geometry.rope.base is not None else ["measured frequencies"]
+    words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else []), *rope]
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from .corpus import Corpus, add_source_options, chosen_corpus, demo
 from .llama_library import LlamaError
-from .llama_model import LlamaWorker, ModelGeometry
+from .llama_model import LlamaWorker
 from .progress import Progress
 from .texts import MissingTexts
 
@@ -78,26 +78,6 @@ def divergence(reference: np.ndarray, other: np.ndarray) -> float:
     return float((np.exp(reference) * (reference - other)).sum(axis=-1, dtype=np.float64).mean())
 
 
-def rotate(rows: np.ndarray, positions: np.ndarray, geometry: ModelGeometry, direction: int) -> np.ndarray:
-    """RoPE redone (direction 1) or undone (−1) on f32 rows [tokens, heads × head_dim]."""
-    if geometry.rope_style == "none":
-        return rows
-    dims = geometry.rope_dims
-    frequencies = geometry.rope_base ** (-np.arange(0, dims, 2, dtype=np.float64) / dims)
-    angle = direction * positions[:, None].astype(np.float64) * frequencies
-    cosine, sine = (part.astype(np.float32)[:, None, :] for part in (np.cos(angle), np.sin(angle)))
-    heads = rows.reshape(len(rows), geometry.heads, geometry.head_dim).copy()
-    if geometry.rope_style == "interleaved":
-        first, second = heads[..., 0:dims:2].copy(), heads[..., 1:dims:2].copy()
-        heads[..., 0:dims:2] = first * cosine - second * sine
-        heads[..., 1:dims:2] = first * sine + second * cosine
-    else:
-        first, second = heads[..., : dims // 2].copy(), heads[..., dims // 2 : dims].copy()
-        heads[..., : dims // 2] = first * cosine - second * sine
-        heads[..., dims // 2 : dims] = first * sine + second * cosine
-    return heads.reshape(rows.shape)
-
-
 def coded(rows: np.ndarray, relative_error: float) -> np.ndarray:
     """Rows after quantising their principal components with the one step whose error is that share of their variance."""
     mean = rows.mean(axis=0)
@@ -127,11 +107,11 @@ class _Probe:
         geometry, state = self._worker.geometry, self._original.copy()
         tensor, region = (state.values if role else state.keys)[layer], slice(SINKS, state.cells - WINDOW)
         rows, positions = tensor[region].astype(np.float32), state.positions[region]
-        plain = rows if role else rotate(rows, positions, geometry, -1)
+        plain = rows if role else geometry.turn(rows, positions, layer, -1)
         # Beyond that the error of a quantiser stops looking like one: its shape is kept and scaled.
         error = coded(plain, min(relative_error, 0.3)) - plain
         lossy = plain + error * np.float32(max(1.0, relative_error / 0.3) ** 0.5)
-        tensor[region] = (lossy if role else rotate(lossy, positions, geometry, 1)).astype(np.float16)
+        tensor[region] = (lossy if role else geometry.turn(lossy, positions, layer, 1)).astype(np.float16)
         energy = float(np.square(tensor[region].astype(np.float32) - rows).sum(axis=1, dtype=np.float64).mean())
         self._worker.set_state(state)
         return divergence(self._reference, log_probabilities(self._worker.score(self._following))), energy
@@ -142,20 +122,20 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
 
     What is held out plays no part here.
     """
-    layers = worker.geometry.layers
-    tensors = [(layer, role) for layer in range(layers) for role in (0, 1)]
+    layers, roles = worker.geometry.layers, worker.geometry.roles
+    tensors = [(layer, role) for layer in range(layers) for role in range(len(roles))]
     anchors = sorted({*range(0, layers, 5), layers - 1})
     levels = dict.fromkeys(tensors, 0)
-    excess, energies, floors = (np.zeros((layers, 2)) for _ in range(3))
+    excess, energies, floors = (np.zeros((layers, len(roles))) for _ in range(3))
     plan, documents = plan.choose(worker, corpus or demo())
-    runs = len(documents) * (len(tensors) + 2 * len(anchors)) + len(tensors)
+    runs = len(documents) * (len(tensors) + len(roles) * len(anchors)) + len(tensors)
     with Progress("measuring sensitivity", runs, "runs") as progress:
         for index, tokens in enumerate(documents):
             probe = _Probe(worker, tokens, plan)
             quiet = []
             for layer in anchors:
-                quiet.append(np.mean([probe.run(layer, role, _NEXT_TO_NOTHING)[0] for role in (0, 1)]))
-                progress.advance(2)
+                quiet.append(np.mean([probe.run(layer, role, _NEXT_TO_NOTHING)[0] for role in range(len(roles))]))
+                progress.advance(len(roles))
             floor = np.interp(range(layers), anchors, quiet)
             floors += floor[:, None]
             for layer, role in tensors:
@@ -169,7 +149,7 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
                 energies[layer, role] += energy
     # What does not stand clear of the floor is given the least that could have been seen.
     result = at_least_seen(np.maximum(excess, floors / 20) / np.maximum(energies, 1e-30))
-    entries = [{"layer": layer, "key": float(key), "value": float(value)} for layer, (key, value) in enumerate(result)]
+    entries = [{"layer": layer} | dict(zip(roles, map(float, weights), strict=True)) for layer, weights in enumerate(result)]
     return {"format": "kvtc-sensitivity-1", "model": worker.name, "floor": float(floors.mean() / len(documents)), "layers": entries}
 
 
