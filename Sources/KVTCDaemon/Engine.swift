@@ -144,6 +144,10 @@ final class Engine: Sendable {
         func refuse(_ field: String, _ message: String) -> WireError {
             WireError(.invalidField, field: "policy.\(field)", message)
         }
+        func checkBound(_ field: String, _ bound: Float?) throws(WireError) {
+            guard let bound, !(bound >= CodingChoice.leastBound) else { return }
+            throw refuse(field, "\(bound) is less than \(CodingChoice.leastBound): use the mode lossless")
+        }
         guard policy.sink <= limits.sinkTokens else {
             throw refuse("sink", "\(policy.sink) is more than \(limits.sinkTokens)")
         }
@@ -160,14 +164,13 @@ final class Engine: Sendable {
             guard bound == nil || policy.mode.needsProfile else {
                 throw refuse(field, "\(policy.mode) knows no distortion: use the mode transform, or leave \(field) out")
             }
-            guard bound.map({ $0 >= CodingChoice.leastBound }) ?? true else {
-                throw refuse(field, "\(bound ?? 0) is less than \(CodingChoice.leastBound): use the mode lossless")
-            }
+            try checkBound(field, bound)
         }
         if policy.mode.needsProfile {
             do throws(CodecError) { try CodingChoice(policy).quality.validate() } catch {
                 throw refuse("quality", "\(error)")
             }
+            if policy.qualityKind == .distortion { try checkBound("quality", policy.quality) }
         }
     }
 

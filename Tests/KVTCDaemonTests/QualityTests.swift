@@ -247,6 +247,10 @@ import Testing
             let refused = refusal { try set(session, WirePolicy(near: bound)) }
             #expect(refused?.code == .invalidField && refused?.field == "policy.near")
         }
+        for bound: Float in [0, -1, .nan, 0.0004] {
+            let refused = refusal { try set(session, WirePolicy(qualityKind: .distortion, quality: bound)) }
+            #expect(refused?.code == .invalidField && refused?.field == "policy.quality")
+        }
         #expect(try client.call(GetPolicyRequest(session: session.number)).policy == WirePolicy(mode: .lossless))
     }
 }

@@ -44,7 +44,8 @@ class Policy(Struct):
 
     Two bounds on the relative squared error, from 0.0005 and below 1, for the modes with a profile: ``distortion_limit`` is one
     that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
-    window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless).
+    window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless). A
+    ``quality`` that is a distortion begins at 0.0005, too.
     """
 
     sink: int = wired(U32, default=4)
