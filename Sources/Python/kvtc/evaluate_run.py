@@ -169,7 +169,11 @@ def _profiles(domain: Corpus, worker: LlamaWorker, plan: Plan) -> dict[str, Path
 def _ways(plan: Plan, worker: LlamaWorker, client: Client, ids: dict[str, str], stack: ExitStack) -> Iterator[Way]:
     for mode in plan.modes:
         if mode in ENGINE_TYPES:
-            way = EngineWay(worker, mode)
+            try:
+                way = EngineWay(worker, mode)
+            except LlamaError as reason:
+                say(f"{mode} is left out: {reason}")
+                continue
             stack.callback(way.close)
             yield way
         elif mode == FLOOR:
