@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvtc.llama_state import StateError, StateForm, blank_state, build_state, parse_state
+from kvtc.llama_state import SequenceState, StateError, StateForm, blank_state, build_state, parse_state
 
 HEADER = bytes.fromhex("d83c14af00000000")
 LAYERS, CELLS, ROW = 3, 10, 16
@@ -167,13 +167,26 @@ def test_other_forms_are_read_and_written(parts: tuple, gap: int) -> None:
             parse_state(state.to_bytes()[:length])
 
 
-def test_parts_that_hold_other_cells_are_refused() -> None:
-    """What sliding-window layers leave of a long context where the engine lets the rest go."""
-    whole, others = blob(), blob(positions=list(range(1, CELLS + 1)))
+def test_rows_that_a_window_let_go_come_from_the_state_before() -> None:
+    """Sliding-window layers have the last cells only; what went before is in an earlier state, or the blob is refused."""
+    form = StateForm(HEADER, 8, ((ROWS, ROWS), (WIDE, WIDE)))
+    whole, generator = blank_state(range(CELLS), form), np.random.default_rng(4)
+    for tensor in whole.tensors():
+        tensor[:] = generator.normal(size=tensor.shape)
+
+    def part(state: SequenceState, begin: int, index: int) -> bytes:
+        keys, values = (rows[:LAYERS] if index == 0 else rows[LAYERS:] for rows in (state.keys, state.values))
+        own = replace(form, parts=(form.parts[index],))
+        positions = state.positions[begin:].tolist()
+        return build_state(positions, [k[begin:] for k in keys], [v[begin:] for v in values], own).to_bytes()[8:]
+
+    blob = HEADER + part(whole, 0, 0) + part(whole, 6, 1)
+    with pytest.raises(StateError, match=f"keep the last {CELLS - 6} of {CELLS} tokens"):
+        parse_state(blob)
+    with pytest.raises(StateError, match="keep the last"):
+        parse_state(blob, whole.first(5))
+    assert parse_state(blob, whole.first(6)).to_bytes() == whole.to_bytes()
+    assert parse_state(blob, whole).to_bytes() == whole.to_bytes()
+    others = HEADER + part(whole, 0, 0) + build_state([*range(1, CELLS + 1)], tensors(1), tensors(2), FORM).to_bytes()[8:]
     with pytest.raises(StateError, match="do not hold"):
-        parse_state(whole + others[8:])
-    window = [tensor[4:] for tensor in tensors(3)]
-    last = build_state(range(4, CELLS), window, window, FORM).to_bytes()
-    with pytest.raises(StateError, match=f"keep the last {CELLS - 4} of {CELLS} tokens"):
-        parse_state(whole + last[8:])
-    parse_state(whole + whole[8:])
+        parse_state(others, whole)

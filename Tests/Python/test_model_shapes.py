@@ -14,7 +14,6 @@ from random_models import LATENT, LAYERS, TURNED, VOCABULARY, WINDOW, write  # n
 
 from kvtc import llama_cpp  # noqa: E402
 from kvtc.llama_model import LlamaWorker  # noqa: E402
-from kvtc.llama_state import StateError  # noqa: E402
 from kvtc.policy import Policy  # noqa: E402
 
 TOKENS = np.random.default_rng(8).integers(0, VOCABULARY, 60).tolist()
@@ -79,10 +78,23 @@ def test_latents_are_one_stream_and_a_turned_part(tmp_path: Path) -> None:
         assert (geometry.rope.offset, geometry.rope.dims) == (LATENT, TURNED) and geometry.is_latent
 
 
-def test_a_context_longer_than_a_sliding_window_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
+def test_what_sliding_window_layers_let_go_is_kept(make_daemon, tmp_path: Path) -> None:
+    """Any beginning of a context that is longer than the window can be resumed, with the predictions that it had."""
+    daemon, path = make_daemon(), tmp_path / "model.gguf"
     write(path, "gemma2")
-    with opened(path) as worker:
-        worker.prefill([1] * (WINDOW + 40))
-        with pytest.raises(StateError, match=f"keep the last {WINDOW} of {WINDOW + 40} tokens"):
-            worker.get_state()
+    tokens = np.random.default_rng(9).integers(0, VOCABULARY, 3 * WINDOW).tolist()
+    with opened(path) as first, opened(path) as second, daemon.connect() as client:
+        first.prefill(tokens[:20])
+        for token in tokens[20 : 2 * WINDOW]:
+            first.prefill([token])
+        first.prefill(tokens[2 * WINDOW :])
+        whole = first.get_state()
+        assert whole.cells == len(tokens) and [len(keys) for keys, _ in whole.form.parts] == [1, 1]
+        with llama_cpp.open_session(client, first, "window", page_tokens=16) as session:
+            assert llama_cpp.offload(session, first, tokens).stored == len(tokens) // 16
+            for length in (len(tokens), 2 * WINDOW, WINDOW + 16):
+                assert llama_cpp.restore(session, second, tokens[:length]) == length
+                assert second.get_state().to_bytes() == whole.first(length).to_bytes()
+                following = tokens[:30]
+                first.truncate(length)
+                assert np.array_equal(second.score(following), first.score(following))

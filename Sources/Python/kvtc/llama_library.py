@@ -78,6 +78,8 @@ class Batch(ctypes.Structure):
 F16 = 1
 CACHE_TYPES = {"f16": F16, "q4_0": 2, "q8_0": 8}
 """ggml's numbers of the element types a cache may have."""
+CACHE_BYTES = {"f16": 2, "q4_0": 18 / 32, "q8_0": 34 / 32}
+"""Bytes of an element: ggml's blocks hold 32, and a scale."""
 FLASH_ATTENTION_ON = 1
 
 _LOG = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .llama_library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
+from .llama_library import CACHE_BYTES, CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
 from .llama_rope import Rope, measured
 from .llama_state import SequenceState, parse_state
 
@@ -65,6 +65,9 @@ class LlamaWorker:
     """Loads a GGUF model on the CPU. Use as a context manager, or call `close`.
 
     `context` is the longest sequence wanted; a model trained for less gets what it was trained for.
+
+    Rows that sliding-window layers let go are kept here: the cache is to be offloaded whole, so that any beginning of it can
+    be resumed.
     """
 
     def __init__(self, path: Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
@@ -73,6 +76,8 @@ class LlamaWorker:
             raise LlamaError(f"no model at {self.path}")
         self._library = library = LlamaLibrary()
         self._context = None
+        self._window: int | None = None
+        self._seen: SequenceState | None = None
         self._model = library.llama_model_load_from_file(str(self.path).encode(), library.llama_model_default_params())
         if not self._model:
             raise LlamaError(f"cannot load the model {self.path}: is it a GGUF file of an architecture this llama.cpp knows?")
@@ -96,7 +101,7 @@ class LlamaWorker:
         self._context = library.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise LlamaError(f"cannot make a context of {context} tokens with a cache of {cache} for {self.path}")
-        self.context, self.batch, self.threads = context, batch, threads
+        self.context, self.batch, self.threads, self.cache = context, batch, threads, cache
         self._vocabulary = library.llama_model_get_vocab(self._model)
         self.vocabulary_size = library.llama_vocab_n_tokens(self._vocabulary)
         self._batch = library.llama_batch_init(batch, 0, 1)
@@ -109,7 +114,7 @@ class LlamaWorker:
         The engine's own compression; `get_state` cannot read such a cache. Close it before this worker.
         """
         other = copy.copy(self)
-        other._owns_model, other._context = False, None
+        other._owns_model, other._context, other._window = False, None, None
         other._open_context(self.context, self.batch, self.threads, cache)
         return other
 
@@ -142,6 +147,8 @@ class LlamaWorker:
         state = self.get_state()
         self.state_form = state.form
         architecture = self.metadata("general.architecture")
+        if len(state.form.parts) > 1:
+            self._window = int(self.metadata(f"{architecture}.attention.sliding_window") or 0) or None
         head_dim = int(
             self.metadata(f"{architecture}.attention.key_length")
             or self._library.llama_model_n_embd(self._model) // self._library.llama_model_n_head(self._model)
@@ -210,13 +217,15 @@ class LlamaWorker:
     def clear(self) -> None:
         """Forgets the sequence."""
         self._library.llama_memory_clear(self._memory, True)
-        self.position = 0
+        self.position, self._seen = 0, None
 
     def truncate(self, position: int) -> None:
         """Forgets the cells from `position` on."""
         if not self._library.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1):
             raise LlamaError(f"the cache cannot be cut at {position}")
         self.position = min(self.position, position)
+        if self._seen and self._seen.cells > position:
+            self._seen = self._seen.first(position) if position else None
 
     def prefill(self, tokens: Sequence[int], progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Appends tokens to the sequence; the logits after the last one [vocabulary]."""
@@ -245,12 +254,15 @@ class LlamaWorker:
             logits = self.prefill([token])
 
     def _chunks(self, tokens: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-        for begin in range(0, len(tokens), self.batch):
-            yield begin, tokens[begin : begin + self.batch]
+        step = min(self.batch, self._window or self.batch)
+        for begin in range(0, len(tokens), step):
+            yield begin, tokens[begin : begin + step]
 
     def _decode(self, tokens: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
         if self.position + len(tokens) > self.context:
             raise LlamaError(f"{self.position} + {len(tokens)} tokens do not fit a context of {self.context}")
+        if self._window and self.position + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
+            self.get_state()
         batch, chosen = self._batch, set(wanted)
         for index, token in enumerate(tokens):
             if not 0 <= token < self.vocabulary_size:
@@ -280,12 +292,14 @@ class LlamaWorker:
         written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)
         if written != size:
             raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
-        return parse_state(blob)
+        state = parse_state(blob, self._seen)
+        if self._window:
+            self._seen = state.copy()
+        return state
 
     def cache_bytes(self) -> int:
-        """Bytes of the sequence's cache as this context's element type holds it, without the state's own headers."""
-        size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
-        return size - self.state_form.overhead(self.position)
+        """Bytes of the sequence's keys and values as this context's element type holds them."""
+        return round(self.geometry.token_bytes * self.position * CACHE_BYTES[self.cache] / CACHE_BYTES["f16"])
 
     def set_state(self, state: SequenceState | bytes) -> None:
         """Replaces the sequence's cache."""
@@ -295,4 +309,6 @@ class LlamaWorker:
         if read != blob.nbytes:
             self.clear()
             raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
+        if self._window:
+            self._seen = parse_state(blob.copy())
         self.position = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE) + 1

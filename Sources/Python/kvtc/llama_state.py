@@ -2,6 +2,7 @@
 
 `llama_state_seq_get_data` writes (little endian, flash attention on, so V is not transposed) u32 magic, u32 sequence id (0),
 then one part, or two of a model with sliding-window layers: first the layers that see everything, then those.
+Of those the engine writes the cells that their window still reaches, so that the second part may have fewer.
 A part: u32 streams, u32 cells; per cell i32 position, u32 n, n × i32 sequence id; u32 transposed (0), u32 layers; per layer
 i32 type, u64 row bytes, cells × row for K; the same for V, which models with latent attention do not have.
 Releases differ by a few zero words before the first layer; they are kept as they came. Nothing is assumed
@@ -74,6 +75,15 @@ class SequenceState:
     def to_bytes(self) -> bytes:
         return self.blob.tobytes()
 
+    def first(self, cells: int) -> "SequenceState":
+        """A copy of the first cells."""
+        if not 0 < cells <= self.cells:
+            raise StateError(f"{cells} of {self.cells} cells")
+        state = blank_state(self.positions[:cells], self.form)
+        for target, tensor in zip(state.tensors(), self.tensors(), strict=True):
+            target[:] = tensor[:cells]
+        return state
+
     def copy(self) -> "SequenceState":
         return parse_state(self.blob.copy())
 
@@ -116,8 +126,11 @@ class SequenceState:
             raise StateError(f"cells {first}…{first + tokens} of {self.cells}")
 
 
-def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
-    """Reads a blob. A bytes object is copied, an array is kept and written through."""
+def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | None = None) -> SequenceState:
+    """Reads a blob. A bytes object is copied, an array is kept and written through.
+
+    Rows that sliding-window layers have let go come from the state of the same sequence `before`; the result is then a copy.
+    """
     if isinstance(blob, np.ndarray):
         if blob.dtype != np.uint8 or blob.ndim != 1 or not blob.flags.c_contiguous or not blob.flags.writeable:
             raise StateError("a state is a flat, writable array of bytes")
@@ -130,15 +143,34 @@ def parse_state(blob: bytes | bytearray | np.ndarray) -> SequenceState:
         raise StateError("the sequence is empty")
     for with_values in (True, False):
         for gap in range(0, _MAX_GAP + 1, 4):
-            if (parts := _parts(data, gap, with_values)) is not None:
+            parts = _parts(data, gap, with_values)
+            if parts is not None and any(keys for keys, _ in parts):
                 widths = tuple((_widths(keys), _widths(values)) for keys, values in parts)
-                keys, values = ([tensor for part in parts for tensor in part[role]] for role in (0, 1))
-                if keys:
-                    return SequenceState(data, positions, keys, values, StateForm(data[:8].tobytes(), gap, widths))
+                return _assembled(data, positions, parts, StateForm(data[:8].tobytes(), gap, widths), before)
     raise StateError(
         f"{data.nbytes} bytes do not hold {layers} layers of f16 keys and values for {len(positions)} cells, nor those and "
         "sliding-window layers; recurrent layers are not supported"
     )
+
+
+def _assembled(
+    data: np.ndarray,
+    positions: np.ndarray,
+    parts: list[tuple[list[np.ndarray], list[np.ndarray]]],
+    form: StateForm,
+    before: SequenceState | None,
+) -> SequenceState:
+    keys, values = ([tensor for part in parts for tensor in part[role]] for role in (0, 1))
+    missing = len(positions) - min(len(tensor) for tensor in keys)
+    if missing == 0:
+        return SequenceState(data, positions, keys, values, form)
+    if before is None or before.form != form or not np.array_equal(before.positions[:missing], positions[:missing]):
+        raise StateError(f"sliding-window layers keep the last {len(positions) - missing} of {len(positions)} tokens")
+    state = blank_state(positions, form)
+    for target, old, new in zip(state.tensors(), before.tensors(), keys + values, strict=True):
+        gone = len(positions) - len(new)
+        target[:gone], target[gone:] = old[:gone], new
+    return state
 
 
 def blank_state(positions: Sequence[int], form: StateForm) -> SequenceState:
@@ -224,7 +256,7 @@ def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, 
 
 
 def _parts(data: np.ndarray, gap: int, with_values: bool) -> list[tuple[list[np.ndarray], list[np.ndarray]]] | None:
-    """K and V of the parts that a blob with this gap consists of, all for the same cells; None where it does not."""
+    """K and V of the parts that a blob with this gap consists of, for the same cells or the last of them; None where it does not."""
     parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
     offset, first = 8, None
     while offset < data.nbytes:
@@ -235,12 +267,7 @@ def _parts(data: np.ndarray, gap: int, with_values: bool) -> list[tuple[list[np.
         first = positions if first is None else first
         if data[begin : begin + gap].any():
             return None
-        if len(positions) < len(first) and np.array_equal(positions, first[len(first) - len(positions) :]):
-            raise StateError(
-                f"sliding-window layers keep the last {len(positions)} of {len(first)} tokens: a page would lack their rows. "
-                "Contexts as short as that window work, longer ones of such a model are not supported"
-            )
-        if not np.array_equal(positions, first):
+        if not np.array_equal(positions, first[len(first) - len(positions) :]):
             return None
         tensors = _tensors(data, begin + gap, len(positions), layers * (2 if with_values else 1))
         if tensors is None:
