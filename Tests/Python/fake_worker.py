@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvtc.llama_model import ModelGeometry
+from kvtc.llama_geometry import ModelGeometry
 from kvtc.llama_rope import Rope
 from kvtc.llama_state import SequenceState, StateForm, blank_state
 

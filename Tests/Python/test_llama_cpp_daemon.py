@@ -10,7 +10,7 @@ from synthetic import cache, calibrate
 import kvtc
 from kvtc import llama_cpp
 from kvtc.evaluate_caches import NEAR, DaemonWay
-from kvtc.llama_model import ModelGeometry
+from kvtc.llama_geometry import ModelGeometry
 from kvtc.llama_rope import Rope
 from kvtc.llama_state import StateForm, blank_state
 from kvtc.sensitivity import SINKS, WINDOW

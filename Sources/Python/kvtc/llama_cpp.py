@@ -21,7 +21,8 @@ from .client import Client
 from .errors import KvtcError
 from .geometry import NO_ROPE, Geometry, Layout, Role, RotaryStyle, Tensor
 from .keys import page_keys
-from .llama_model import LlamaWorker, ModelGeometry
+from .llama_geometry import ModelGeometry
+from .llama_model import LlamaWorker
 from .llama_state import SequenceState, blank_state
 from .messages import PullOutcome, PushOutcome
 from .policy import Policy
