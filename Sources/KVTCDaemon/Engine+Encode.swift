@@ -74,7 +74,7 @@ extension Engine {
         guard var attributes = store.attributes(key),
             let header = try? block.withUnsafeBytes({ try BlockHeader.parse($0, isVerified: true) })
         else { return nil }
-        attributes.coded = true
+        (attributes.coded, attributes.promised) = (true, false)
         attributes.near = plan.choice.near != nil && !header.mode.isExact
         return store.replace(key, bytes: block, attributes: attributes) ? header : nil
     }
@@ -83,7 +83,7 @@ extension Engine {
     /// the page: nobody may code it later without them.
     private func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
         ledger.update {
-            if $0.pages[key]?.generation == plan.generation { store.update(key, coded: true) }
+            if $0.pages[key]?.generation == plan.generation { store.update(key, promised: true) }
             $0.giveUp(key, plan)
         }
     }

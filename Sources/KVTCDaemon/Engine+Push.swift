@@ -200,7 +200,7 @@ extension Engine {
         ledger.update {
             $0.pushed(
                 session.id, key: key, first: Int(entry.firstPosition), tokens: Int(attributes.tokens),
-                coded: attributes.coded)
+                coded: attributes.coded || attributes.promised)
         }
         if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
         metrics.count(session.tenant) { $0.present += 1 }

@@ -235,6 +235,8 @@ final class Engine: Sendable {
 
     private func close(_ ids: [UInt32]) {
         for id in ids {
+            // For the case that the process dies before a coder has been there.
+            for key in ledger.withLock({ $0.promises(of: id) }) { store.update(key, promised: true) }
             enqueue(ledger.update { $0.close(id) })
             log.info("session closed", metadata: ["session": "\(id)"])
         }

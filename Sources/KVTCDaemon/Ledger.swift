@@ -248,6 +248,17 @@ package struct Ledger {
         }
     }
 
+    /// The raw pages of which something must stay exact when the session ends.
+    package func promises(of id: UInt32) -> [StoreKey] {
+        guard let session = sessions[id] else { return [] }
+        let protection = session.protection
+        return session.pages.filter { entry in
+            guard let page = pages[entry.key], !page.isCoded else { return false }
+            return CodingChoice(session.policy).mode.isExact
+                || !protection.rows(first: entry.first, tokens: entry.tokens, window: true).isEmpty
+        }.map(\.key)
+    }
+
     /// Ends a session. What it protected stays exact. Gives the pages that may be coded now; they count as queued.
     package mutating func close(_ id: UInt32) -> [StoreKey] {
         guard let session = sessions.removeValue(forKey: id) else { return [] }

@@ -46,11 +46,12 @@ extension Store {
 
     /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
     ///
-    /// A page in RAM keeps the change when the process is killed. Of a page on disk only, pin and priority are written at
-    /// once; expiry, which may change with every use, and `coded` with the next ``flush(_:)``. That makes all of it durable.
+    /// A page in RAM keeps the change when the process is killed. Of a page on disk only it is written at once, but for expiry,
+    /// which may change with every use, and is written with the next ``flush(_:)``. That makes all of it durable.
     @discardableResult
     public func update(
-        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep, coded: Bool? = nil
+        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep,
+        promised: Bool? = nil
     ) -> Bool {
         let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
             guard let entry = index.live(key, at: now) else { return (false, nil) }
@@ -59,7 +60,7 @@ extension Store {
             index.mutate(entry) { entry in
                 if let pinned { entry.attributes.pinned = pinned }
                 if let priority { entry.attributes.priority = priority }
-                if let coded { entry.attributes.coded = coded }
+                if let promised { entry.attributes.promised = promised }
                 switch expiry {
                 case .keep: break
                 case .never: entry.attributes.expires = nil
@@ -68,7 +69,8 @@ extension Store {
                 if entry.attributes != before, entry.logged { entry.attributesDirty = true }
             }
             if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, key) }
-            let changed = (before.pinned, before.priority) != (entry.attributes.pinned, entry.attributes.priority)
+            let (old, new) = (before, entry.attributes)
+            let changed = (old.pinned, old.priority, old.promised) != (new.pinned, new.priority, new.promised)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
         }
         // What cannot be written now stays due.

@@ -134,6 +134,7 @@ public final class Store: Sendable {
                 entry.attributes.rawBytes = attributes.rawBytes
                 entry.attributes.coded = attributes.coded
                 entry.attributes.near = attributes.near
+                entry.attributes.promised = attributes.promised
             }
             return true
         }

@@ -12,15 +12,18 @@ public struct PageAttributes: Hashable, Sendable {
     public var tokens: UInt32
     /// The size in bytes before coding, for the ratio.
     public var rawBytes: UInt64
-    /// Whether the page's coder is done with it: the bytes are a coded block, or a raw one that stays as it is.
+    /// Whether the bytes are a coded block, not a raw one.
     public var coded: Bool
     /// Whether the coded block stands in for a raw one that would be kept if it were put again.
     public var near: Bool
+    /// Whether a raw page was promised to who is gone: a coder that does not know what has to stay as it is leaves all of it.
+    public var promised: Bool
 
     /// Attributes of a page; the defaults are those of an ordinary raw page.
     public init(
         priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, firstPosition: UInt32 = 0,
-        tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false, near: Bool = false
+        tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false, near: Bool = false,
+        promised: Bool = false
     ) {
         self.priority = priority
         self.pinned = pinned
@@ -30,12 +33,15 @@ public struct PageAttributes: Hashable, Sendable {
         self.rawBytes = rawBytes
         self.coded = coded
         self.near = near
+        self.promised = promised
     }
 }
 
 extension PageAttributes {
-    /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near.
-    var flags: UInt8 { (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) }
+    /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised.
+    var flags: UInt8 {
+        (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) | (promised ? 16 : 0)
+    }
 
     /// Attributes from their stored form; `expires` counts only with its flag.
     init(
@@ -44,7 +50,7 @@ extension PageAttributes {
         self.init(
             priority: priority, pinned: flags & 1 != 0, expires: flags & 4 != 0 ? expires : nil,
             firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0,
-            near: flags & 8 != 0)
+            near: flags & 8 != 0, promised: flags & 16 != 0)
     }
 }
 

@@ -51,6 +51,8 @@ struct SessionSimulation {
         var exact = [Bool](repeating: false, count: SessionSimulation.tokens)
         /// Rows that sessions which are over protected at their end.
         var retained = [Bool](repeating: false, count: SessionSimulation.tokens)
+        /// Those of them that stay so when the process is killed: it had time to note that.
+        var lasting = [Bool](repeating: false, count: SessionSimulation.tokens)
         var users: Set<UInt32> = []
     }
 
@@ -239,6 +241,7 @@ struct SessionSimulation {
     private mutating func close() throws {
         guard let at = sessions.indices.randomElement(using: &generator) else { return }
         let session = sessions.remove(at: at)
+        let faults = plan.total
         if Bool.random(using: &generator) {
             engine.connectionEnded(session.caller.connection)
         } else {
@@ -247,6 +250,8 @@ struct SessionSimulation {
         for page in known.keys where known[page]!.users.remove(session.id) != nil {
             for row in 0..<Self.tokens where session.protects(page.index * Self.tokens + row) {
                 known[page]!.retained[row] = true
+                // What leaves RAM before a flush does so as the disk knows it.
+                if plan.total == faults, !plan.hasCrashed, !isSmall { known[page]!.lasting[row] = true }
             }
         }
         narrow()
@@ -350,9 +355,13 @@ struct SessionSimulation {
             (found, memory) = (device.copy(), isKill ? keeper.contents : [])
             try require(attempt < 10, "the store does not open: \(opened)")
         }
-        // Sessions died with the process, and what they protected with them.
+        // Sessions died with the process, and what they protected with them; not what those did that were over.
         for (page, state) in known {
             known[page] = Known(isThere: state.isThere && (isKill || state.isFlushed), isFlushed: state.isFlushed)
+            guard isKill else { continue }
+            known[page]!.lasting = state.lasting
+            known[page]!.retained = state.lasting
+            known[page]!.exact = zip(state.exact, state.lasting).map { $0 && $1 }
         }
     }
 }
