@@ -251,11 +251,10 @@ package struct Ledger {
     /// The raw pages of which something must stay exact when the session ends.
     package func promises(of id: UInt32) -> [StoreKey] {
         guard let session = sessions[id] else { return [] }
-        let protection = session.protection
+        let (protection, isExact) = (session.protection, CodingChoice(session.policy).mode.isExact)
         return session.pages.filter { entry in
             guard let page = pages[entry.key], !page.isCoded else { return false }
-            return CodingChoice(session.policy).mode.isExact
-                || !protection.rows(first: entry.first, tokens: entry.tokens, window: true).isEmpty
+            return isExact || !protection.rows(first: entry.first, tokens: entry.tokens, window: true).isEmpty
         }.map(\.key)
     }
 

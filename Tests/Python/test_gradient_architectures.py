@@ -17,6 +17,7 @@ from kvtc.demo_score import divergence, log_probabilities  # noqa: E402
 from kvtc.gradient_model import GradientModel  # noqa: E402
 from kvtc.llama_model import LlamaWorker  # noqa: E402
 
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_predictions_are_the_engines(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"

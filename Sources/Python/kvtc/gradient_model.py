@@ -75,8 +75,8 @@ class GradientModel:
             raise NoGradients("gradients of models with experts are not known")
         self._weights = {"embedding": _plain(tensors["token_embd.weight"]), "norm": _plain(tensors["output_norm.weight"])}
         self._weights["output"] = _plain(tensors["output.weight"]) if "output.weight" in tensors else self._weights["embedding"]
-        if len(set(geometry.rope.frequencies)) != 1 or geometry.is_latent:
-            raise NoGradients("gradients of models whose layers turn their keys differently, or have latents, are not known")
+        if len(set(geometry.rope.frequencies)) != 1:
+            raise NoGradients("gradients of models whose layers turn their keys differently are not known")
         self._weights["frequencies"] = jnp.asarray(geometry.rope.frequencies[0], jnp.float32)
         self._weights["layers"] = {
             name: jnp.stack([_plain(tensors[_full(layer, name)]) for layer in range(geometry.layers)])

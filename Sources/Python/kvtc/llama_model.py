@@ -154,11 +154,7 @@ class LlamaWorker:
         self.set_state(state)
         self._library.llama_memory_seq_add(self._memory, SEQUENCE, 0, -1, distance)
         # The engine turns the keys when it decodes next.
-        batch = self._batch
-        batch.token[0], batch.pos[0], batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 0, state.cells + distance, 1, SEQUENCE, 0
-        batch.n_tokens = 1
-        if (status := self._library.llama_decode(self._context, batch)) != 0:
-            raise LlamaError(f"llama_decode answered {status} after a shift by {distance}")
+        self._submit([0], state.cells + distance, [])
         return [keys[: state.cells] for keys in self.get_state().keys]
 
     # Text
@@ -230,17 +226,7 @@ class LlamaWorker:
             raise LlamaError(f"{self.position} + {len(tokens)} tokens do not fit a context of {self.context}")
         if self._window and self.position + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
             self.get_state()
-        batch, chosen = self._batch, set(wanted)
-        for index, token in enumerate(tokens):
-            if not 0 <= token < self.vocabulary_size:
-                raise LlamaError(f"token {token} is outside the vocabulary of {self.vocabulary_size}")
-            batch.token[index], batch.pos[index] = token, self.position + index
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, SEQUENCE
-            batch.logits[index] = index in chosen
-        batch.n_tokens = len(tokens)
-        status = self._library.llama_decode(self._context, batch)
-        if status != 0:
-            raise LlamaError(f"llama_decode answered {status} at position {self.position}")
+        self._submit(tokens, self.position, wanted)
         self.position += len(tokens)
         rows = np.empty((len(wanted), self.vocabulary_size), np.float32)
         for row, index in enumerate(wanted):
@@ -249,6 +235,20 @@ class LlamaWorker:
                 raise LlamaError(f"no logits for token {index} of the batch")
             rows[row] = np.ctypeslib.as_array(pointer, (self.vocabulary_size,))
         return rows
+
+    def _submit(self, tokens: Sequence[int], first: int, wanted: Sequence[int]) -> None:
+        """Has the engine decode a batch whose tokens stand from position `first` on."""
+        batch, chosen = self._batch, set(wanted)
+        for index, token in enumerate(tokens):
+            if not 0 <= token < self.vocabulary_size:
+                raise LlamaError(f"token {token} is outside the vocabulary of {self.vocabulary_size}")
+            batch.token[index], batch.pos[index] = token, first + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, SEQUENCE
+            batch.logits[index] = index in chosen
+        batch.n_tokens = len(tokens)
+        status = self._library.llama_decode(self._context, batch)
+        if status != 0:
+            raise LlamaError(f"llama_decode answered {status} at position {first}")
 
     # The cache
 
