@@ -110,11 +110,9 @@ struct StoreBenchmark: ParsableCommand {
         }
         for (size, time) in times { report.add("store.lookup_\(size)", time, "ns a key") }
         let statistics = store.statistics
-        if statistics.packedPages > 0 {
-            report.add(
-                "store.index_bytes", Double(statistics.packedBytes) / Double(statistics.packedPages),
-                "bytes a page on disk, \(statistics.packedPages) pages; aim ≤ 96")
-        }
+        report.add(
+            "store.index_bytes", Double(statistics.indexBytes) / Double(statistics.pages),
+            "bytes a page, \(statistics.diskOnlyPages) pages on disk and \(statistics.ramPages) in RAM; aim ≤ 96")
         report.add(ratio: "lookup_\(times.last!.0)_vs_1000", times.last!.1 / times[0].1, target: "flat, but for caches")
     }
 

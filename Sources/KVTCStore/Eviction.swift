@@ -14,11 +14,11 @@ extension Store {
             index.releaseOverdue(at: milliseconds)
             if index.purgeExpired(at: now, limit: 64) > 0 { return .freed }
             // Without a disk a protected page has nowhere to go.
-            let entry = index.victim(
+            let victim = index.victim(
                 for: tenant, needing: length, budget: ram.budget, includingProtected: hasDisk && !onlyUnprotected,
                 ownOnly: ownOnly)
-            guard let entry else { return .nothing }
-            if entry.disk != nil {
+            guard let entry = victim.map({ index.entry($0) }) else { return .nothing }
+            if entry.disk != nil, !entry.attributesDirty {
                 index.evictFromRAM(entry)
                 return .freed
             }
@@ -69,11 +69,19 @@ extension Store {
     private func moveToDisk(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Bool {
         do {
             // False means that the page is gone or has changed; whoever asked looks again.
-            if try writePage(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
+            if try write(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
             return true
         } catch .diskFull {
             return index.withLock { $0.drop(entry) }
         }
+    }
+
+    /// Writes what the log lacks of a page in RAM, so that a kill loses nothing of it when it leaves. False when the page is
+    /// gone or has changed.
+    private func write(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Bool {
+        if index.withLock({ $0.pages.contains(entry) && entry.isDirty }) { return try writePage(entry, &log) }
+        try writeAttributes(entry, &log)
+        return index.withLock { $0.pages.contains(entry) && !entry.isDirty }
     }
 
     /// Moves pages from RAM to disk in the order of eviction until `bytes` of RAM are unused, so that later puts need not
@@ -100,11 +108,9 @@ extension Store {
     public func evictToDisk(_ keys: [StoreKey]) throws(StoreError) -> Int {
         var moved = 0
         for key in keys {
-            // One that is packed is on disk only.
-            if let entry = index.withLock({ $0.pages[key] }) {
+            if let entry = index.withLock({ index in index.pages.find(key).map { index.entry($0) } }) {
                 try withLog { (log) throws(StoreError) in
-                    if index.withLock({ entry.isDirty && $0.pages.contains(entry) }) { _ = try writePage(entry, &log) }
-                    index.withLock { $0.evictFromRAM(entry) }
+                    if try write(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
                 }
             }
             if residence(key) == .disk { moved += 1 }

@@ -14,9 +14,7 @@ struct DiskLocation: Sendable {
     }
 }
 
-/// What the index knows of one page.
-///
-/// There is one for every page in RAM, so it is packed: 180 bytes, where keys and attributes as such would take twice as much.
+/// What the index knows of one page that is in use, or of which more is to be remembered than fits its ``PageRow``.
 ///
 /// Unchecked because every mutable field is read and written only under the index lock; references cross locks only to
 /// be compared.
@@ -38,9 +36,6 @@ final class PageEntry: @unchecked Sendable {
     var lastUse: UInt64 = 0
     /// ``lastUse`` as it was when the disk record was written; later use makes the page worth carrying over.
     var writtenUse: UInt64 = 0
-    // The intrusive LRU list. Unowned because the index's table owns every linked entry.
-    unowned(unsafe) var previous: PageEntry?
-    unowned(unsafe) var next: PageEntry?
     private var shadowID: UInt64 = 0
     /// The checksum of the bytes as they were put; it travels with them through every tier. Nil for a page that is on disk
     /// only and has not been read: there it lies in the record.
@@ -54,7 +49,7 @@ final class PageEntry: @unchecked Sendable {
     private var listNumber: Int16 = -1
     var leases: Int32 = 0
     var holds: Int32 = 0
-    /// Where it is in the index's table.
+    /// Its row in the index's table.
     var number: UInt32 = 0
 
     init(key: StoreKey, attributes: PageAttributes, length: Int, hash: UInt64?) {
@@ -107,34 +102,20 @@ final class PageEntry: @unchecked Sendable {
     }
 }
 
-/// Entries in the order of their last use, linked through themselves.
+/// Pages in an order, linked through their rows.
 struct PageList {
-    unowned(unsafe) var oldest: PageEntry?
-    unowned(unsafe) var newest: PageEntry?
-
-    mutating func append(_ entry: PageEntry) {
-        entry.previous = newest
-        entry.next = nil
-        if let newest { newest.next = entry } else { oldest = entry }
-        newest = entry
-    }
-
-    mutating func remove(_ entry: PageEntry) {
-        if let previous = entry.previous { previous.next = entry.next } else { oldest = entry.next }
-        if let next = entry.next { next.previous = entry.previous } else { newest = entry.previous }
-        entry.previous = nil
-        entry.next = nil
-    }
+    var oldest = PageRow.none
+    var newest = PageRow.none
 }
 
-/// The pages that expire, soonest first. Entries may be out of date; whoever pops one checks it.
+/// The pages in RAM or awake that expire, soonest first. Items may be out of date; whoever pops one looks at the page.
 struct ExpiryHeap {
-    private var items: [(expires: UInt64, key: StoreKey)] = []
+    private var items: [(expires: UInt64, number: UInt32)] = []
 
-    var first: (expires: UInt64, key: StoreKey)? { items.first }
+    var first: (expires: UInt64, number: UInt32)? { items.first }
 
-    mutating func push(_ expires: UInt64, _ key: StoreKey) {
-        items.append((expires, key))
+    mutating func push(_ expires: UInt64, _ number: UInt32) {
+        items.append((expires, number))
         var child = items.count - 1
         while child > 0 {
             let parent = (child - 1) / 2
@@ -144,7 +125,7 @@ struct ExpiryHeap {
         }
     }
 
-    mutating func pop() -> (expires: UInt64, key: StoreKey)? {
+    mutating func pop() -> (expires: UInt64, number: UInt32)? {
         guard let top = items.first else { return nil }
         let last = items.removeLast()
         if items.isEmpty { return top }

@@ -130,7 +130,7 @@ final class RAMArena: @unchecked Sendable {
             let range = record.offset..<record.offset + size
             guard allocator.withLock({ $0.take(range) }) else { continue }
             kept.insert(record.slot)
-            pages.append((record, RAMExtent(arena: self, range: range, length: record.length, slot: record.slot)))
+            pages.append((record, RAMExtent(self, range, length: record.length, slot: record.slot)))
         }
         let free = (0..<directory.usedSlots).filter { !kept.contains($0) }
         for slot in free { clear(slot) }
@@ -156,7 +156,7 @@ final class RAMArena: @unchecked Sendable {
 
     func allocate(_ length: Int) -> RAMExtent? {
         guard let range = allocator.withLock({ $0.allocate(length) }) else { return nil }
-        return RAMExtent(arena: self, range: range, length: length, slot: nil)
+        return RAMExtent(self, range, length: length, slot: nil)
     }
 
     fileprivate func release(_ range: Range<Int>) { allocator.withLock { $0.release(range) } }
@@ -190,9 +190,15 @@ final class RAMArena: @unchecked Sendable {
         slots.withLock { $0.free.append(index) }
     }
 
-    fileprivate func noteUse(_ index: Int, _ use: UInt64) {
+    func noteUse(_ index: Int, _ use: UInt64) {
         clinux_storage_publish(slot(index).baseAddress! + RAMSlot.lastUseOffset, use)
     }
+
+    /// What the slot of a page says of its last use.
+    func lastUse(_ index: Int) -> UInt64 { RAMSlot.lastUse(UnsafeRawBufferPointer(slot(index))) }
+
+    /// What the slot of a page says of its bytes; a slot that has gone bad makes them bad too.
+    func hash(_ index: Int) -> UInt64 { RAMSlot.hash(UnsafeRawBufferPointer(slot(index))) }
 
     fileprivate func wrote() { step?() }
 }
@@ -200,32 +206,36 @@ final class RAMArena: @unchecked Sendable {
 /// A piece of an arena that holds one page. Whoever holds the object may read it; the room is free again when the last
 /// holder lets go, so a page can be evicted while it is being read.
 ///
-/// Unchecked because `slot` is read and written under the store's index lock only.
+/// Unchecked because `slot` and `isResting` are read and written under the store's index lock only.
 final class RAMExtent: @unchecked Sendable {
-    private let arena: RAMArena
+    let arena: RAMArena
     let length: Int
-    // Small, as there is one for every page: in units of the allocator, and -1 for none.
-    private let place: UInt32
-    private var slotNumber: Int32
+    private let range: Range<Int>
+    private var slot: Int?
+    private var isResting = false
 
-    fileprivate init(arena: RAMArena, range: Range<Int>, length: Int, slot: Int?) {
+    fileprivate init(_ arena: RAMArena, _ range: Range<Int>, length: Int, slot: Int?) {
         self.arena = arena
         self.length = length
-        place = UInt32(range.lowerBound / ExtentAllocator.granularity)
-        slotNumber = Int32(slot ?? -1)
+        self.range = range
+        self.slot = slot
     }
 
-    private var slot: Int? {
-        get { slotNumber < 0 ? nil : Int(slotNumber) }
-        set { slotNumber = Int32(newValue ?? -1) }
-    }
-
-    private var range: Range<Int> {
+    /// The extent of a page that rested.
+    convenience init(_ arena: RAMArena, place: UInt32, length: Int, slot: UInt32) {
         let begin = Int(place) * ExtentAllocator.granularity
-        return begin..<begin + ExtentAllocator.rounded(length)!
+        self.init(arena, begin..<begin + ExtentAllocator.rounded(length)!, length: length, slot: Int(slot))
+    }
+
+    /// Gives what is needed to make this object again, and leaves the room to the page. For the last holder, of a page that
+    /// is published.
+    func rest() -> (place: UInt32, slot: UInt32) {
+        isResting = true
+        return (UInt32(range.lowerBound / ExtentAllocator.granularity), UInt32(slot!))
     }
 
     deinit {
+        if isResting { return }
         // A page that still has a slot is left as it is: a process that ends must not take its pages along.
         if slot == nil { arena.wipe(range) }
         arena.release(range)
@@ -268,6 +278,4 @@ final class RAMExtent: @unchecked Sendable {
 
     /// Notes when the page was used last. Under the index lock.
     func noteUse(_ use: UInt64) { if let slot { arena.noteUse(slot, use) } }
-
-    func isIn(_ other: RAMArena) -> Bool { arena === other }
 }

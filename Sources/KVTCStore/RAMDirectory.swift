@@ -23,6 +23,7 @@ enum RAMSlot {
     private static let covered = 8..<120
     static let sequenceOffset = 8
     static let lastUseOffset = 120
+    private static let hashOffset = 32
 
     /// The word that makes a slot valid, and is written last. Never 0, which means free.
     static func commitWord(_ slot: UnsafeRawBufferPointer, index: Int, salt: UInt64) -> UInt64 {
@@ -39,7 +40,7 @@ enum RAMSlot {
         store(record.sequence, sequenceOffset)
         store(UInt64(record.offset), 16)
         store(UInt64(record.length), 24)
-        store(record.hash, 32)
+        store(record.hash, hashOffset)
         store(record.attributes.rawBytes, 40)
         store(record.attributes.expires ?? 0, 48)
         store(record.key.tenant, 56)
@@ -52,6 +53,14 @@ enum RAMSlot {
         store(UInt64(0), 104)
         store(UInt64(0), 112)
         store(record.lastUse, lastUseOffset)
+    }
+
+    static func hash(_ slot: UnsafeRawBufferPointer) -> UInt64 {
+        UInt64(littleEndian: slot.loadUnaligned(fromByteOffset: hashOffset, as: UInt64.self))
+    }
+
+    static func lastUse(_ slot: UnsafeRawBufferPointer) -> UInt64 {
+        UInt64(littleEndian: slot.loadUnaligned(fromByteOffset: lastUseOffset, as: UInt64.self))
     }
 
     enum Parsed: Equatable {
@@ -82,7 +91,7 @@ enum RAMSlot {
         return .record(
             RAMRecord(
                 key: StoreKey(tenant: load(56), words: words), attributes: attributes, offset: offset, length: length,
-                hash: load(32), sequence: load(sequenceOffset), lastUse: load(lastUseOffset), slot: index))
+                hash: load(hashOffset), sequence: load(sequenceOffset), lastUse: load(lastUseOffset), slot: index))
     }
 }
 

@@ -38,7 +38,9 @@ extension Store {
     @discardableResult
     public func unhold(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard let entry = index.pages[key], entry.holds > 0 else { return false }
+            guard let number = index.pages.find(key), let entry = index.pages.awake(number), entry.holds > 0 else {
+                return false
+            }
             index.mutate(entry) { $0.holds -= 1 }
             return true
         }
@@ -68,7 +70,7 @@ extension Store {
                 }
                 if entry.attributes != before, entry.logged { entry.attributesDirty = true }
             }
-            if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, key) }
+            if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, entry.number) }
             let (old, new) = (before, entry.attributes)
             let changed = (old.pinned, old.priority, old.promised) != (new.pinned, new.priority, new.promised)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
@@ -124,7 +126,7 @@ extension Store {
     public func purgeExpired() -> Int {
         index.withLock { index in
             index.releaseOverdue(at: milliseconds)
-            return index.purgeExpired(at: now) + index.purgePacked(at: now)
+            return index.purgeExpired(at: now) + index.purgeResting(at: now)
         }
     }
 
@@ -134,8 +136,8 @@ extension Store {
     /// What the store holds and has done.
     public var statistics: StoreStatistics {
         var (counters, tenants) = index.withLock { index in
-            index.counters.packedPages = index.packed.count
-            index.counters.packedBytes = index.packed.bytes
+            index.counters.restingPages = index.pages.resting
+            index.counters.indexBytes = index.pages.bytes
             return (index.counters, index.tenants.values.map(\.usage))
         }
         for usage in tenants { counters.add(usage) }

@@ -3,7 +3,10 @@ import Synchronization
 extension Store {
     /// A page a flush has promised to make durable.
     private struct Target: Sendable {
-        let entry: PageEntry
+        /// By now the number may be that of another page, which is made durable too then.
+        let number: UInt32
+        /// Nil for a page that rested: that has no older bytes on disk.
+        let entry: PageEntry?
         let version: UInt32
     }
 
@@ -25,7 +28,7 @@ extension Store {
             pass += 1
             let before = missed.count
             for target in missed {
-                let bytes = try makeDurable(target.entry)
+                let bytes = try makeDurable(target)
                 written.pages += bytes > 0 ? 1 : 0
                 written.bytes += bytes
             }
@@ -57,23 +60,32 @@ extension Store {
     /// segment.
     private func collect(_ keys: [StoreKey]?) -> [Target] {
         index.withLock { index in
-            let entries: [PageEntry]
+            var targets: [(target: Target, lastUse: UInt64)] = []
+            func add(_ number: UInt32) {
+                let (row, entry) = (index.pages[number], index.pages.awake(number))
+                // What rests on disk is as safe as it can be.
+                if row.state == .onDisk || entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
+                let target = Target(number: number, entry: entry, version: entry?.version ?? 0)
+                targets.append((target, index.pages.lastUse(number)))
+            }
             if let keys {
-                entries = keys.compactMap { index.pages[$0] }
+                for key in keys { index.pages.find(key).map(add) }
             } else {
-                entries = Array(index.pages.values)
+                for entry in index.pages.entries { add(entry.number) }
+                for number in index.pages.resting(where: { $0.state == .inRAM }) { add(number) }
             }
-            // What is packed is on disk as it is.
-            return entries.filter { !$0.isExpired(at: now) }.sorted { $0.lastUse < $1.lastUse }.map {
-                Target(entry: $0, version: $0.version)
-            }
+            return targets.sorted { $0.lastUse < $1.lastUse }.map(\.target)
         }
     }
 
     /// Writes what the log lacks of a page; returns the bytes written.
-    private func makeDurable(_ entry: PageEntry) throws(StoreError) -> Int {
+    private func makeDurable(_ target: Target) throws(StoreError) -> Int {
         // Most pages usually are on disk already; do not queue for the log for each.
-        if index.withLock({ $0.isSafe(entry) && !entry.attributesDirty }) { return 0 }
+        let entry = index.withLock { index -> PageEntry? in
+            if index.isDurable(target.number) { return nil }
+            return target.entry ?? index.entry(target.number)
+        }
+        guard let entry else { return 0 }
         return try withLog { (log) throws(StoreError) -> Int in try makeDurable(entry, &log) }
     }
 
@@ -105,12 +117,15 @@ extension Store {
         index.withLock { index in
             guard entry.attributes == attributes else { return }
             entry.attributesDirty = false
-            index.packIfPossible(entry)
+            index.restIfPossible(entry)
         }
     }
 
     private func isCovered(_ target: Target, _ index: borrowing StoreIndex) -> Bool {
-        let entry = target.entry
+        guard let entry = target.entry ?? index.pages.awake(target.number) else {
+            let row = index.pages[target.number]
+            return row.state == .free || row.isExpired(at: now) || index.isSafe(target.number)
+        }
         guard index.pages.contains(entry), !entry.isExpired(at: now) else { return true }
         // Bytes replaced meanwhile are not covered, but the durable older record still is there.
         if entry.version != target.version, entry.shadow != nil { return true }

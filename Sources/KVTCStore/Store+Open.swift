@@ -17,7 +17,7 @@ extension Store {
             }
         }
         let ram = RAMTier(configuration)
-        var index = StoreIndex()
+        var index = StoreIndex(awakeLimit: configuration.awakePages)
         // Pages in RAM come first: whatever the log says of their keys is older.
         let inheritance = ram.inherit()
         index.inherit(inheritance.pages)
@@ -40,7 +40,9 @@ extension Store {
     /// Moves the pages of an arena that the budget has no place for.
     private func empty(_ arena: RAMArena) {
         let entries = index.withLock { index in
-            index.pages.values.filter { $0.ram?.isIn(arena) == true }.sorted { $0.lastUse > $1.lastUse }
+            let resting = index.pages.resting { index.pages.isIn(arena, $0) }
+            return (index.pages.entries.filter { $0.ram?.arena === arena } + resting.map { index.entry($0) })
+                .sorted { $0.lastUse > $1.lastUse }
         }
         for entry in entries {
             // Making room may have moved it to disk meanwhile.
@@ -62,6 +64,7 @@ extension Store {
                 }
             }
         }
+        index.withLock { $0.pages.forget(arena) }
         ram.letGo(arena)
     }
 }
@@ -70,8 +73,8 @@ extension StoreIndex {
     /// Counts what was found, and leaves out what has expired meanwhile.
     fileprivate mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: UInt64) {
         mayMissRecords = recovered?.missesRecords == true
-        _ = purgeExpired(at: now) + purgePacked(at: now, looking: .max)
-        counters.recovered = UInt64(pages.count + packed.count)
+        _ = purgeExpired(at: now) + purgeResting(at: now, looking: .max)
+        counters.recovered = UInt64(pages.count)
         counters.corrupt = UInt64((recovered?.skipped ?? 0) + inherited.damaged)
         counters.corruptSegments = UInt64(recovered?.corruptSegments ?? 0)
         counters.refusedArenas = UInt64(inherited.refused)
@@ -92,9 +95,10 @@ extension StoreIndex {
             mutate(old) { entry in
                 entry.attributes.priority = header.attributes.priority
                 entry.attributes.pinned = header.attributes.pinned
+                entry.attributes.promised = header.attributes.promised
                 entry.attributes.expires = header.attributes.expires
             }
-            if let expires = header.attributes.expires { expiry.push(expires, header.key) }
+            if let expires = header.attributes.expires { expiry.push(expires, old.number) }
         case .page:
             if let old { forgetReplayed(old) }
             let entry = PageEntry(
@@ -103,7 +107,7 @@ extension StoreIndex {
             entry.logged = true
             insert(entry)
             entry.writtenUse = entry.lastUse
-            packIfPossible(entry)
+            restIfPossible(entry)
         }
     }
 
@@ -122,7 +126,7 @@ extension StoreIndex {
             } else if isCovered {
                 forgetReplayed(entry)
             } else {
-                packIfPossible(entry)
+                restIfPossible(entry)
             }
         }
     }

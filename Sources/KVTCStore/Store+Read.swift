@@ -56,10 +56,10 @@ extension Store {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }
-            guard let entry = index.pages[key] else {
-                let page = index.packed[index.packed.find(key)!]
-                return .disk(index.packed.location(page), length: page.bytes)
-            }
+            let number = index.pages.find(key)!
+            let row = index.pages[number]
+            if row.state == .onDisk { return .disk(index.pages.location(row)!, length: row.bytes) }
+            let entry = index.entry(number)
             if let extent = entry.ram { return .ram(extent, hash: entry.hash!) }
             guard let location = entry.disk else { preconditionFailure("a page is neither in RAM nor on disk") }
             return .disk(location, length: entry.length)
@@ -73,7 +73,9 @@ extension Store {
     func reject(_ key: StoreKey, inRAM extent: RAMExtent) -> Bool {
         index.withLock { index in
             index.counters.corrupt += 1
-            guard let entry = index.pages[key], entry.ram === extent else { return false }
+            guard let number = index.pages.find(key), let entry = index.pages.awake(number), entry.ram === extent else {
+                return false
+            }
             guard entry.disk != nil else {
                 index.remove(entry)
                 return false
@@ -142,7 +144,7 @@ extension Store {
     public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool)] {
         index.withLock { index in
             let now = self.now
-            index.packed.prefetch(keys)
+            index.pages.prefetch(keys)
             return keys.map { key in
                 guard let page = index.view(key, at: now) else { return (.absent, false) }
                 return (page.isInRAM ? .ram : .disk, page.attributes.coded)

@@ -34,11 +34,17 @@ extension Store {
     ) throws(Failure) -> VerifyProgress {
         var progress = VerifyProgress()
         let segments = log.withLock { $0?.segments.map(\.segment.id) ?? [] }
-        progress.total = index.withLock { index in
-            UInt64(index.packed.count)
-                + index.pages.values.reduce(0) { $0 + ($1.ram == nil ? 0 : 1) + ($1.disk == nil ? 0 : 1) }
+        let (inRAM, onDisk) = index.withLock { index in
+            (
+                index.pages.entries.filter { $0.ram != nil }.map(\.number)
+                    + index.pages.resting { $0.state == .inRAM },
+                index.tenants.values.reduce(0) { $0 + $1.usage.diskPages }
+            )
         }
-        for copy in copiesInRAM() { try check(copy, &progress, report) }
+        progress.total = UInt64(inRAM.count + onDisk)
+        for number in inRAM {
+            if let copy = copyInRAM(number) { try check(copy, &progress, report) }
+        }
         for segment in segments {
             for copy in copies(in: segment) { try check(copy, &progress, report) }
         }
@@ -46,25 +52,26 @@ extension Store {
         return progress
     }
 
-    private func copiesInRAM() -> [Copy] {
+    private func copyInRAM(_ number: UInt32) -> Copy? {
         index.withLock { index in
-            index.pages.values.compactMap { entry in
-                entry.ram.map { Copy(key: entry.key, place: .ram($0, hash: entry.hash!)) }
-            }
+            guard index.pages[number].state != .free else { return nil }
+            let entry = index.entry(number)
+            return entry.ram.map { Copy(key: entry.key, place: .ram($0, hash: entry.hash!)) }
         }
     }
 
     /// In the order of the file, which disks like.
     private func copies(in segment: UInt64) -> [Copy] {
         index.withLock { index in
-            let packed = index.packed.numbers(in: segment).map { number in
-                let page = index.packed[number]
-                return (page.key, index.packed.location(page), page.bytes)
+            let numbers = index.pages.numbers(in: segment) + index.pages.numbersInRAM(andIn: segment)
+            let resting = numbers.map { number in
+                let row = index.pages[number]
+                return (row.key, index.pages.location(row)!, row.bytes)
             }
-            let others = index.pages.values.compactMap { entry in
+            let awake = index.pages.entries.compactMap { entry in
                 entry.disk.flatMap { $0.segment.id == segment ? (entry.key, $0, entry.length) : nil }
             }
-            return (packed + others).sorted { $0.1.offset < $1.1.offset }.map {
+            return (awake + resting).sorted { $0.1.offset < $1.1.offset }.map {
                 Copy(key: $0.0, place: .disk($0.1, length: $0.2))
             }
         }
@@ -98,7 +105,7 @@ extension Store {
     /// While writing fails, tries again with little: one page and what else is due. Does nothing while all is well.
     public func heal() {
         guard hasDisk, case .degraded = statistics.state else { return }
-        let page = index.withLock { $0.pages.values.filter(\.isDirty).min { $0.lastUse < $1.lastUse }?.key }
+        let page = index.withLock { $0.firstDirty }
         _ = try? flush(page.map { [$0] } ?? [])
     }
 }

@@ -19,18 +19,18 @@ extension StoreIndex {
 
     /// Protected pages whose last durable record is in the segment but whose newer bytes are in RAM only.
     func shadowed(by segment: UInt64) -> [PageEntry] {
-        pages.values.filter { $0.shadow == segment && $0.isDirty && $0.isProtected }.sorted { $0.lastUse < $1.lastUse }
+        pages.entries.filter { $0.shadow == segment && $0.isDirty && $0.isProtected }.sorted { $0.lastUse < $1.lastUse }
     }
 
     /// Forgets a segment's bookkeeping.
     mutating func forget(segment: UInt64) {
-        packed.forget(segment: segment)
+        pages.forget(segment: segment)
         unsafeSegments[segment] = nil
     }
 
     /// A segment's file is gone: its pages stay if they are in RAM, otherwise they are dropped.
     mutating func drop(segment: UInt64) {
-        for entry in entries(in: segment, unpacking: { _ in true }) {
+        for entry in entries(in: segment, waking: { _ in true }) {
             if entry.ram != nil {
                 mutate(entry) { $0.disk = nil }
             } else {
@@ -38,16 +38,16 @@ extension StoreIndex {
                 count(entry.key.tenant) { $0.dropped += 1 }
             }
         }
-        for entry in pages.values where entry.shadow == segment { entry.shadow = nil }
+        for entry in pages.entries where entry.shadow == segment { entry.shadow = nil }
         forget(segment: segment)
     }
 
     /// A segment's sync failed: only records below `durable` are safe. Returns the number of pages still in it.
     mutating func abandon(_ segment: Segment, durable: Int) -> Int {
         unsafeSegments[segment.id] = durable
-        // What is packed and durable stays packed.
+        // What rests and is durable may go on resting.
         let lost = entries(in: segment.id) { $0.offset >= durable }
-        var left = packed.numbers(in: segment.id).count
+        var left = pages.numbers(in: segment.id).count
         for entry in lost {
             if entry.ram != nil, let disk = entry.disk, disk.offset >= durable {
                 mutate(entry) { $0.disk = nil }
@@ -79,6 +79,29 @@ extension StoreIndex {
         guard let disk = entry.disk else { return false }
         guard let durable = unsafeSegments[disk.segment.id] else { return true }
         return disk.offset < durable
+    }
+
+    /// The same by number; a page that is gone needs nothing more.
+    func isSafe(_ number: UInt32) -> Bool {
+        if let entry = pages.awake(number) { return isSafe(entry) }
+        let row = pages[number]
+        guard row.state == .inRAM else { return true }
+        guard let disk = pages.location(row) else { return false }
+        return disk.offset < unsafeSegments[disk.segment.id] ?? .max
+    }
+
+    /// Whether that holds for its attributes too.
+    func isDurable(_ number: UInt32) -> Bool {
+        let row = pages[number]
+        let isDirty = pages.awake(number)?.attributesDirty ?? (row.state == .inRAM && row.attributesDirty)
+        return !isDirty && isSafe(number)
+    }
+
+    /// The least recently used page that is in RAM only.
+    var firstDirty: StoreKey? {
+        let awake = pages.entries.lazy.filter(\.isDirty).map(\.number)
+        let resting = pages.resting { $0.state == .inRAM && !$0.isOnDisk }
+        return (awake + resting).min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }
     }
 
     /// Drops the RAM copy of a page that is on disk.

@@ -49,10 +49,9 @@ struct TenantPages {
     var usage = TenantUsage()
 
     /// The next page to leave RAM: lowest priority first, then least recently used.
-    func next(protected: Bool) -> PageEntry? {
-        guard !protected else { return lists[Self.protectedList].oldest }
-        for list in lists[0..<Self.protectedList] {
-            if let entry = list.oldest { return entry }
+    func next(protected: Bool) -> (list: Int, number: UInt32)? {
+        for list in protected ? Self.protectedList..<Self.protectedList + 1 : 0..<Self.protectedList {
+            if lists[list].oldest != PageRow.none { return (list, lists[list].oldest) }
         }
         return nil
     }
@@ -66,15 +65,15 @@ extension StoreIndex {
     /// - Parameter ownOnly: only the tenant's own pages may go.
     func victim(
         for tenant: UInt32?, needing length: Int, budget: Int, includingProtected: Bool, ownOnly: Bool
-    ) -> PageEntry? {
-        let own = tenant.flatMap { tenants[$0] }
+    ) -> UInt32? {
         if !ownOnly {
             let greedy = aboveShare(tenant, length, budget: budget)
-            if let entry = StoreIndex.next(greedy, protected: false) { return entry }
-            if includingProtected, let entry = StoreIndex.next(greedy, protected: true) { return entry }
+            if let page = next(greedy, protected: false) { return page }
+            if includingProtected, let page = next(greedy, protected: true) { return page }
         }
         // What the greedy ones have may not go: then at most the tenant's own, never what a third one keeps.
-        return own?.next(protected: false) ?? (includingProtected ? own?.next(protected: true) : nil)
+        let own = tenant.flatMap { tenants[$0] }
+        return own?.next(protected: false)?.number ?? (includingProtected ? own?.next(protected: true)?.number : nil)
     }
 
     private func aboveShare(_ tenant: UInt32?, _ length: Int, budget: Int) -> [TenantPages] {
@@ -88,10 +87,10 @@ extension StoreIndex {
         return holders.values.filter { $0.usage.ramBytes == most }
     }
 
-    private static func next(_ tenants: [TenantPages], protected: Bool) -> PageEntry? {
-        tenants.compactMap { $0.next(protected: protected) }.min { a, b in
-            (protected ? 0 : a.attributes.priority, a.lastUse) < (protected ? 0 : b.attributes.priority, b.lastUse)
-        }
+    private func next(_ tenants: [TenantPages], protected: Bool) -> UInt32? {
+        let oldest = tenants.compactMap { $0.next(protected: protected) }
+        guard oldest.count > 1 else { return oldest.first?.number }
+        return oldest.min { ($0.list, pages.lastUse($0.number)) < ($1.list, pages.lastUse($1.number)) }?.number
     }
 
     /// The tenants whose pages on disk outlive the segment they lie in because they are few: at most half of the budget,
@@ -108,15 +107,13 @@ extension StoreIndex {
     mutating func trimDisk(of tenant: UInt32, by bytes: Int, quota: Int) -> Bool {
         func used() -> Int { tenants[tenant]?.usage.diskBytes ?? 0 }
         guard quota > 0, used() + bytes > quota else { return true }
-        let candidates = pages.values.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
-        var order = candidates.map { (key: $0.key, rank: ($0.attributes.priority, $0.lastUse)) }
-        order += packed.numbers { $0.key.tenant == tenant && !$0.isPinned }.map { number in
-            (packed[number].key, (packed[number].attributes.priority, packed[number].use))
+        let awake = pages.entries.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
+        var order = awake.map { (number: $0.number, rank: ($0.attributes.priority, $0.lastUse)) }
+        order += pages.resting { $0.tenant == tenant && $0.isOnDisk && !$0.isPinned }.map { number in
+            (number, (pages[number].priority, pages.lastUse(number)))
         }
         order.sort { $0.rank < $1.rank }
-        for (key, _) in order where used() + bytes > quota - quota / 16 {
-            if let entry = entry(key) { _ = drop(entry) }
-        }
+        for (number, _) in order where used() + bytes > quota - quota / 16 { _ = drop(entry(number)) }
         return used() + bytes <= quota
     }
 }

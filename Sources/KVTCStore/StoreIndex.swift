@@ -6,10 +6,9 @@ struct Lease {
 
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
-    /// Pages in RAM, and those on disk of which more is to be remembered than is packed.
-    private(set) var pages = EntryTable()
-    /// All other pages.
-    var packed = PackedIndex()
+    var pages = PageTable()
+    /// Entries that are kept although they may rest, so that pages in frequent use are not put down and taken up all the time.
+    let awakeLimit: Int
     private(set) var tenants: [UInt32: TenantPages] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
     var unsafeSegments: [UInt64: Int] = [:]
@@ -24,6 +23,8 @@ struct StoreIndex {
     /// The number of the last record written to a RAM directory.
     private var sequence: UInt64 = 0
 
+    init(awakeLimit: Int) { self.awakeLimit = awakeLimit }
+
     /// Changes an entry that is in the index, keeping totals and lists right.
     mutating func mutate(_ entry: PageEntry, _ change: (PageEntry) -> Void) {
         let (extent, attributes) = (entry.ram, entry.attributes)
@@ -33,7 +34,7 @@ struct StoreIndex {
         relink(entry)
         if entry.ram !== extent || entry.attributes != attributes { publish(entry) }
         if entry.ram !== extent { extent?.retract() }
-        packIfPossible(entry)
+        restIfPossible(entry)
     }
 
     /// Lets the page in RAM outlive the process, as it is now.
@@ -51,31 +52,22 @@ struct StoreIndex {
         publish(entry)
     }
 
-    /// Takes in an entry that was packed and is accounted for.
-    mutating func adopt(_ entry: PageEntry) {
-        pages.insert(entry)
-        if let expires = entry.attributes.expires { expiry.push(expires, entry.key) }
-    }
-
-    /// Lets go of an entry that has been packed.
-    mutating func release(_ entry: PageEntry) { pages.remove(entry) }
-
     private mutating func add(_ entry: PageEntry) {
-        precondition(pages[entry.key] == nil, "the key is in the index already")
+        precondition(pages.find(entry.key) == nil, "the key is in the index already")
+        pages.restSome(beyond: awakeLimit, looking: 2)
         pages.insert(entry)
         account(entry, 1)
         touch(entry)
         relink(entry)
-        if let expires = entry.attributes.expires { expiry.push(expires, entry.key) }
+        if let expires = entry.attributes.expires { expiry.push(expires, entry.number) }
     }
 
     /// Takes the entry out. Its bytes stay alive for whoever is reading them.
     mutating func remove(_ entry: PageEntry) {
         precondition(pages.contains(entry), "the entry is not in the index")
         account(entry, -1)
+        unlink(entry)
         pages.remove(entry)
-        if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
-        entry.list = nil
         entry.ram?.retract()
         entry.ram = nil
         entry.disk = nil
@@ -86,9 +78,17 @@ struct StoreIndex {
     mutating func touch(_ entry: PageEntry) {
         entry.lastUse = nextTick()
         entry.ram?.noteUse(entry.lastUse)
-        guard let list = entry.list else { return }
-        tenants[entry.key.tenant]?.lists[list].remove(entry)
-        tenants[entry.key.tenant]?.lists[list].append(entry)
+        if let list = entry.list { moveToEnd(entry.number, of: list, tenant: entry.key.tenant) }
+    }
+
+    mutating func moveToEnd(_ number: UInt32, of list: Int, tenant: UInt32) {
+        pages.unlink(number, from: &tenants[tenant]!.lists[list])
+        pages.append(number, to: &tenants[tenant]!.lists[list])
+    }
+
+    private mutating func unlink(_ entry: PageEntry) {
+        if let list = entry.list { pages.unlink(entry.number, from: &tenants[entry.key.tenant]!.lists[list]) }
+        entry.list = nil
     }
 
     mutating func nextTick() -> UInt64 {
@@ -96,13 +96,20 @@ struct StoreIndex {
         return tick
     }
 
-    /// Removes pages that have expired and are not packed, at most `limit`; returns how many.
+    /// Removes pages that have expired and do not rest on disk, at most `limit`; returns how many.
     mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
         var purged = 0
-        var leased: [(UInt64, StoreKey)] = []
+        var leased: [(UInt64, UInt32)] = []
         while purged < limit, let top = expiry.first, top.expires <= now {
             _ = expiry.pop()
-            guard let entry = pages[top.key], entry.attributes.expires == top.expires else { continue }
+            let row = pages[top.number]
+            switch row.state {
+            // Those that rest on disk are found by looking there.
+            case .free, .onDisk: continue
+            case .inRAM: guard row.attributes.expires == top.expires else { continue }
+            case .awake: guard pages.awake(top.number)!.attributes.expires == top.expires else { continue }
+            }
+            let entry = entry(top.number)
             if entry.isExpired(at: now) {
                 remove(entry)
                 counters.expired += 1
@@ -111,7 +118,7 @@ struct StoreIndex {
                 leased.append(top)
             }
         }
-        for (expires, key) in leased { expiry.push(expires, key) }
+        for (expires, number) in leased { expiry.push(expires, number) }
         return purged
     }
 
@@ -136,9 +143,9 @@ struct StoreIndex {
             entry.ram == nil
             ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
         guard wanted != entry.list else { return }
-        if let list = entry.list { tenants[entry.key.tenant]?.lists[list].remove(entry) }
+        unlink(entry)
         entry.list = wanted
-        if let wanted { tenants[entry.key.tenant]?.lists[wanted].append(entry) }
+        if let wanted { pages.append(entry.number, to: &tenants[entry.key.tenant]!.lists[wanted]) }
     }
 
     private mutating func account(_ entry: PageEntry, _ sign: Int) {

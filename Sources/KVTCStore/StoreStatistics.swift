@@ -16,10 +16,10 @@ public struct StoreStatistics: Hashable, Sendable {
     public var diskPages = 0
     /// Segment files.
     public var segments = 0
-    /// Pages on disk only that the index keeps packed.
-    public var packedPages = 0
-    /// The memory that these take up in the index.
-    public var packedBytes = 0
+    /// Pages that nobody uses, of which the index keeps little.
+    public var restingPages = 0
+    /// The memory that the index takes up for all pages.
+    public var indexBytes = 0
     /// All pages.
     public var pages = 0
     /// Pages not coded.

@@ -59,6 +59,9 @@ struct SessionSimulation {
     private static let tokens = 16
     private static let pages = 6
     private let isSmall: Bool
+    private var failuresAtOpen = 0
+    /// Faults but for crashes.
+    private var failures: Int { plan.total - (plan.counts["crash"] ?? 0) }
     private var generator: SeededGenerator
     private let plan: FaultPlan
     private let clock = TestClock()
@@ -250,8 +253,7 @@ struct SessionSimulation {
         for page in known.keys where known[page]!.users.remove(session.id) != nil {
             for row in 0..<Self.tokens where session.protects(page.index * Self.tokens + row) {
                 known[page]!.retained[row] = true
-                // What leaves RAM before a flush does so as the disk knows it.
-                if plan.total == faults, !plan.hasCrashed, !isSmall { known[page]!.lasting[row] = true }
+                if plan.total == faults, !plan.hasCrashed { known[page]!.lasting[row] = true }
             }
         }
         narrow()
@@ -355,13 +357,17 @@ struct SessionSimulation {
             (found, memory) = (device.copy(), isKill ? keeper.contents : [])
             try require(attempt < 10, "the store does not open: \(opened)")
         }
+        // What had moved to a disk that failed is as that disk knows it.
+        let lasts = !isSmall || failures == failuresAtOpen
+        failuresAtOpen = failures
         // Sessions died with the process, and what they protected with them; not what those did that were over.
         for (page, state) in known {
             known[page] = Known(isThere: state.isThere && (isKill || state.isFlushed), isFlushed: state.isFlushed)
             guard isKill else { continue }
-            known[page]!.lasting = state.lasting
-            known[page]!.retained = state.lasting
-            known[page]!.exact = zip(state.exact, state.lasting).map { $0 && $1 }
+            let lasting = state.lasting.map { $0 && lasts }
+            known[page]!.lasting = lasting
+            known[page]!.retained = lasting
+            known[page]!.exact = zip(state.exact, lasting).map { $0 && $1 }
         }
     }
 }

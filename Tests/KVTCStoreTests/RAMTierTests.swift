@@ -34,6 +34,18 @@ import Testing
         #expect(statistics.present == 1 && statistics.stored == 1 && statistics.hits == 3 && statistics.misses == 1)
     }
 
+    @Test func pagesRestThatNobodyUses() throws {
+        let store = try Store.open(.small())
+        for n in 0..<10 {
+            _ = store.put(key(n), bytes: page(n, bytes: 400 + n), attributes: PageAttributes(tokens: UInt32(n)))
+        }
+        #expect(store.statistics.restingPages >= 7 && store.statistics.ramPages == 10)
+        for n in 0..<10 {
+            #expect(store.bytes(key(n)) == page(n, bytes: 400 + n) && store.attributes(key(n))?.tokens == UInt32(n))
+        }
+        #expect(store.statistics.restingPages >= 6 && store.statistics.hits == 10)
+    }
+
     @Test func tenantsDoNotMeet() throws {
         let store = try Store.open(.small())
         _ = store.put(key(1, tenant: 1), bytes: page(1, bytes: 10), attributes: PageAttributes())

@@ -57,9 +57,12 @@ extension StoreConfiguration {
         _ directory: String? = nil, ram: Int = 16 << 10, disk: Int = 64 << 10, segment: Int = 8 << 10,
         clock: TestClock = TestClock()
     ) -> StoreConfiguration {
-        StoreConfiguration(
+        var configuration = StoreConfiguration(
             directory: directory, ramBudget: ram, diskBudget: directory == nil ? 0 : disk, segmentBytes: segment,
             clock: clock.clock)
+        // So that pages rest although there are few.
+        configuration.awakePages = 2
+        return configuration
     }
 }
 

@@ -4,8 +4,8 @@ import StoreSimulation
 import TestSupport
 import Testing
 
-/// Pages that are on disk only, of which there are many. KVTC_SCALE sets how many (default 20 000) and prints figures.
-@Suite struct PackedIndexTests {
+/// Pages that nobody uses, of which there are many. KVTC_SCALE sets how many (default 20 000) and prints figures.
+@Suite struct RestingTests {
     private static let scale = ProcessInfo.processInfo.environment["KVTC_SCALE"].flatMap { Int($0) }
 
     private func seconds(_ body: () throws -> Void) rethrows -> Double {
@@ -48,8 +48,8 @@ import Testing
         let opening = try seconds { opened = try Store.open(configuration) }
         let store = opened!
         let statistics = store.statistics
-        #expect(statistics.recovered == UInt64(count) && statistics.packedPages == count)
-        #expect(statistics.packedBytes <= 96 * count + (1 << 20), "96 bytes a page, and what an empty index takes")
+        #expect(statistics.recovered == UInt64(count) && statistics.restingPages == count)
+        #expect(statistics.indexBytes <= 96 * count + (1 << 20), "96 bytes a page, and what an empty index takes")
         var missing = 0
         let looking = seconds {
             for n in stride(from: 0, to: count, by: max(1, count / 100_000))
@@ -61,7 +61,7 @@ import Testing
         }
         guard Self.scale != nil else { return }
         let lookups = (count + max(1, count / 100_000) - 1) / max(1, count / 100_000)
-        print("opened in \(opening) s, index \(Double(statistics.packedBytes) / Double(count)) bytes a page")
+        print("opened in \(opening) s, index \(Double(statistics.indexBytes) / Double(count)) bytes a page")
         print("resident \(Double(residentBytes() - before) / Double(count)) bytes a page more than before opening")
         print("lookup \(looking / Double(lookups) * 1e9) ns")
     }
@@ -131,6 +131,6 @@ import Testing
         }
         #expect(store.statistics.corrupt == 0 && store.statistics.dropped == 0)
         _ = store.removeAll(tenant: 7)
-        #expect(store.statistics.pages == 0 && store.statistics.packedPages == 0 && store.statistics.storedBytes == 0)
+        #expect(store.statistics.pages == 0 && store.statistics.restingPages == 0 && store.statistics.storedBytes == 0)
     }
 }

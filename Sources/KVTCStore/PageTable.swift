@@ -1,0 +1,312 @@
+/// All pages. Most of them rest in their rows; those in use, and those of which something unusual is to be remembered, are
+/// awake: they have an entry besides. Between 87 and 94 bytes a page that rests.
+struct PageTable {
+    private var rows = PageRows()
+    private var table = KeyTable()
+    /// The entries of pages that are awake, in no order, without gaps.
+    private(set) var entries: ContiguousArray<PageEntry> = []
+    /// Where the next entry is looked for that may rest.
+    private var hand = 0
+    private var segments = SegmentNumbers()
+    private var arenas: [RAMArena?] = []
+    /// Pages.
+    private(set) var count = 0
+    /// Record bytes of pinned pages that rest.
+    private(set) var pinnedBytes = 0
+    /// Pages that rest on disk and expire some day.
+    private var expiring = 0
+    /// None of them expires before this second.
+    private var earliest = UInt64.max
+    private var nextEarliest = UInt64.max
+    private var cursor: UInt32 = 0
+
+    /// An entry and its extent take this much, as measured.
+    private static let entryBytes = 260
+    /// Memory taken up.
+    var bytes: Int { rows.bytes + table.bytes + entries.count * Self.entryBytes }
+    /// Pages that rest.
+    var resting: Int { count - entries.count }
+
+    subscript(_ number: UInt32) -> PageRow { rows[number] }
+
+    /// Where a page that rests lies on disk.
+    func location(_ row: PageRow) -> DiskLocation? {
+        row.isOnDisk ? DiskLocation(segments[row.segment], row.offset, row.recordBytes) : nil
+    }
+
+    /// Position in the order of use.
+    func lastUse(_ number: UInt32) -> UInt64 {
+        let row = rows[number]
+        return switch row.state {
+        case .free: 0
+        case .awake: entries[Int(row.word)].lastUse
+        case .inRAM: arenas[Int(row.arena)]!.lastUse(Int(row.word))
+        case .onDisk: row.use
+        }
+    }
+
+    /// The numbers of pages that rest and for which `isWanted` holds. Goes through all of them.
+    func resting(where isWanted: (PageRow) -> Bool) -> [UInt32] {
+        rows.numbers { ($0.state == .inRAM || $0.state == .onDisk) && isWanted($0) }
+    }
+
+    // MARK: - Finding
+
+    func find(_ key: StoreKey) -> UInt32? { table.find(table.hash(key)) { rows[$0].matches(key) } }
+
+    /// The entry of a page that is awake.
+    func awake(_ number: UInt32) -> PageEntry? {
+        rows[number].state == .awake ? entries[Int(rows[number].word)] : nil
+    }
+
+    /// Whether this very entry is there.
+    func contains(_ entry: PageEntry) -> Bool { entry.number < rows.count && awake(entry.number) === entry }
+
+    /// Asks for the memory that finding these keys will touch, so that many are waited for at a time and not one after another.
+    func prefetch(_ keys: ArraySlice<StoreKey>) {
+        guard count > 0 else { return }
+        let hashes = keys.map { table.hash($0) }
+        table.prefetch(hashes)
+        for hash in hashes {
+            if let number = table.guess(hash) { rows.prefetch(number) }
+        }
+    }
+
+    // MARK: - Coming and going
+
+    /// Enters an entry whose key is not there.
+    mutating func insert(_ entry: PageEntry) {
+        entry.number = rows.insert(PageRow(entry.key, entry: entries.count))
+        do {
+            // Apart from the table, so that it can ask for keys while it changes; given back before the rows change.
+            let (rows, hash) = (rows, table.hash)
+            table.insert(entry.number, hash(entry.key)) { hash(rows[$0].key) }
+        }
+        entries.append(entry)
+        count += 1
+    }
+
+    /// Takes out an entry that is there and in no list.
+    mutating func remove(_ entry: PageEntry) {
+        do {
+            let (rows, hash) = (rows, table.hash)
+            table.remove(entry.number, hash(entry.key)) { hash(rows[$0].key) }
+        }
+        removeEntry(Int(rows[entry.number].word))
+        rows.remove(entry.number)
+        count -= 1
+    }
+
+    private mutating func removeEntry(_ position: Int) {
+        let last = entries.removeLast()
+        guard position < entries.count else { return }
+        entries[position] = last
+        rows[last.number].moveEntry(to: position)
+    }
+
+    /// Makes an entry of a page that rests.
+    mutating func wake(_ number: UInt32) -> PageEntry {
+        let row = rows[number]
+        let entry = PageEntry(key: row.key, attributes: row.attributes, length: row.bytes, hash: nil)
+        entry.number = number
+        entry.disk = location(row)
+        entry.logged = row.logged
+        entry.attributesDirty = row.attributesDirty
+        if row.state == .inRAM {
+            let arena = arenas[Int(row.arena)]!
+            entry.ram = RAMExtent(arena, place: row.place, length: row.bytes, slot: row.word)
+            entry.hash = arena.hash(Int(row.word))
+            entry.list = row.list
+        } else {
+            unlinkFromSegment(number)
+            if row.attributes.expires != nil { expiring -= 1 }
+        }
+        if row.isOnDisk { segments.leave(row.segment) }
+        if row.isPinned { pinnedBytes -= row.recordBytes }
+        // Only the order counts, and whether the page was used since it was written.
+        entry.lastUse = max(1, lastUse(number))
+        entry.writtenUse = row.isUsed ? entry.lastUse - 1 : entry.lastUse
+        rows[number].wake(entry: entries.count)
+        entries.append(entry)
+        return entry
+    }
+
+    /// Lets pages in RAM rest that nobody uses: looks at a few and goes on from there the next time.
+    mutating func restSome(beyond limit: Int, looking attempts: Int) {
+        for _ in 0..<attempts where entries.count > limit {
+            if hand >= entries.count { hand = 0 }
+            if !restInRAM(hand) { hand += 1 }
+        }
+    }
+
+    /// False when the page is not in RAM, is in use, or more is to be remembered of it than fits.
+    private mutating func restInRAM(_ position: Int) -> Bool {
+        // Whoever has the entry or its extent may change the one or read the other, and got it under the lock that is held here.
+        guard isKnownUniquelyReferenced(&entries[position]), isKnownUniquelyReferenced(&entries[position].ram)
+        else { return false }
+        let entry = entries[position]
+        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, let extent = entry.ram,
+            let arena = register(extent.arena), rest(entry)
+        else { return false }
+        let (place, slot) = extent.rest()
+        rows[entry.number].set(arena: arena, place: place, slot: slot)
+        return true
+    }
+
+    /// Lets a page rest that is on disk only and in no list; false when more is to be remembered of it than fits.
+    mutating func restOnDisk(_ entry: PageEntry) -> Bool {
+        guard entry.ram == nil, entry.disk != nil, entry.leases == 0, entry.holds == 0, entry.shadow == nil, rest(entry)
+        else { return false }
+        rows[entry.number].setUse(entry.lastUse)
+        linkToSegment(entry.number)
+        if let expires = entry.attributes.expires {
+            expiring += 1
+            earliest = min(earliest, expires)
+            nextEarliest = min(nextEarliest, expires)
+        }
+        return true
+    }
+
+    private mutating func rest(_ entry: PageEntry) -> Bool {
+        var row = rows[entry.number]
+        let position = Int(row.word)
+        guard row.rest(entry) else { return false }
+        if let segment = entry.disk?.segment {
+            guard let number = segments.enter(segment) else { return false }
+            row.set(segment: number)
+        } else {
+            row.set(segment: PageRow.noSegment)
+        }
+        if row.isPinned { pinnedBytes += row.recordBytes }
+        rows[entry.number] = row
+        removeEntry(position)
+        return true
+    }
+
+    /// Notes a use of a page that rests.
+    mutating func touch(_ number: UInt32, _ use: UInt64) {
+        if rows[number].state == .inRAM {
+            arenas[Int(rows[number].arena)]!.noteUse(Int(rows[number].word), use)
+        } else {
+            rows[number].setUse(use)
+        }
+        rows[number].setUsed()
+    }
+
+    // MARK: - Arenas
+
+    private mutating func register(_ arena: RAMArena) -> UInt8? {
+        if let number = arenas.firstIndex(where: { $0 === arena }) { return UInt8(number) }
+        let number = arenas.firstIndex { $0 == nil } ?? arenas.count
+        guard let result = UInt8(exactly: number) else { return nil }
+        if number == arenas.count { arenas.append(nil) }
+        arenas[number] = arena
+        return result
+    }
+
+    /// Whether a page that rests lies in the arena.
+    func isIn(_ arena: RAMArena, _ row: PageRow) -> Bool { row.state == .inRAM && arenas[Int(row.arena)] === arena }
+
+    /// Forgets an arena that has no pages left.
+    mutating func forget(_ arena: RAMArena) {
+        if let number = arenas.firstIndex(where: { $0 === arena }) { arenas[number] = nil }
+    }
+}
+
+// MARK: - Lists, and going through what rests on disk
+
+extension PageTable {
+    mutating func append(_ number: UInt32, to list: inout PageList) { rows.append(number, to: &list) }
+
+    mutating func unlink(_ number: UInt32, from list: inout PageList) { rows.unlink(number, from: &list) }
+
+    private mutating func linkToSegment(_ number: UInt32) {
+        rows.append(number, to: &segments.pages[Int(rows[number].segment)]!.onDisk)
+    }
+
+    private mutating func unlinkFromSegment(_ number: UInt32) {
+        rows.unlink(number, from: &segments.pages[Int(rows[number].segment)]!.onDisk)
+    }
+
+    /// The pages that rest in a segment only, in no order.
+    func numbers(in id: UInt64) -> [UInt32] {
+        guard let segment = segments.number(id) else { return [] }
+        var result: [UInt32] = []
+        var number = segments.pages[Int(segment)]!.onDisk.oldest
+        while number != PageRow.none {
+            result.append(number)
+            number = rows[number].next
+        }
+        return result
+    }
+
+    /// Pages that rest in RAM and have a record in a segment. Goes through all pages.
+    func numbersInRAM(andIn id: UInt64) -> [UInt32] {
+        guard let segment = segments.number(id) else { return [] }
+        return rows.numbers { $0.state == .inRAM && $0.segment == segment }
+    }
+
+    /// Forgets a segment that has no pages left here, so that its file can be closed.
+    mutating func forget(segment id: UInt64) { segments.forget(id) }
+
+    /// Pages that rest on disk whose time is over. Looks at a limited number and goes on from there the next time.
+    mutating func expired(at now: UInt64, looking limit: Int) -> [UInt32] {
+        guard expiring > 0, earliest <= now, rows.count > 0 else { return [] }
+        var result: [UInt32] = []
+        for _ in 0..<min(limit, Int(rows.count)) {
+            let row = rows[cursor]
+            if row.state == .onDisk, let expires = row.attributes.expires {
+                if expires <= now { result.append(cursor) } else { nextEarliest = min(nextEarliest, expires) }
+            }
+            cursor += 1
+            if cursor == rows.count {
+                cursor = 0
+                (earliest, nextEarliest) = (nextEarliest, .max)
+                break
+            }
+        }
+        return result
+    }
+}
+
+/// Numbers of 16 bits for the segments that have pages that rest.
+struct SegmentNumbers {
+    struct Pages {
+        let segment: Segment
+        /// Those that are nowhere else.
+        var onDisk = PageList()
+        /// Those in RAM too.
+        var count = 0
+    }
+
+    var pages: [Pages?] = []
+    private var numbers: [UInt64: UInt16] = [:]
+
+    subscript(_ number: UInt16) -> Segment { pages[Int(number)]!.segment }
+
+    func number(_ id: UInt64) -> UInt16? { numbers[id] }
+
+    /// Counts a page in; nil when there are too many segments.
+    mutating func enter(_ segment: Segment) -> UInt16? {
+        guard let number = numbers[segment.id] ?? add(segment) else { return nil }
+        pages[Int(number)]!.count += 1
+        return number
+    }
+
+    mutating func leave(_ number: UInt16) { pages[Int(number)]!.count -= 1 }
+
+    private mutating func add(_ segment: Segment) -> UInt16? {
+        let index = pages.firstIndex { $0 == nil } ?? pages.count
+        guard index < Int(PageRow.noSegment) else { return nil }
+        if index == pages.count { pages.append(nil) }
+        pages[index] = Pages(segment: segment)
+        numbers[segment.id] = UInt16(index)
+        return UInt16(index)
+    }
+
+    mutating func forget(_ id: UInt64) {
+        guard let number = numbers[id], pages[Int(number)]!.count == 0 else { return }
+        numbers[id] = nil
+        pages[Int(number)] = nil
+    }
+}

@@ -1,0 +1,96 @@
+/// What can be said of a page without its entry.
+struct PageView {
+    var attributes: PageAttributes
+    var length: Int
+    var isInRAM: Bool
+}
+
+// A page of which nothing unusual need be remembered rests in its row; whoever wants to change one wakes it. A page on disk
+// only rests again as soon as a change allows it, one in RAM when nobody uses it any more.
+extension StoreIndex {
+    /// The entry of a page, which is made if it rests.
+    mutating func entry(_ number: UInt32) -> PageEntry {
+        if let entry = pages.awake(number) { return entry }
+        pages.restSome(beyond: awakeLimit, looking: 2)
+        let wasOnDisk = pages[number].state == .onDisk
+        let entry = pages.wake(number)
+        if wasOnDisk, let expires = entry.attributes.expires { expiry.push(expires, number) }
+        return entry
+    }
+
+    /// The entry of a page that has not expired.
+    mutating func live(_ key: StoreKey, at now: UInt64) -> PageEntry? {
+        guard let number = pages.find(key), !isExpired(number, at: now) else { return nil }
+        return entry(number)
+    }
+
+    /// The entry of a page, expired or not.
+    mutating func entry(_ key: StoreKey) -> PageEntry? { pages.find(key).map { entry($0) } }
+
+    /// The entry of the page whose record lies there.
+    mutating func entry(_ key: StoreKey, at location: DiskLocation) -> PageEntry? {
+        guard let number = pages.find(key) else { return nil }
+        let disk = pages.awake(number).map(\.disk) ?? pages.location(pages[number])
+        return disk?.isSame(as: location) == true ? entry(number) : nil
+    }
+
+    private func isExpired(_ number: UInt32, at now: UInt64) -> Bool {
+        pages.awake(number)?.isExpired(at: now) ?? pages[number].isExpired(at: now)
+    }
+
+    /// What is known of a page that has not expired.
+    func view(_ key: StoreKey, at now: UInt64) -> PageView? {
+        guard let number = pages.find(key), !isExpired(number, at: now) else { return nil }
+        if let entry = pages.awake(number) {
+            return PageView(attributes: entry.attributes, length: entry.length, isInRAM: entry.ram != nil)
+        }
+        let row = pages[number]
+        return PageView(attributes: row.attributes, length: row.bytes, isInRAM: row.state == .inRAM)
+    }
+
+    /// Notes a use; false when there is no such page, or it has expired.
+    mutating func touch(_ key: StoreKey, at now: UInt64) -> Bool {
+        guard let number = pages.find(key), !isExpired(number, at: now) else { return false }
+        if let entry = pages.awake(number) {
+            touch(entry)
+            return true
+        }
+        let row = pages[number]
+        pages.touch(number, nextTick())
+        if row.state == .inRAM { moveToEnd(number, of: row.list, tenant: row.tenant) }
+        return true
+    }
+
+    /// Lets an entry of a page on disk rest if nothing is to be remembered that does not fit.
+    mutating func restIfPossible(_ entry: PageEntry) {
+        guard let disk = entry.disk, !entry.attributesDirty, unsafeSegments[disk.segment.id] == nil,
+            pages.contains(entry)
+        else { return }
+        _ = pages.restOnDisk(entry)
+    }
+
+    /// The entries of pages whose record lies in the segment: of those that rest there only, the ones for which `isWanted`
+    /// holds.
+    mutating func entries(in segment: UInt64, waking isWanted: (PageRow) -> Bool) -> [PageEntry] {
+        let awake = pages.entries.filter { $0.disk?.segment.id == segment }
+        let wanted = pages.numbers(in: segment).filter { isWanted(pages[$0]) } + pages.numbersInRAM(andIn: segment)
+        // In the order of writing.
+        return (awake + wanted.map { entry($0) }).sorted { $0.disk!.offset < $1.disk!.offset }
+    }
+
+    /// Removes pages resting on disk that have expired; returns how many. Looks at a part of them at a time.
+    mutating func purgeResting(at now: UInt64, looking limit: Int = 1 << 16) -> Int {
+        let numbers = pages.expired(at: now, looking: limit)
+        for number in numbers {
+            remove(entry(number))
+            counters.expired += 1
+        }
+        return numbers.count
+    }
+
+    /// All keys of a tenant.
+    func keys(tenant: UInt32) -> [StoreKey] {
+        (pages.entries.lazy.map(\.number).filter { pages[$0].tenant == tenant } + pages.resting { $0.tenant == tenant })
+            .map { pages[$0].key }
+    }
+}
