@@ -123,10 +123,31 @@ import Testing
         #expect(try store.evictToDisk([key(0), key(1)]) == 2)
         #expect(
             store.update(key(0), pinned: true) && store.update(key(1), priority: 9)
-                && store.update(key(2), pinned: true))
+                && store.update(key(2), pinned: true) && store.update(key(1), promised: true))
         let again = try Store.open(.memory(device.afterKill(), clock: clock).kept(by: keeper))
         #expect(again.attributes(key(0))?.pinned == true && again.attributes(key(1))?.priority == 9)
+        #expect(again.attributes(key(1))?.promised == true)
         #expect(again.attributes(key(2))?.pinned == true && again.statistics.pages == 3)
+    }
+
+    /// Said of a page that was on disk already, and not flushed since.
+    @Test(arguments: [true, false]) func whatIsSaidOfAPageLeavesRAMWithIt(isAsked: Bool) throws {
+        let device = MemoryDevice()
+        let store = try open(device)
+        for n in 0..<3 { put(store, n) }
+        try store.flush()
+        #expect(
+            store.update(key(0), priority: 9) && store.update(key(1), promised: true)
+                && store.update(key(2), pinned: true))
+        if isAsked {
+            #expect(try store.evictToDisk((0..<3).map { key($0) }) == 3)
+        } else {
+            try store.evictToDisk(untilFree: .max)
+        }
+        #expect((0..<3).allSatisfy { store.residence(key($0)) == .disk })
+        let again = try Store.open(.memory(device.afterKill(), clock: clock).kept(by: keeper))
+        #expect(again.statistics.recoveredFromRAM == 0 && again.attributes(key(0))?.priority == 9)
+        #expect(again.attributes(key(1))?.promised == true && again.attributes(key(2))?.pinned == true)
     }
 
     @Test(arguments: [(8 << 10, 4 << 10), (16 << 10, 2 << 10), (6 << 10, 4 << 10), (16 << 10, 16 << 10)])
