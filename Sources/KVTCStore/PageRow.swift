@@ -119,5 +119,7 @@ extension PageRow {
     mutating func setUse(_ use: UInt64) { word = UInt32(clamping: use >> Self.useShift) }
 
     mutating func set(segment: UInt16) { self.segment = segment }
-    mutating func set(arena: UInt8, place: UInt32, slot: UInt32) { (self.arena, self.place, word) = (arena, place, slot) }
+    mutating func set(arena: UInt8, place: UInt32, slot: UInt32) {
+        (self.arena, self.place, word) = (arena, place, slot)
+    }
 }

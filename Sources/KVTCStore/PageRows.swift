@@ -73,7 +73,7 @@ struct PageRows {
     private static func preferLargePages(_ start: UnsafeMutablePointer<PageRow>) {
         let page: UInt = 4096
         let aligned = (UInt(bitPattern: start) + page - 1) / page * page
-        madvise(
-            UnsafeMutableRawPointer(bitPattern: aligned), chunk * MemoryLayout<PageRow>.stride - Int(page), MADV_HUGEPAGE)
+        let bytes = chunk * MemoryLayout<PageRow>.stride - Int(page)
+        madvise(UnsafeMutableRawPointer(bitPattern: aligned), bytes, MADV_HUGEPAGE)
     }
 }

@@ -70,7 +70,9 @@ extension Store {
                 }
                 if entry.attributes != before, entry.logged { entry.attributesDirty = true }
             }
-            if let expires = entry.attributes.expires, expires != before.expires { index.expiry.push(expires, entry.number) }
+            if let expires = entry.attributes.expires, expires != before.expires {
+                index.expiry.push(expires, entry.number)
+            }
             let (old, new) = (before, entry.attributes)
             let changed = (old.pinned, old.priority, old.promised) != (new.pinned, new.priority, new.promised)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)

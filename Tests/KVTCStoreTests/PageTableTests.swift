@@ -29,7 +29,9 @@ import Testing
             }
         }
         #expect(table.count == expected.count && Set(table.entries.map(\.key)) == Set(expected.keys), "seed \(seed)")
-        for (name, entry) in expected { #expect(table.find(name).flatMap { table.awake($0) } === entry, "seed \(seed)") }
+        for (name, entry) in expected {
+            #expect(table.find(name).flatMap { table.awake($0) } === entry, "seed \(seed)")
+        }
     }
 
     @Test func anEntryKeepsWhatItIsTold() {
@@ -62,8 +64,8 @@ import Testing
         (entry.lastUse, entry.writtenUse, entry.logged) = (UInt64(2 * n) + 3, UInt64(n) + 3, n % 2 == 1)
         extent.publish(
             RAMRecord(
-                key: entry.key, attributes: attributes, length: entry.length, hash: entry.hash!, sequence: UInt64(n) + 1,
-                lastUse: entry.lastUse))
+                key: entry.key, attributes: attributes, length: entry.length, hash: entry.hash!,
+                sequence: UInt64(n) + 1, lastUse: entry.lastUse))
         table.insert(entry)
     }
 
