@@ -45,7 +45,7 @@ struct PageTable {
         }
     }
 
-    /// The numbers of pages that rest and for which `isWanted` holds. Goes through all of them.
+    /// The numbers of pages that rest and for which `isWanted` holds. Goes through all of them, of which there may be millions.
     func resting(where isWanted: (PageRow) -> Bool) -> [UInt32] {
         rows.numbers { ($0.state == .inRAM || $0.state == .onDisk) && isWanted($0) }
     }
@@ -204,8 +204,10 @@ struct PageTable {
         return result
     }
 
-    /// Whether a page that rests lies in the arena.
-    func isIn(_ arena: RAMArena, _ row: PageRow) -> Bool { row.state == .inRAM && arenas[Int(row.arena)] === arena }
+    /// Whether a page in RAM lies in the arena.
+    func isIn(_ arena: RAMArena, _ number: UInt32) -> Bool {
+        awake(number).map { $0.ram?.arena === arena } ?? (arenas[Int(rows[number].arena)] === arena)
+    }
 
     /// Forgets an arena that has no pages left.
     mutating func forget(_ arena: RAMArena) {
@@ -228,11 +230,10 @@ extension PageTable {
         rows.unlink(number, from: &segments.pages[Int(rows[number].segment)]!.onDisk)
     }
 
-    /// The pages that rest in a segment only, in no order.
-    func numbers(in id: UInt64) -> [UInt32] {
-        guard let segment = segments.number(id) else { return [] }
+    /// The pages of a list, oldest first.
+    func numbers(_ list: PageList) -> [UInt32] {
         var result: [UInt32] = []
-        var number = segments.pages[Int(segment)]!.onDisk.oldest
+        var number = list.oldest
         while number != PageRow.none {
             result.append(number)
             number = rows[number].next
@@ -240,10 +241,15 @@ extension PageTable {
         return result
     }
 
-    /// Pages that rest in RAM and have a record in a segment. Goes through all pages.
-    func numbersInRAM(andIn id: UInt64) -> [UInt32] {
+    /// The pages that rest in a segment only, in no order.
+    func numbers(in id: UInt64) -> [UInt32] {
+        segments.number(id).map { numbers(segments.pages[Int($0)]!.onDisk) } ?? []
+    }
+
+    /// Of pages in RAM, those that rest and have a record in a segment too.
+    func resting(_ numbers: [UInt32], in id: UInt64) -> [UInt32] {
         guard let segment = segments.number(id) else { return [] }
-        return rows.numbers { $0.state == .inRAM && $0.segment == segment }
+        return numbers.filter { rows[$0].state == .inRAM && rows[$0].segment == segment }
     }
 
     /// Forgets a segment that has no pages left here, so that its file can be closed.

@@ -71,8 +71,8 @@ extension Store {
             if let keys {
                 for key in keys { index.pages.find(key).map(add) }
             } else {
-                for entry in index.pages.entries { add(entry.number) }
-                for number in index.pages.resting(where: { $0.state == .inRAM }) { add(number) }
+                for entry in index.pages.entries where entry.ram == nil { add(entry.number) }
+                for number in index.inRAM { add(number) }
             }
             return targets.sorted { $0.lastUse < $1.lastUse }.map(\.target)
         }

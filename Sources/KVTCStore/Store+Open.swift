@@ -40,9 +40,7 @@ extension Store {
     /// Moves the pages of an arena that the budget has no place for.
     private func empty(_ arena: RAMArena) {
         let entries = index.withLock { index in
-            let resting = index.pages.resting { index.pages.isIn(arena, $0) }
-            return (index.pages.entries.filter { $0.ram?.arena === arena } + resting.map { index.entry($0) })
-                .sorted { $0.lastUse > $1.lastUse }
+            index.inRAM.filter { index.pages.isIn(arena, $0) }.map { index.entry($0) }.sorted { $0.lastUse > $1.lastUse }
         }
         for entry in entries {
             // Making room may have moved it to disk meanwhile.

@@ -35,11 +35,7 @@ extension Store {
         var progress = VerifyProgress()
         let segments = log.withLock { $0?.segments.map(\.segment.id) ?? [] }
         let (inRAM, onDisk) = index.withLock { index in
-            (
-                index.pages.entries.filter { $0.ram != nil }.map(\.number)
-                    + index.pages.resting { $0.state == .inRAM },
-                index.tenants.values.reduce(0) { $0 + $1.usage.diskPages }
-            )
+            (index.inRAM, index.tenants.values.reduce(0) { $0 + $1.usage.diskPages })
         }
         progress.total = UInt64(inRAM.count + onDisk)
         for number in inRAM {
@@ -63,7 +59,7 @@ extension Store {
     /// In the order of the file, which disks like.
     private func copies(in segment: UInt64) -> [Copy] {
         index.withLock { index in
-            let numbers = index.pages.numbers(in: segment) + index.pages.numbersInRAM(andIn: segment)
+            let numbers = index.pages.numbers(in: segment) + index.pages.resting(index.inRAM, in: segment)
             let resting = numbers.map { number in
                 let row = index.pages[number]
                 return (row.key, index.pages.location(row)!, row.bytes)

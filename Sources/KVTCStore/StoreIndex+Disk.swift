@@ -99,9 +99,8 @@ extension StoreIndex {
 
     /// The least recently used page that is in RAM only.
     var firstDirty: StoreKey? {
-        let awake = pages.entries.lazy.filter(\.isDirty).map(\.number)
-        let resting = pages.resting { $0.state == .inRAM && !$0.isOnDisk }
-        return (awake + resting).min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }
+        let dirty = inRAM.filter { pages.awake($0)?.isDirty ?? !pages[$0].isOnDisk }
+        return dirty.min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }
     }
 
     /// Drops the RAM copy of a page that is on disk.

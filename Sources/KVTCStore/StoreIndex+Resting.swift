@@ -73,7 +73,7 @@ extension StoreIndex {
     /// holds.
     mutating func entries(in segment: UInt64, waking isWanted: (PageRow) -> Bool) -> [PageEntry] {
         let awake = pages.entries.filter { $0.disk?.segment.id == segment }
-        let wanted = pages.numbers(in: segment).filter { isWanted(pages[$0]) } + pages.numbersInRAM(andIn: segment)
+        let wanted = pages.numbers(in: segment).filter { isWanted(pages[$0]) } + pages.resting(inRAM, in: segment)
         // In the order of writing.
         return (awake + wanted.map { entry($0) }).sorted { $0.disk!.offset < $1.disk!.offset }
     }
@@ -87,6 +87,9 @@ extension StoreIndex {
         }
         return numbers.count
     }
+
+    /// The pages in RAM, resting or awake. Goes through their lists.
+    var inRAM: [UInt32] { tenants.values.flatMap { $0.lists.flatMap { pages.numbers($0) } } }
 
     /// All keys of a tenant.
     func keys(tenant: UInt32) -> [StoreKey] {
