@@ -102,14 +102,10 @@ struct StoreIndex {
         var leased: [(UInt64, UInt32)] = []
         while purged < limit, let top = expiry.first, top.expires <= now {
             _ = expiry.pop()
-            let row = pages[top.number]
-            switch row.state {
             // Those that rest on disk are found by looking there.
-            case .free, .onDisk: continue
-            case .inRAM: guard row.attributes.expires == top.expires else { continue }
-            case .awake: guard pages.awake(top.number)!.attributes.expires == top.expires else { continue }
-            }
+            if [.free, .onDisk].contains(pages[top.number].state) { continue }
             let entry = entry(top.number)
+            guard entry.attributes.expires == top.expires else { continue }
             if entry.isExpired(at: now) {
                 remove(entry)
                 counters.expired += 1
