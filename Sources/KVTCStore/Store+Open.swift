@@ -40,7 +40,8 @@ extension Store {
     /// Moves the pages of an arena that the budget has no place for.
     private func empty(_ arena: RAMArena) {
         let entries = index.withLock { index in
-            index.inRAM.filter { index.pages.isIn(arena, $0) }.map { index.entry($0) }.sorted { $0.lastUse > $1.lastUse }
+            let numbers = index.inRAM.filter { index.pages.isIn(arena, $0) }
+            return numbers.map { index.entry($0) }.sorted { $0.lastUse > $1.lastUse }
         }
         for entry in entries {
             // Making room may have moved it to disk meanwhile.
