@@ -18,7 +18,7 @@ extension Store {
                 for: tenant, needing: length, budget: ram.budget, includingProtected: hasDisk && !onlyUnprotected,
                 ownOnly: ownOnly)
             guard let entry = victim.map({ index.entry($0) }) else { return .nothing }
-            if entry.disk != nil, !entry.attributesDirty {
+            if entry.disk != nil, !entry.marksDirty {
                 index.evictFromRAM(entry)
                 return .freed
             }
@@ -68,20 +68,26 @@ extension Store {
     /// instead; false when that is not possible either.
     private func moveToDisk(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Bool {
         do {
-            // False means that the page is gone or has changed; whoever asked looks again.
-            if try write(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
+            try move(entry, &log)
             return true
         } catch .diskFull {
             return index.withLock { $0.drop(entry) }
         }
     }
 
-    /// Writes what the log lacks of a page in RAM, so that a kill loses nothing of it when it leaves. False when the page is
-    /// gone or has changed.
-    private func write(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) -> Bool {
-        if index.withLock({ $0.pages.contains(entry) && entry.isDirty }) { return try writePage(entry, &log) }
-        try writeAttributes(entry, &log)
-        return index.withLock { $0.pages.contains(entry) && !entry.isDirty }
+    /// Writes what the log lacks of a page, so that a kill loses nothing of it, and drops its RAM copy. Does nothing when the
+    /// page is gone or has changed meanwhile; whoever asked looks again.
+    private func move(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
+        var isDue = false
+        if index.withLock({ $0.pages.contains(entry) && entry.isDirty }) {
+            guard try writePage(entry, &log) else { return }
+        } else {
+            // What is said of a page that is on disk must not keep it in RAM while the disk fails: it stays due.
+            do { try writeAttributes(entry, &log) } catch { isDue = true }
+        }
+        index.withLock { index in
+            if isDue || !entry.marksDirty { index.evictFromRAM(entry) }
+        }
     }
 
     /// Moves pages from RAM to disk in the order of eviction until `bytes` of RAM are unused, so that later puts need not
@@ -108,11 +114,10 @@ extension Store {
     public func evictToDisk(_ keys: [StoreKey]) throws(StoreError) -> Int {
         var moved = 0
         for key in keys {
-            if let entry = index.withLock({ index in index.pages.find(key).map { index.entry($0) } }) {
-                try withLog { (log) throws(StoreError) in
-                    if try write(entry, &log) { index.withLock { $0.evictFromRAM(entry) } }
-                }
+            let entry = index.withLock { index in
+                index.pages.find(key).flatMap { index.pages[$0].state == .onDisk ? nil : index.entry($0) }
             }
+            if let entry { try withLog { (log) throws(StoreError) in try move(entry, &log) } }
             if residence(key) == .disk { moved += 1 }
         }
         return moved

@@ -46,6 +46,8 @@ final class PageEntry: @unchecked Sendable {
     var logged = false
     /// Whether attributes changed since the disk record was written.
     var attributesDirty = false
+    /// Whether that is more than the expiry.
+    var marksDirty = false
     private var listNumber: Int16 = -1
     var leases: Int32 = 0
     var holds: Int32 = 0
@@ -72,6 +74,12 @@ final class PageEntry: @unchecked Sendable {
             (flags, priority, expires) = (newValue.flags, newValue.priority, newValue.expires ?? 0)
             (firstPosition, tokens, rawBytes) = (newValue.firstPosition, newValue.tokens, newValue.rawBytes)
         }
+    }
+
+    /// Notes what the log says of the page.
+    func noteLogged(_ logged: PageAttributes) {
+        attributesDirty = attributes != logged
+        marksDirty = !attributes.hasSameMarks(as: logged)
     }
 
     /// Of the present bytes.

@@ -81,6 +81,9 @@ struct PageRow {
         state = .free
     }
 
+    /// Tells most pages from another one that has the row later.
+    var tag: UInt64 { words.0 }
+
     var key: StoreKey { StoreKey(tenant: tenant, words: SIMD4(words.0, words.1, words.2, words.3)) }
 
     func matches(_ other: StoreKey) -> Bool {

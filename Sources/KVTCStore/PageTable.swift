@@ -145,7 +145,7 @@ struct PageTable {
         guard isKnownUniquelyReferenced(&entries[position]), isKnownUniquelyReferenced(&entries[position].ram)
         else { return false }
         let entry = entries[position]
-        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, let extent = entry.ram,
+        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, !entry.marksDirty, let extent = entry.ram,
             let arena = register(extent.arena), rest(entry)
         else { return false }
         let (place, slot) = extent.rest()

@@ -68,13 +68,14 @@ extension Store {
                 case .never: entry.attributes.expires = nil
                 case .at(let second): entry.attributes.expires = second
                 }
-                if entry.attributes != before, entry.logged { entry.attributesDirty = true }
+                guard entry.logged else { return }
+                if entry.attributes != before { entry.attributesDirty = true }
+                if !entry.attributes.hasSameMarks(as: before) { entry.marksDirty = true }
             }
             if let expires = entry.attributes.expires, expires != before.expires {
                 index.expiry.push(expires, entry.number)
             }
-            let (old, new) = (before, entry.attributes)
-            let changed = (old.pinned, old.priority, old.promised) != (new.pinned, new.priority, new.promised)
+            let changed = !entry.attributes.hasSameMarks(as: before)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
         }
         // What cannot be written now stays due.
@@ -128,6 +129,8 @@ extension Store {
     public func purgeExpired() -> Int {
         index.withLock { index in
             index.releaseOverdue(at: milliseconds)
+            // What many were woken for may be over.
+            index.pages.restSome(beyond: index.awakeLimit, looking: 1 << 14)
             return index.purgeExpired(at: now) + index.purgeResting(at: now)
         }
     }

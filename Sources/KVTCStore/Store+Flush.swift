@@ -3,8 +3,8 @@ import Synchronization
 extension Store {
     /// A page a flush has promised to make durable.
     private struct Target: Sendable {
-        /// By now the number may be that of another page, which is made durable too then.
         let number: UInt32
+        let tag: UInt64
         /// Nil for a page that rested: that has no older bytes on disk.
         let entry: PageEntry?
         let version: UInt32
@@ -65,7 +65,7 @@ extension Store {
                 let (row, entry) = (index.pages[number], index.pages.awake(number))
                 // What rests on disk is as safe as it can be.
                 if row.state == .onDisk || entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
-                let target = Target(number: number, entry: entry, version: entry?.version ?? 0)
+                let target = Target(number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0)
                 targets.append((target, index.pages.lastUse(number)))
             }
             if let keys {
@@ -82,7 +82,7 @@ extension Store {
     private func makeDurable(_ target: Target) throws(StoreError) -> Int {
         // Most pages usually are on disk already; do not queue for the log for each.
         let entry = index.withLock { index -> PageEntry? in
-            if index.isDurable(target.number) { return nil }
+            if index.pages[target.number].tag != target.tag || index.isDurable(target.number) { return nil }
             return target.entry ?? index.entry(target.number)
         }
         guard let entry else { return 0 }
@@ -115,16 +115,17 @@ extension Store {
         // A removal in the meantime left its tombstone pending, so it comes after this record in the log.
         _ = try log.append(header)
         index.withLock { index in
-            guard entry.attributes == attributes else { return }
-            entry.attributesDirty = false
+            // They may have changed meanwhile, or a record with later ones may lie before this one.
+            entry.noteLogged(attributes)
             index.restIfPossible(entry)
         }
     }
 
     private func isCovered(_ target: Target, _ index: borrowing StoreIndex) -> Bool {
-        guard let entry = target.entry ?? index.pages.awake(target.number) else {
+        let isSame = index.pages[target.number].tag == target.tag
+        guard let entry = target.entry ?? (isSame ? index.pages.awake(target.number) : nil) else {
             let row = index.pages[target.number]
-            return row.state == .free || row.isExpired(at: now) || index.isSafe(target.number)
+            return !isSame || row.isExpired(at: now) || index.isSafe(target.number)
         }
         guard index.pages.contains(entry), !entry.isExpired(at: now) else { return true }
         // Bytes replaced meanwhile are not covered, but the durable older record still is there.

@@ -19,8 +19,10 @@ extension Store {
         let ram = RAMTier(configuration)
         var index = StoreIndex(awakeLimit: configuration.awakePages)
         // Pages in RAM come first: whatever the log says of their keys is older.
-        let inheritance = ram.inherit()
+        var inheritance = ram.inherit()
         index.inherit(inheritance.pages)
+        inheritance.pages = []
+        index.pages.restSome(beyond: index.awakeLimit, looking: index.pages.count)
         var recovered: RecoveredLog?
         if let directory = configuration.directory {
             recovered = try DiskLog.open(configuration, directory: directory) { segment, records in
@@ -136,9 +138,12 @@ extension StoreIndex {
         switch header.kind {
         case .seal, .index, .tombstone, .tenantTombstone: break
         case .attributes:
-            let (now, then) = (entry.attributes, header.attributes)
-            entry.attributesDirty =
-                now.priority != then.priority || now.pinned != then.pinned || now.expires != then.expires
+            // The rest is said by the page's own record.
+            var logged = header.attributes
+            (logged.firstPosition, logged.tokens) = (entry.attributes.firstPosition, entry.attributes.tokens)
+            (logged.rawBytes, logged.coded) = (entry.attributes.rawBytes, entry.attributes.coded)
+            logged.near = entry.attributes.near
+            entry.noteLogged(logged)
         case .page:
             entry.logged = true
             let isSame = header.payloadHash == entry.hash && header.payloadBytes == entry.length
@@ -146,7 +151,7 @@ extension StoreIndex {
                 entry.disk = isSame ? DiskLocation(segment, record.offset, header.recordBytes) : nil
             }
             entry.shadow = isSame ? nil : segment.id
-            entry.attributesDirty = header.attributes != entry.attributes
+            entry.noteLogged(header.attributes)
             entry.writtenUse = entry.lastUse
         }
     }

@@ -50,7 +50,8 @@ extension Store {
 
     private func copyInRAM(_ number: UInt32) -> Copy? {
         index.withLock { index in
-            guard index.pages[number].state != .free else { return nil }
+            // It may have left RAM by now.
+            guard [.awake, .inRAM].contains(index.pages[number].state) else { return nil }
             let entry = index.entry(number)
             return entry.ram.map { Copy(key: entry.key, place: .ram($0, hash: entry.hash!)) }
         }

@@ -11,7 +11,7 @@ extension StoreIndex {
             entry.disk = location
             entry.shadow = nil
             entry.logged = true
-            entry.attributesDirty = entry.attributes != snapshot.attributes
+            entry.noteLogged(snapshot.attributes)
             entry.writtenUse = snapshot.lastUse
         }
         return true
@@ -62,7 +62,9 @@ extension StoreIndex {
     mutating func redo(_ record: DiskLog.SmallRecord) {
         switch record {
         case .removal(let removal): tombstones.append(removal)
-        case .attributes(let key): entry(key)?.attributesDirty = true
+        case .attributes(let key):
+            guard let entry = entry(key) else { return }
+            (entry.attributesDirty, entry.marksDirty) = (true, true)
         }
     }
 

@@ -102,10 +102,11 @@ struct StoreIndex {
         var leased: [(UInt64, UInt32)] = []
         while purged < limit, let top = expiry.first, top.expires <= now {
             _ = expiry.pop()
+            let row = pages[top.number]
             // Those that rest on disk are found by looking there.
-            if [.free, .onDisk].contains(pages[top.number].state) { continue }
+            if row.state == .free || row.state == .onDisk { continue }
+            guard (pages.awake(top.number)?.attributes ?? row.attributes).expires == top.expires else { continue }
             let entry = entry(top.number)
-            guard entry.attributes.expires == top.expires else { continue }
             if entry.isExpired(at: now) {
                 remove(entry)
                 counters.expired += 1

@@ -38,6 +38,11 @@ public struct PageAttributes: Hashable, Sendable {
 }
 
 extension PageAttributes {
+    /// Whether what a user was told to be so for good is the same. An expiry may change with every use.
+    func hasSameMarks(as other: PageAttributes) -> Bool {
+        (priority, pinned, promised) == (other.priority, other.pinned, other.promised)
+    }
+
     /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised.
     var flags: UInt8 {
         (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) | (promised ? 16 : 0)

@@ -100,7 +100,7 @@ import Testing
         let store = try open(killed)
         let statistics = store.statistics
         #expect(statistics.pages == 6 && statistics.ramPages == 6 && statistics.corrupt == 0)
-        #expect(statistics.diskPages == 3 && statistics.dirtyPages == 3)
+        #expect(statistics.diskPages == 3 && statistics.dirtyPages == 3 && statistics.restingPages >= 3)
         #expect(store.attributes(key(1))?.priority == 1)
         let calls = killed.calls
         #expect(try store.evictToDisk([key(0), key(5)]) == 2)
@@ -128,6 +128,43 @@ import Testing
         #expect(again.attributes(key(0))?.pinned == true && again.attributes(key(1))?.priority == 9)
         #expect(again.attributes(key(1))?.promised == true)
         #expect(again.attributes(key(2))?.pinned == true && again.statistics.pages == 3)
+    }
+
+    /// The log ends with a record that does not know of it, and does not win.
+    @Test func whatIsSaidInRAMIsDueAfterAKill() throws {
+        let device = MemoryDevice()
+        do {
+            let store = try open(device)
+            put(store, 0)
+            try store.flush()
+            #expect(store.update(key(0), priority: 9))
+            try store.flush()
+            #expect(store.update(key(0), promised: true))
+        }
+        let killed = device.afterKill()
+        let store = try open(killed)
+        #expect(store.attributes(key(0))?.promised == true)
+        #expect(try store.evictToDisk([key(0)]) == 1)
+        let again = try Store.open(.memory(killed.afterKill(), clock: clock))
+        #expect(again.attributes(key(0))?.promised == true && again.attributes(key(0))?.priority == 9)
+    }
+
+    /// What is said of a page is not written, and stays due; the page leaves RAM all the same, and no byte of it is lost.
+    @Test(arguments: [ENOSPC, EIO]) func aFailingDiskKeepsNoPageInRAMForWhatIsSaidOfIt(code: Int32) throws {
+        let device = MemoryDevice()
+        let store = try open(ram: 4 << 10, device)
+        for n in 0..<4 { put(store, n) }
+        try store.flush()
+        for n in 0..<4 { #expect(store.update(key(n), pinned: n % 2 == 0, priority: UInt8(n))) }
+        device.setFault { _, operation in operation == "pwrite" ? .error(code) : nil }
+        #expect(put(store, 4) == .stored && put(store, 5) == .stored)
+        device.setFault { _, _ in nil }
+        for n in 0..<4 {
+            #expect(store.bytes(key(n)) == page(n, bytes: 1000) && store.attributes(key(n))?.priority == UInt8(n))
+        }
+        try store.flush()
+        let again = try Store.open(.memory(device.afterPowerCut(seed: 1), clock: clock))
+        for n in 0..<4 { #expect(again.attributes(key(n)) == PageAttributes(priority: UInt8(n), pinned: n % 2 == 0)) }
     }
 
     /// Said of a page that was on disk already, and not flushed since.
