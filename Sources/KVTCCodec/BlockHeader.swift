@@ -57,6 +57,8 @@ public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
 public struct BlockHeader: Hashable, Sendable {
     /// Bytes of the fixed header.
     public static let size = 104
+    /// Positions end here, so that sums of them fit wherever they are used.
+    static let largestPosition = Int(Int32.max)
     static let magic: UInt32 = 0x4254_564B  // "KVTB"
     static let version: UInt16 = 1
 
@@ -118,6 +120,8 @@ public struct BlockHeader: Hashable, Sendable {
         guard (1...65536).contains(tokens), (1...Geometry.maximumRowElements).contains(rowElements) else {
             throw .corrupt("\(tokens) tokens of \(rowElements) elements")
         }
+        let firstPosition = Int(word(52, UInt32.self))
+        guard firstPosition <= largestPosition - tokens else { throw .corrupt("first position \(firstPosition)") }
         let bitmapBytes = Int(word(76, UInt32.self))
         let protectedBytes = Int(word(80, UInt32.self))
         let codedBytes = Int(word(84, UInt32.self))
@@ -140,7 +144,7 @@ public struct BlockHeader: Hashable, Sendable {
         let profile = ProfileID(UnsafeRawBufferPointer(rebasing: block[8..<40]))
         return BlockHeader(
             mode: mode, element: element, profile: profile == .absent ? nil : profile,
-            geometryHash: word(40, UInt64.self), tokens: tokens, firstPosition: Int(word(52, UInt32.self)),
+            geometryHash: word(40, UInt64.self), tokens: tokens, firstPosition: firstPosition,
             rowElements: rowElements, protected: protected, step: Float(bitPattern: word(64, UInt32.self)),
             distortion: Float(bitPattern: word(68, UInt32.self)), bitmapBytes: bitmapBytes,
             protectedBytes: protectedBytes, codedBytes: codedBytes)

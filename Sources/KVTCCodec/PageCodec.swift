@@ -63,7 +63,7 @@ public struct PageCodec: Sendable {
     ) throws(CodecError) -> (isFinite: Bool, checksum: UInt64) {
         try layout.validate(for: geometry)
         guard (1...65536).contains(tokens) else { throw .invalid(field: "tokens", "\(tokens); 1 to 65536 are allowed") }
-        guard (0...Int(Int32.max) - tokens).contains(firstPosition) else {
+        guard (0...BlockHeader.largestPosition - tokens).contains(firstPosition) else {
             throw .invalid(field: "firstPosition", "\(firstPosition) is negative or too large")
         }
         let plan = plans.plan(.init(layout: layout, layers: 0..<geometry.layers, tokens: tokens), geometry, profile)
