@@ -32,6 +32,29 @@ import Testing
         }
     }
 
+    /// Every place near the start where a number may be, with every number that overflows or nearly does.
+    @Test(arguments: FuzzTarget.allCases) func extremesBreakNothing(target: FuzzTarget) {
+        for seed in FuzzTests.files("Corpus", target) {
+            for width in [2, 4, 8] {
+                for at in stride(from: 0, to: min(seed.count, 256), by: width) {
+                    for value in FuzzTests.extremes {
+                        var input = seed
+                        FuzzTests.write(value, width, &input, at)
+                        input.withUnsafeBytes(target.run)
+                    }
+                }
+            }
+        }
+    }
+
+    private static let extremes: [UInt64] = [.max, 1 << 63, 1 << 32, 1 << 31, 0, 0x7FFF_FFFF]
+
+    private static func write(_ value: UInt64, _ width: Int, _ input: inout [UInt8], _ at: Int) {
+        for byte in 0..<width where at + byte < input.count {
+            input[at + byte] = UInt8(truncatingIfNeeded: value >> UInt64(8 * byte))
+        }
+    }
+
     private static func mutate(_ input: inout [UInt8], _ generator: inout SeededGenerator) {
         guard !input.isEmpty else { return input.append(.random(in: 0...255, using: &generator)) }
         // Most of what is read as a number lies near the start.
@@ -43,12 +66,8 @@ import Testing
         case 2: input.removeLast(Int.random(in: 0...min(64, input.count), using: &generator))
         case 3: input.append(contentsOf: input.prefix(at))
         default:
-            // Numbers that overflow, or nearly do.
-            let value = [UInt64.max, 1 << 63, 1 << 32, 1 << 31, 0, 0x7FFF_FFFF].randomElement(using: &generator)!
-            let width = [2, 4, 8].randomElement(using: &generator)!
-            for byte in 0..<width where at + byte < input.count {
-                input[at + byte] = UInt8(truncatingIfNeeded: value >> UInt64(8 * byte))
-            }
+            let value = extremes.randomElement(using: &generator)!
+            write(value, [2, 4, 8].randomElement(using: &generator)!, &input, at)
         }
     }
 }
