@@ -178,17 +178,23 @@ public final class DaemonServer: Sendable {
     }
 
     private func closeStore() -> Bool {
-        do throws(StoreError) {
-            if engine.store.hasDisk {
+        var isWritten = true
+        func attempt(_ body: () throws(StoreError) -> Void) {
+            do throws(StoreError) {
+                try body()
+            } catch {
+                log.error("not everything was written", metadata: ["error": "\(error)"])
+                isWritten = false
+            }
+        }
+        if engine.store.hasDisk {
+            attempt { () throws(StoreError) in
                 let written = try engine.store.flush()
                 log.info("flushed", metadata: ["pages": "\(written.pages)", "bytes": "\(written.bytes)"])
             }
-            try engine.store.close()
-            log.info("stopped")
-            return true
-        } catch {
-            log.error("not everything was written", metadata: ["error": "\(error)"])
-            return false
         }
+        attempt { () throws(StoreError) in try engine.store.close() }
+        if isWritten { log.info("stopped") }
+        return isWritten
     }
 }

@@ -8,19 +8,42 @@ extension Store {
         /// Nil for a page that rested: that has no older bytes on disk.
         let entry: PageEntry?
         let version: UInt32
+        /// What it takes on disk, and how much it is worth keeping.
+        let recordBytes: Int
+        let isProtected: Bool
+        let priority: UInt8
+        let lastUse: UInt64
     }
 
     /// Makes pages durable, all of them or the given ones, with every removal so far: when this returns they survive a
     /// power cut. Returns how many pages and bytes it had to write. Pages put after the start are not covered.
     ///
-    /// Throws when anything could not be made durable. A failed sync is never repeated: its segment is abandoned, and
+    /// Throws when anything could not be made durable. Where the disk budget is too small for all of it, it has what
+    /// is most worth keeping: protected pages, then those of high priority, then those used last. A failed sync is never repeated: its segment is abandoned, and
     /// the pages that are still in RAM are written elsewhere by the next flush.
     @discardableResult
     public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
-        let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
+        let (failuresBefore, budget, segment) = try withLog { (log) throws(StoreError) in
+            (log.syncFailures, log.budget, log.segmentBytes)
+        }
         let targets = collect(keys)
+        if targets.reduce(0, { $0 + $1.recordBytes }) <= budget,
+            let written = try makeDurable(targets, failuresBefore)
+        {
+            return written
+        }
+        // Writing one page costs another its place. A segment is needed to go on, and segments are not filled to the last byte.
+        let fitting = mostWorthKeeping(targets, within: (budget - segment) / 16 * 15)
+        guard fitting.count < targets.count, try makeDurable(fitting, failuresBefore) != nil else { throw .diskFull }
+        throw .overBudget(pages: targets.count - fitting.count)
+    }
+
+    /// Nil when that is not possible, because pages that are written cost others their place.
+    private func makeDurable(
+        _ targets: [Target], _ failuresBefore: Int
+    ) throws(StoreError) -> (pages: Int, bytes: Int)? {
         var written = (pages: 0, bytes: 0)
         var missed = targets
         var pass = 0
@@ -36,8 +59,20 @@ extension Store {
             missed = index.withLock { index in targets.filter { !isCovered($0, index) } }
             if missed.isEmpty { return written }
             // Making room for some pages may have cost others, which are in RAM, their copy on disk.
-            guard pass < Self.passes || missed.count < before else { throw .diskFull }
+            guard pass < Self.passes || missed.count < before else { return nil }
         }
+    }
+
+    private func mostWorthKeeping(_ targets: [Target], within bytes: Int) -> [Target] {
+        var room = bytes - index.withLock { $0.pages.pinnedBytes }
+        let order = targets.sorted { a, b in
+            (a.isProtected ? 1 : 0, a.priority, a.lastUse) > (b.isProtected ? 1 : 0, b.priority, b.lastUse)
+        }
+        let fitting = order.prefix { target in
+            room -= target.recordBytes
+            return room >= 0
+        }
+        return fitting.sorted { $0.lastUse < $1.lastUse }
     }
 
     /// How often a flush writes what it still misses before that has to become less every time.
@@ -60,13 +95,17 @@ extension Store {
     /// segment.
     private func collect(_ keys: [StoreKey]?) -> [Target] {
         index.withLock { index in
-            var targets: [(target: Target, lastUse: UInt64)] = []
+            var targets: [Target] = []
             func add(_ number: UInt32) {
                 let (row, entry) = (index.pages[number], index.pages.awake(number))
                 // What rests on disk is as safe as it can be.
                 if row.state == .onDisk || entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
-                let target = Target(number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0)
-                targets.append((target, index.pages.lastUse(number)))
+                targets.append(
+                    Target(
+                        number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0,
+                        recordBytes: RecordHeader.recordBytes(payload: entry?.length ?? row.bytes)!,
+                        isProtected: entry?.isProtected ?? row.isPinned,
+                        priority: entry?.attributes.priority ?? row.priority, lastUse: index.pages.lastUse(number)))
             }
             if let keys {
                 for key in keys { index.pages.find(key).map(add) }
@@ -74,7 +113,7 @@ extension Store {
                 for entry in index.pages.entries where entry.ram == nil { add(entry.number) }
                 for number in index.inRAM { add(number) }
             }
-            return targets.sorted { $0.lastUse < $1.lastUse }.map(\.target)
+            return targets.sorted { $0.lastUse < $1.lastUse }
         }
     }
 

@@ -78,6 +78,8 @@ public enum StoreError: Error, Hashable, Sendable, CustomStringConvertible {
     case io(DeviceError)
     /// The disk budget has no room left that may be reclaimed.
     case diskFull
+    /// The disk budget is too small for all that was to be written; so many pages are not.
+    case overBudget(pages: Int)
     /// The store has no disk tier.
     case noDiskTier
     /// A configuration value makes no sense.
@@ -91,6 +93,9 @@ public enum StoreError: Error, Hashable, Sendable, CustomStringConvertible {
             "\(path) has store format \(found), this version reads up to \(supported)"
         case .io(let error): error.description
         case .diskFull: "the disk budget is full of pages that may not be dropped"
+        case .overBudget(let pages):
+            "the disk budget is too small for all of it: \(pages) pages, those least worth keeping, are not on disk; "
+                + "raise disk.budget above ram.budget"
         case .noDiskTier: "there is no disk tier"
         case .invalid(let text): text
         }

@@ -74,6 +74,30 @@ import Testing
         #expect(store.residence(key(0)) != .absent && store.residence(key(1)) == .absent)
     }
 
+    /// More RAM than disk: of what does not fit, the pages used last are on disk, and those of a higher priority before them.
+    @Test(arguments: [false, true]) func aFlushOfTooMuchKeepsWhatIsMostWorth(isOften: Bool) throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device, ram: 160 << 10, disk: 64 << 10))
+        for n in 0..<30 {
+            let attributes = PageAttributes(priority: n == 3 ? 200 : 128)
+            #expect(store.put(key(n), bytes: page(n, bytes: 4000), attributes: attributes) == .stored)
+            // As much as fits is on disk already, in the order in which it came.
+            if isOften, n == 11 { try store.flush() }
+        }
+        var left = 0
+        #expect {
+            try store.flush()
+        } throws: { error in
+            if case .overBudget(let pages)? = error as? StoreError { left = pages }
+            return left > 0
+        }
+        let kept = 30 - left
+        #expect(kept >= 11 && store.statistics.pages == 30 && store.statistics.diskUsed <= 64 << 10)
+        let again = try Store.open(.memory(device.afterPowerCut(seed: 1), ram: 160 << 10))
+        let there = (0..<30).filter { again.bytes(key($0)) == page($0, bytes: 4000) }
+        #expect(Set(there).isSuperset(of: [3] + (31 - kept..<30)))
+    }
+
     @Test func diskFullOfPinnedPagesRefusesMore() throws {
         let store = try open()
         let pinned = PageAttributes(pinned: true)
