@@ -184,6 +184,22 @@ def test_a_stop_keeps_what_was_not_flushed(daemon):
         assert open_session(client).fetch(keys) == contents
 
 
+def test_a_stop_keeps_the_newest_where_the_disk_is_smaller_than_ram(make_daemon):
+    daemon = make_daemon(**{"disk.budget": "2MiB"})
+    conversations = [random_pages(40, seed) for seed in range(6)]
+    with daemon.connect() as client:
+        for keys, contents in conversations:
+            open_session(client).push(to_push(keys, contents))
+    assert daemon.stop() == 1 and "pages, those least worth keeping, are not on disk" in daemon.log.read_text()
+    daemon.start()
+    with daemon.connect() as client:
+        session = open_session(client)
+        runs = [session.lookup(keys).leading_run for keys, _ in conversations]
+        assert runs[-2:] == [40, 40] and runs[0] == 0
+        for keys, contents in conversations[-2:]:
+            assert open_session(client).fetch(keys) == contents
+
+
 def test_what_ram_cannot_hold_goes_to_disk(make_daemon):
     daemon = make_daemon(**{"ram.budget": "4MiB"})
     keys, contents = random_pages(700)
