@@ -111,7 +111,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
 
     /// Checks what no single key shows: that the machine is large enough and that the directory can be written to
     /// (it is made when missing). The key at fault is named.
-    public func validate() throws(ConfigurationError) {
+    /// - Parameter isTrial: leave no directory behind that was not there before.
+    public func validate(isTrial: Bool = false) throws(ConfigurationError) {
         let memory = Machine.memoryBytes
         guard ramBudget <= memory else {
             throw ConfigurationError(
@@ -119,22 +120,28 @@ public struct DaemonConfiguration: Sendable, Equatable {
         }
         guard ramBudget >= 1 << 20 else { throw ConfigurationError(key: "ram.budget", "at least 1MiB is needed") }
         if let directory {
-            try DaemonConfiguration.makeWritable(directory)
+            let made = try DaemonConfiguration.makeWritable(directory)
+            defer { if isTrial { for path in made.reversed() { rmdir(path) } } }
             if let diskBudget, let size = DaemonConfiguration.fileSystemBytes(directory), diskBudget > size {
                 throw ConfigurationError(
                     key: "disk.budget", "\(diskBudget) bytes are more than the \(size) bytes of the file system")
             }
         }
+        guard !socketPath.isEmpty else { throw ConfigurationError(key: "socket.path", "a path is needed") }
         guard socketPath.utf8.count <= 107 else {
             throw ConfigurationError(key: "socket.path", "longer than the 107 bytes a socket address holds")
         }
     }
 
-    private static func makeWritable(_ path: String) throws(ConfigurationError) {
+    /// Returns the directories that it made.
+    private static func makeWritable(_ path: String) throws(ConfigurationError) -> [String] {
+        var made: [String] = []
         var partial = path.hasPrefix("/") ? "" : "."
         for part in path.split(separator: "/") {
             partial += "/" + part
-            if mkdir(partial, 0o700) != 0, errno != EEXIST {
+            if mkdir(partial, 0o700) == 0 {
+                made.append(partial)
+            } else if errno != EEXIST {
                 throw ConfigurationError(
                     key: "disk.directory", "cannot make \(partial): \(String(cString: strerror(errno)))")
             }
@@ -148,6 +155,7 @@ public struct DaemonConfiguration: Sendable, Equatable {
         }
         close(descriptor)
         unlink(probe)
+        return made
     }
 }
 

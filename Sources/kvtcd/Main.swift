@@ -30,13 +30,17 @@ struct Main: ParsableCommand {
     @Option(help: "The least severe level to log: \(ConfigurationFile.levels.joined(separator: ", ")).")
     var logLevel: String?
 
+    func validate() throws {
+        if json, fsck == nil { throw ValidationError("--json goes with --fsck DIRECTORY") }
+    }
+
     func run() throws {
         if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
         let signals = TerminationSignals()
         let configuration: DaemonConfiguration
         do throws(ConfigurationError) {
             configuration = try settings()
-            if checkConfig { try configuration.validate() }
+            if checkConfig { try configuration.validate(isTrial: true) }
         } catch {
             FileHandle.standardError.write(Data("kvtcd: \(error)\n".utf8))
             throw ExitCode(78)

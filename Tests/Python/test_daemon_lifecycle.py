@@ -87,10 +87,11 @@ def check(tmp_path, text):
         ("[ram]\nbudget = true\n", ":2:1: ram.budget", "bytes"),
         ('[ram]\nbudget = "900TiB"\n', "ram.budget", "machine"),
         ('[disk]\ndirectory = "/proc/none"\n', "disk.directory", "cannot make"),
+        ('[socket]\npath = ""\n', "socket.path", "needed"),
         ('[log]\nlevel = "loud"\n', ":2:1: log.level", "debug"),
         ("[ram\n", "kvtcd.toml:1", ""),
     ],
-    ids=["unknown key", "wrong type", "too large", "unwritable", "unknown value", "syntax"],
+    ids=["unknown key", "wrong type", "too large", "unwritable", "no path", "unknown value", "syntax"],
 )
 def test_bad_configurations_name_the_place(tmp_path, text, where, what):
     status, complaint = check(tmp_path, text)
@@ -98,4 +99,10 @@ def test_bad_configurations_name_the_place(tmp_path, text, where, what):
 
 
 def test_a_good_configuration_is_good(tmp_path):
-    assert check(tmp_path, f'[ram]\nbudget = "64MiB"\n[disk]\ndirectory = "{tmp_path}/state"\n') == (0, "")
+    assert check(tmp_path, f'[ram]\nbudget = "64MiB"\n[disk]\ndirectory = "{tmp_path}/state/pages"\n') == (0, "")
+    assert not (tmp_path / "state").exists(), "checking leaves nothing behind"
+
+
+def test_json_alone_starts_no_daemon():
+    result = subprocess.run([binary("kvtcd", "KVTCD"), "--json"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 64 and "--fsck" in result.stderr
