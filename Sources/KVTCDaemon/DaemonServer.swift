@@ -71,6 +71,12 @@ public final class DaemonServer: Sendable {
             }.detach()
         }
         let found = engine.store.statistics
+        let (ram, disk) = (engine.configuration.ramBudget, engine.configuration.effectiveDiskBudget)
+        if engine.store.hasDisk, disk < ram {
+            log.warning(
+                "a stop cannot keep all that RAM holds: raise disk.budget above ram.budget",
+                metadata: ["ram": "\(ram)", "disk": "\(disk)"])
+        }
         log.info(
             "serving",
             metadata: [
