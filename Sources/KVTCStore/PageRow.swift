@@ -23,18 +23,18 @@ struct PageRow {
     var previous = PageRow.none
     var next = PageRow.none
     /// In RAM: the slot of the arena's directory. On disk only: the last use. Awake: where the entry is.
-    fileprivate(set) var word: UInt32
+    private(set) var word: UInt32
     /// In RAM, in units of the allocator.
-    fileprivate(set) var place: UInt32 = 0
+    private(set) var place: UInt32 = 0
     /// On disk, in units of ``RecordHeader/alignment``.
-    fileprivate(set) var recordPlace: UInt32 = 0
+    private(set) var recordPlace: UInt32 = 0
     private var length: UInt32 = 0
     private var expires: UInt32 = 0
     private var rawBytes: UInt32 = 0
     private var firstPosition: UInt32 = 0
     private var tokens: UInt16 = 0
-    fileprivate(set) var segment = PageRow.noSegment
-    fileprivate(set) var arena: UInt8 = 0
+    private(set) var segment = PageRow.noSegment
+    private(set) var arena: UInt8 = 0
     private(set) var priority: UInt8 = 0
     private var flags: UInt8 = 0
     private(set) var state: State

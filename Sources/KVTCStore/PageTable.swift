@@ -118,7 +118,7 @@ struct PageTable {
             entry.hash = arena.hash(Int(row.word))
             entry.list = row.list
         } else {
-            unlinkFromSegment(number)
+            rows.unlink(number, from: &segments.pages[Int(row.segment)]!.onDisk)
             if row.attributes.expires != nil { expiring -= 1 }
         }
         if row.isOnDisk { segments.leave(row.segment) }
@@ -145,9 +145,9 @@ struct PageTable {
         guard isKnownUniquelyReferenced(&entries[position]), isKnownUniquelyReferenced(&entries[position].ram)
         else { return false }
         let entry = entries[position]
-        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, !entry.marksDirty, let extent = entry.ram,
-            let arena = register(extent.arena), rest(entry)
-        else { return false }
+        guard !entry.marksDirty, let extent = entry.ram, let arena = register(extent.arena), rest(entry) else {
+            return false
+        }
         let (place, slot) = extent.rest()
         rows[entry.number].set(arena: arena, place: place, slot: slot)
         return true
@@ -155,10 +155,10 @@ struct PageTable {
 
     /// Lets a page rest that is on disk only and in no list; false when more is to be remembered of it than fits.
     mutating func restOnDisk(_ entry: PageEntry) -> Bool {
-        guard entry.ram == nil, entry.disk != nil, entry.leases == 0, entry.holds == 0, entry.shadow == nil, rest(entry)
-        else { return false }
-        rows[entry.number].setUse(entry.lastUse)
-        linkToSegment(entry.number)
+        guard entry.ram == nil, entry.disk != nil, rest(entry) else { return false }
+        let number = entry.number
+        rows[number].setUse(entry.lastUse)
+        rows.append(number, to: &segments.pages[Int(rows[number].segment)]!.onDisk)
         if let expires = entry.attributes.expires {
             expiring += 1
             earliest = min(earliest, expires)
@@ -170,7 +170,7 @@ struct PageTable {
     private mutating func rest(_ entry: PageEntry) -> Bool {
         var row = rows[entry.number]
         let position = Int(row.word)
-        guard row.rest(entry) else { return false }
+        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, row.rest(entry) else { return false }
         if let segment = entry.disk?.segment {
             guard let number = segments.enter(segment) else { return false }
             row.set(segment: number)
@@ -221,14 +221,6 @@ extension PageTable {
     mutating func append(_ number: UInt32, to list: inout PageList) { rows.append(number, to: &list) }
 
     mutating func unlink(_ number: UInt32, from list: inout PageList) { rows.unlink(number, from: &list) }
-
-    private mutating func linkToSegment(_ number: UInt32) {
-        rows.append(number, to: &segments.pages[Int(rows[number].segment)]!.onDisk)
-    }
-
-    private mutating func unlinkFromSegment(_ number: UInt32) {
-        rows.unlink(number, from: &segments.pages[Int(rows[number].segment)]!.onDisk)
-    }
 
     /// The pages of a list, oldest first.
     func numbers(_ list: PageList) -> [UInt32] {

@@ -101,7 +101,7 @@ struct RAMHeader: Hashable, Sendable {
     static let version: UInt32 = 1
     static let magic: UInt64 = 0x0A4D_4152_4354_564B  // "KVTCRAM\n"
     private static let checksumOffset = 56
-    /// Most bytes of data: an extent keeps its place and its slot in 32 bits each.
+    /// Most bytes of data: the index keeps the place and the slot of a page in 32 bits each.
     static let largest = 1 << 39
 
     /// Random; the seed of the checksums of this arena's slots.

@@ -18,9 +18,9 @@ extension Store {
     /// Makes pages durable, all of them or the given ones, with every removal so far: when this returns they survive a
     /// power cut. Returns how many pages and bytes it had to write. Pages put after the start are not covered.
     ///
-    /// Throws when anything could not be made durable. Where the disk budget is too small for all of it, it has what
-    /// is most worth keeping: protected pages, then those of high priority, then those used last. A failed sync is never repeated: its segment is abandoned, and
-    /// the pages that are still in RAM are written elsewhere by the next flush.
+    /// Throws when anything could not be made durable. Where the disk budget is too small for all of it, the disk has what
+    /// is most worth keeping: protected pages, then those of high priority, then those used last. A failed sync is never
+    /// repeated: its segment is abandoned, and the pages that are still in RAM are written elsewhere by the next flush.
     @discardableResult
     public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }

@@ -93,12 +93,7 @@ extension StoreIndex {
         case .seal, .index, .tombstone, .tenantTombstone: break
         case .attributes:
             guard let old else { return }
-            mutate(old) { entry in
-                entry.attributes.priority = header.attributes.priority
-                entry.attributes.pinned = header.attributes.pinned
-                entry.attributes.promised = header.attributes.promised
-                entry.attributes.expires = header.attributes.expires
-            }
+            mutate(old) { $0.attributes.take(header.attributes) }
             if let expires = header.attributes.expires { expiry.push(expires, old.number) }
         case .page:
             if let old { forgetReplayed(old) }
@@ -138,11 +133,8 @@ extension StoreIndex {
         switch header.kind {
         case .seal, .index, .tombstone, .tenantTombstone: break
         case .attributes:
-            // The rest is said by the page's own record.
-            var logged = header.attributes
-            (logged.firstPosition, logged.tokens) = (entry.attributes.firstPosition, entry.attributes.tokens)
-            (logged.rawBytes, logged.coded) = (entry.attributes.rawBytes, entry.attributes.coded)
-            logged.near = entry.attributes.near
+            var logged = entry.attributes
+            logged.take(header.attributes)
             entry.noteLogged(logged)
         case .page:
             entry.logged = true

@@ -52,11 +52,10 @@ extension Store {
 
     func find(_ key: StoreKey, counted: Bool) -> Found {
         index.withLock { index in
-            guard index.touch(key, at: now) else {
+            guard let number = index.touch(key, at: now) else {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }
-            let number = index.pages.find(key)!
             let row = index.pages[number]
             if row.state == .onDisk { return .disk(index.pages.location(row)!, length: row.bytes) }
             let entry = index.entry(number)

@@ -71,7 +71,7 @@ public final class Store: Sendable {
         entry.ram = page.room.extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
-            if index.touch(page.key, at: now) {
+            if index.touch(page.key, at: now) != nil {
                 index.counters.present += 1
                 return .present
             }
@@ -98,7 +98,7 @@ public final class Store: Sendable {
 
     private func touchIfPresent(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard index.touch(key, at: now) else { return false }
+            guard index.touch(key, at: now) != nil else { return false }
             index.counters.present += 1
             return true
         }

@@ -48,17 +48,17 @@ extension StoreIndex {
         return PageView(attributes: row.attributes, length: row.bytes, isInRAM: row.state == .inRAM)
     }
 
-    /// Notes a use; false when there is no such page, or it has expired.
-    mutating func touch(_ key: StoreKey, at now: UInt64) -> Bool {
-        guard let number = pages.find(key), !isExpired(number, at: now) else { return false }
+    /// Notes a use of a page, and gives its number; nil when there is no such page, or it has expired.
+    mutating func touch(_ key: StoreKey, at now: UInt64) -> UInt32? {
+        guard let number = pages.find(key), !isExpired(number, at: now) else { return nil }
         if let entry = pages.awake(number) {
             touch(entry)
-            return true
+            return number
         }
         let row = pages[number]
         pages.touch(number, nextTick())
         if row.state == .inRAM { moveToEnd(number, of: row.list, tenant: row.tenant) }
-        return true
+        return number
     }
 
     /// Lets an entry of a page on disk rest if nothing is to be remembered that does not fit.

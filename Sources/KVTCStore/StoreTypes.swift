@@ -43,6 +43,11 @@ extension PageAttributes {
         (priority, pinned, promised) == (other.priority, other.pinned, other.promised)
     }
 
+    /// Takes over what a record of new attributes says; the rest is said by the page's own record.
+    mutating func take(_ record: PageAttributes) {
+        (priority, pinned, promised, expires) = (record.priority, record.pinned, record.promised, record.expires)
+    }
+
     /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised.
     var flags: UInt8 {
         (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) | (promised ? 16 : 0)

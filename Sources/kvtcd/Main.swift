@@ -13,7 +13,8 @@ struct Main: ParsableCommand {
         discussion: """
             Without --config it serves with defaults. Options override the configuration file.
             Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options, \
-            78 bad configuration, values of options among it. With --fsck: 0 nothing is damaged, 4 something is, 8 it could not be checked.
+            78 bad configuration, values of options among it. With --fsck: 0 nothing is damaged, 4 something is, \
+            8 it could not be checked.
             """,
         version: Daemon.version)
 
