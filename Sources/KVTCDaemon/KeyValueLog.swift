@@ -1,4 +1,5 @@
 import Glibc
+import KVTCProtocol
 import Logging
 
 /// Writes log lines as `key=value` pairs to standard error: with a time for people, with a syslog level for a journal.
@@ -60,17 +61,6 @@ public struct KeyValueLog: LogHandler {
     package static func quoted(_ text: String) -> String {
         let isPlain = text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != 0x22 && $0 != 0x3D && $0 != 0x5C }
         if isPlain, !text.isEmpty { return text }
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case "\n": result += "\\n"
-            case let control where control.value < 0x20 || control.value == 0x7F:
-                result += "\\u{\(String(control.value, radix: 16))}"
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
+        return "\"" + text.escapedForDisplay.replacing("\"", with: "\\\"") + "\""
     }
 }
