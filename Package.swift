@@ -51,7 +51,7 @@ let package = Package(
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
         module("KVTCCalibration", ["KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCClient", ["KVTCProtocol", "KVTCSystem"]),
-        module("KVTCDaemon", ["KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
+        module("KVTCDaemon", ["CCrypto", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(

@@ -65,7 +65,7 @@ public final class Client: Sendable {
         self.connection = connection
         self.timeoutSeconds = timeoutSeconds
         connection.limitWrites(seconds: max(timeoutSeconds, 1))
-        let hello = HelloRequest(client: name)
+        let hello = HelloRequest(features: Wire.features, client: name)
         do {
             try connection.write(Client.frame(hello, id: 0))
             let deadline = MonotonicClock.nanoseconds + UInt64(max(timeoutSeconds, 1)) * 1_000_000_000

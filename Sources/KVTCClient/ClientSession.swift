@@ -39,9 +39,19 @@ public struct ClientSession: Sendable {
     /// Tokens of a full page.
     public let pageTokens: Int
 
-    /// Opens the session that a request describes.
-    public init(_ client: Client, _ request: OpenSessionRequest) throws(ClientError) {
-        let reply = try client.call(request)
+    /// Opens the session that a request describes. `identity` says what keys and values depend on besides the token ids (at
+    /// most ``OpenIdentifiedSessionRequest/maximumIdentity`` bytes): only pages of the same one are found. A daemon that
+    /// cannot tell identities apart is not trusted with any.
+    public init(_ client: Client, _ request: OpenSessionRequest, identity: [UInt8] = []) throws(ClientError) {
+        let reply: OpenSessionReply
+        if client.server.features & Wire.featureIdentity != 0 {
+            reply = try client.call(OpenIdentifiedSessionRequest(request, identity: identity))
+        } else if identity.isEmpty {
+            reply = try client.call(request)
+        } else {
+            throw .refused(
+                WireError(.badVersion, field: "identity", "\(client.server.server) knows no identities: upgrade it"))
+        }
         guard let tokenBytes = Int(exactly: reply.tokenBytes), tokenBytes > 0 else {
             throw .violation("tokens of \(reply.tokenBytes) bytes")
         }

@@ -35,6 +35,7 @@ public final class ReconnectingSession: Sendable {
 
     private struct State {
         var request: OpenSessionRequest
+        let identity: [UInt8]
         /// Nil from a loss until the next request.
         var link: Link?
     }
@@ -43,17 +44,20 @@ public final class ReconnectingSession: Sendable {
     private let terms: Terms
     private let state: Monitor<State>
 
-    /// Connects and opens the session.
-    public init(_ request: OpenSessionRequest, terms: Terms = Terms()) throws(ClientError) {
+    /// Connects and opens the session; for `identity` see ``ClientSession``.
+    public init(
+        _ request: OpenSessionRequest, identity: [UInt8] = [], terms: Terms = Terms()
+    ) throws(ClientError) {
         self.terms = terms
-        let link = try Self.connect(request, terms)
-        state = Monitor(State(request: request, link: link))
+        var state = State(request: request, identity: identity)
+        state.link = try Self.connect(state, terms)
+        self.state = Monitor(state)
     }
 
-    private static func connect(_ request: OpenSessionRequest, _ terms: Terms) throws(ClientError) -> Link {
+    private static func connect(_ state: State, _ terms: Terms) throws(ClientError) -> Link {
         let client = try Client(
             socketPath: terms.socketPath, name: terms.name, timeoutSeconds: terms.timeoutSeconds)
-        let session = try ClientSession(client, request)
+        let session = try ClientSession(client, state.request, identity: state.identity)
         return Link(
             client: client, session: session,
             arena: terms.arenaBytes > 0 ? try client.makeArena(bytes: terms.arenaBytes) : nil)
@@ -108,7 +112,7 @@ public final class ReconnectingSession: Sendable {
             var attempt = 1
             while true {
                 do throws(ClientError) {
-                    if state.link == nil { state.link = try reconnect(state.request) }
+                    if state.link == nil { state.link = try reconnect(state) }
                     return try body(state.link!.session, state.link!.arena)
                 } catch {
                     guard error.meansReconnecting, attempt < Self.attempts, terms.reconnectSeconds > 0 else {
@@ -122,12 +126,12 @@ public final class ReconnectingSession: Sendable {
         }
     }
 
-    private func reconnect(_ request: OpenSessionRequest) throws(ClientError) -> Link {
+    private func reconnect(_ state: State) throws(ClientError) -> Link {
         let deadline = MonotonicClock.nanoseconds + UInt64(terms.reconnectSeconds) * 1_000_000_000
         var pause: UInt32 = 20_000
         while true {
             do throws(ClientError) {
-                return try Self.connect(request, terms)
+                return try Self.connect(state, terms)
             } catch {
                 var isTemporary = error.meansReconnecting
                 if case .unreachable = error { isTemporary = true }

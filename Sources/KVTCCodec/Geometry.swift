@@ -110,8 +110,11 @@ public struct Geometry: Hashable, Sendable {
         self.offsets = offsets
         rowElements = total
         layers = tensors.reduce(0) { max($0, $1.layer + 1) }
-        hash = Geometry.hash(of: tensors)
+        hash = Geometry.numbers(of: tensors).withUnsafeBytes { xxh3($0.baseAddress, $0.count, 0) }
     }
+
+    /// Every number of the geometry; equal only for equal geometries.
+    package var numbers: [UInt32] { Geometry.numbers(of: tensors) }
 
     /// Elements of a row that are keys, and those that are not.
     package var halves: [Range<Int>] {
@@ -150,7 +153,7 @@ public struct Geometry: Hashable, Sendable {
         }
     }
 
-    private static func hash(of tensors: [TensorGeometry]) -> UInt64 {
+    private static func numbers(of tensors: [TensorGeometry]) -> [UInt32] {
         var words: [UInt32] = []
         for tensor in tensors {
             words += [tensor.layer, Int(tensor.role.rawValue), tensor.heads, tensor.headDim].map(UInt32.init)
@@ -161,6 +164,6 @@ public struct Geometry: Hashable, Sendable {
                 words.append(0)
             }
         }
-        return words.withUnsafeBytes { xxh3($0.baseAddress, $0.count, 0) }
+        return words
     }
 }

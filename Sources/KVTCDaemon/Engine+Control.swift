@@ -104,23 +104,32 @@ extension Engine {
 
     func drop(_ request: DropRequest, _ caller: Caller) throws(WireError) -> DropReply {
         try checkCount(request.keys.count, "keys")
-        let keys: [StoreKey]
+        let dropped: Int
         if request.session == Wire.none, request.keys.isEmpty {
-            keys = store.keys(tenant: caller.tenant)
+            let keys = store.keys(tenant: caller.tenant)
             store.removeUnread(tenant: caller.tenant)
+            dropped = drop(keys)
         } else if request.session == Wire.none {
-            keys = request.keys.map { StoreKey(tenant: caller.tenant, words: $0.vector) }
+            // One after another: all keys of all namespaces at once would take memory.
+            let recent = namespaces.withLock { $0[caller.tenant]?.all ?? [] }
+            dropped = recent.reduce(0) { sum, namespace in
+                sum + drop(request.keys.map { namespace.key($0, tenant: caller.tenant) })
+            }
         } else {
             let session = try session(request.session, caller)
-            keys = request.keys.isEmpty ? self.keys(of: session.id) : storeKeys(session, request.keys)
+            dropped = drop(request.keys.isEmpty ? keys(of: session.id) : storeKeys(session, request.keys))
         }
+        return DropReply(dropped: UInt32(clamping: dropped))
+    }
+
+    private func drop(_ keys: [StoreKey]) -> Int {
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
         let dropped = ledger.wait { ledger -> Int? in
             guard !keys.contains(where: ledger.isReplacing) else { return nil }
             ledger.drop(keys, isTruncation: true)
             return store.remove(keys)
         }
-        return DropReply(dropped: UInt32(clamping: dropped ?? 0))
+        return dropped ?? 0
     }
 
     /// Makes pages durable: those of a session, of the caller's tenant, or for an administrator of all tenants.

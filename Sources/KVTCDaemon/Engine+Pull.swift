@@ -203,14 +203,15 @@ extension Engine {
             }
             try opened.decoder.open(block.bytes, isVerified: true)
         } catch {
-            if case .mismatch = error { throw otherModel(page) }
+            // No page of this namespace is of another model: only keys made for it meet.
+            if case .mismatch = error { throw PullStop(outcome: .miss) }
             // Bytes that went bad in RAM are taken out of the store, which may have them on disk as well.
             guard !block.isConfirmed, !store.confirm(block), store.residence(page.key) == .disk else {
                 throw corrupt(page, "\(error)")
             }
             return try open(page, store.borrow(page.key), work)
         }
-        guard opened.decoder.header?.element == context.layout.element else { throw otherModel(page) }
+        guard opened.decoder.header?.element == context.layout.element else { throw PullStop(outcome: .miss) }
         let need = context.layout.pageBytes(
             geometry: context.codec.geometry, tokens: opened.tokens, layers: work.layers)
         guard UInt64(need) <= page.entry.capacity, work.arena != nil || need <= Wire.maximumBody - 64 else {
@@ -222,12 +223,6 @@ extension Engine {
     private func corrupt(_ page: PulledPage, _ what: String) -> PullStop {
         log.error("page corrupt", metadata: ["key": "\(page.key)", "error": "\(what)"])
         return PullStop(outcome: .corrupt)
-    }
-
-    // A page of other shapes or another profile under this key is not the page that was asked for.
-    private func otherModel(_ page: PulledPage) -> PullStop {
-        log.warning("page of another model", metadata: ["key": "\(page.key)"])
-        return PullStop(outcome: .miss)
     }
 
     /// False where the stored bytes turned out not to be what was put.

@@ -24,6 +24,8 @@ final class Engine: Sendable {
     let metrics = Metrics()
     let ledger = Monitor(Ledger())
     let leases = Mutex<[UInt64: Lease]>([:])
+    /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
+    let namespaces = Mutex<[UInt32: RecentNamespaces]>([:])
     /// Counts finished encode jobs, so that who waits for room or for a flush wakes up.
     let encodesDone = Monitor<UInt64>(0)
     let encodesPending = Atomic(0)
@@ -79,7 +81,7 @@ final class Engine: Sendable {
     }
 
     func storeKey(_ session: Session, _ key: PageKey) -> StoreKey {
-        StoreKey(tenant: session.tenant, words: key.vector)
+        session.namespace.key(key, tenant: session.tenant)
     }
 
     /// The pages that a session holds.
@@ -91,7 +93,9 @@ final class Engine: Sendable {
 
     // MARK: - Sessions
 
-    func openSession(_ request: OpenSessionRequest, _ caller: Caller) throws(WireError) -> OpenSessionReply {
+    func openSession(
+        _ request: OpenSessionRequest, identity: [UInt8] = [], _ caller: Caller
+    ) throws(WireError) -> OpenSessionReply {
         guard (16...1024).contains(request.pageTokens) else {
             throw WireError(.invalidField, field: "pageTokens", "\(request.pageTokens) is not between 16 and 1024")
         }
@@ -100,6 +104,7 @@ final class Engine: Sendable {
         }
         let context = try makeContext(request)
         try check(request.policy, hasProfile: context.codec.profile != nil)
+        let namespace = PageNamespace(identity: identity, codec: context.codec, element: context.layout.element)
         let tokenBytes = context.layout.pageBytes(geometry: context.codec.geometry, tokens: 1)
         let limit = configuration.limits.sessionsPerUser
         let id = ledger.update { ledger -> UInt32? in
@@ -107,13 +112,14 @@ final class Engine: Sendable {
             return ledger.open { id in
                 Session(
                     id: id, tenant: caller.tenant, connection: caller.connection, name: request.name, context: context,
-                    pageTokens: Int(request.pageTokens), tokenBytes: tokenBytes, policy: request.policy,
-                    lastUse: MonotonicClock.nanoseconds)
+                    namespace: namespace, pageTokens: Int(request.pageTokens), tokenBytes: tokenBytes,
+                    policy: request.policy, lastUse: MonotonicClock.nanoseconds)
             }
         }
         guard let id else {
             throw WireError(.limitExceeded, field: "session", "more than \(limit) sessions of one user")
         }
+        namespaces.withLock { $0[caller.tenant, default: RecentNamespaces()].use(namespace) }
         log.info(
             "session opened", metadata: ["session": "\(id)", "tenant": "\(caller.tenant)", "name": "\(request.name)"])
         return OpenSessionReply(

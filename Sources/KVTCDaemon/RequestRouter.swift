@@ -26,6 +26,8 @@ struct RequestRouter {
     private var arenas: [UInt32: Arena] = [:]
     private var lastArena: UInt32 = 0
     private var hasGreeted = false
+    /// The feature bits agreed on.
+    private var features: UInt32 = 0
 
     init(engine: Engine, quota: Quota, caller: Caller) {
         self.engine = engine
@@ -79,7 +81,7 @@ struct RequestRouter {
     private mutating func simple(_ opcode: Opcode, _ body: [UInt8]) throws(WireError) -> [UInt8] {
         switch opcode {
         case .hello: try hello(HelloRequest(body: body)).encodedBody
-        case .openSession: try engine.openSession(OpenSessionRequest(body: body), caller).encodedBody
+        case .openSession: try openSession(body).encodedBody
         case .setPolicy: try engine.setPolicy(SetPolicyRequest(body: body), caller).encodedBody
         case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSession(CloseSessionRequest(body: body), caller).encodedBody
@@ -105,11 +107,20 @@ struct RequestRouter {
                 "\(request.minVersion) to \(request.maxVersion) leaves out \(Wire.version), the only one spoken here")
         }
         hasGreeted = true
+        features = request.features & Wire.features
         let limits = engine.configuration.limits
         return HelloReply(
-            version: Wire.version, features: request.features & (Wire.featureArenas | Wire.featureStreaming),
-            instance: engine.instance, maxBody: UInt32(limits.bodyBytes), maxInFlight: UInt32(limits.inFlight),
-            maxArena: UInt64(limits.arenaBytes), server: "kvtcd \(Daemon.version)")
+            version: Wire.version, features: features, instance: engine.instance, maxBody: UInt32(limits.bodyBytes),
+            maxInFlight: UInt32(limits.inFlight), maxArena: UInt64(limits.arenaBytes),
+            server: "kvtcd \(Daemon.version)")
+    }
+
+    private func openSession(_ body: [UInt8]) throws(WireError) -> OpenSessionReply {
+        guard features & Wire.featureIdentity != 0 else {
+            return try engine.openSession(OpenSessionRequest(body: body), caller)
+        }
+        let request = try OpenIdentifiedSessionRequest(body: body)
+        return try engine.openSession(request.session, identity: request.identity, caller)
     }
 
     private func status(_: StatusRequest) -> JSONReply { engine.status(caller) }

@@ -76,6 +76,7 @@ package struct Session {
     package let connection: UInt64
     package let name: String
     package let context: CodingContext
+    package let namespace: PageNamespace
     package let pageTokens: Int
     package let tokenBytes: Int
     package var policy: WirePolicy
@@ -95,14 +96,15 @@ package struct Session {
     package var drift = Drift()
 
     package init(
-        id: UInt32, tenant: UInt32, connection: UInt64, name: String, context: CodingContext, pageTokens: Int,
-        tokenBytes: Int, policy: WirePolicy, lastUse: UInt64 = 0
+        id: UInt32, tenant: UInt32, connection: UInt64, name: String, context: CodingContext,
+        namespace: PageNamespace, pageTokens: Int, tokenBytes: Int, policy: WirePolicy, lastUse: UInt64 = 0
     ) {
         self.id = id
         self.tenant = tenant
         self.connection = connection
         self.name = name
         self.context = context
+        self.namespace = namespace
         self.pageTokens = pageTokens
         self.tokenBytes = tokenBytes
         self.policy = policy

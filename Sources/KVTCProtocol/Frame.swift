@@ -55,6 +55,10 @@ public enum Wire {
     public static let featureArenas: UInt32 = 1
     /// Feature bit: pulls that stream layer by layer.
     public static let featureStreaming: UInt32 = 2
+    /// Feature bit: OPEN_SESSION carries an identity.
+    public static let featureIdentity: UInt32 = 4
+    /// All feature bits of this release.
+    public static let features = featureArenas | featureStreaming | featureIdentity
     /// Status bit: more parts of this reply follow.
     public static let more: UInt32 = 0x8000_0000
 }

@@ -153,6 +153,44 @@ public struct OpenSessionRequest: WireRequest {
     }
 }
 
+/// The same where both sides said ``Wire/featureIdentity``.
+public struct OpenIdentifiedSessionRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = OpenSessionReply
+    /// The number of the request.
+    public static let opcode = Opcode.openSession
+    /// The longest identity, in bytes.
+    public static let maximumIdentity = 4096
+
+    /// The session.
+    public var session: OpenSessionRequest
+    /// What keys and values depend on besides the token ids: pages of another identity are never found. Empty for none.
+    public var identity: [UInt8]
+
+    /// A request for a session of an identity.
+    public init(_ session: OpenSessionRequest, identity: [UInt8]) {
+        self.session = session
+        self.identity = identity
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        session.encode(to: &writer)
+        writer.write(identity)
+    }
+
+    /// Reads the fields in wire order; an identity above the limit is an error.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        session = try OpenSessionRequest(from: &reader)
+        identity = Array(try reader.readBytes("identity"))
+        guard identity.count <= Self.maximumIdentity else {
+            throw WireError(
+                .invalidField, field: "identity",
+                "\(identity.count) bytes; at most \(Self.maximumIdentity): send a digest")
+        }
+    }
+}
+
 /// The number of the new session.
 public struct OpenSessionReply: WireMessage {
     /// Names the session in later requests, from any connection of the same tenant.

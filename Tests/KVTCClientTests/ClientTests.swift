@@ -20,6 +20,29 @@ struct ClientTests {
         #expect(client.server.server == "scripted")
     }
 
+    private func open(_ client: Client, identity: [UInt8]) throws -> ClientSession {
+        let request = OpenSessionRequest(name: "chat", layout: WireLayout(element: .float16), policy: WirePolicy())
+        return try ClientSession(client, request, identity: identity)
+    }
+
+    @Test func anIdentityGoesToDaemonsThatKnowIdentitiesOnly() throws {
+        let reply = OpenSessionReply(session: 1, profile: [], tokenBytes: 4)
+        let new = try ScriptedServer.start(features: Wire.features) { server in
+            let request = try server.next()
+            let opened = try OpenIdentifiedSessionRequest(body: request.body)
+            if opened.identity == [1, 2] { try server.answer(request, reply) }
+        }
+        #expect(try open(Client(connection: new, name: "test"), identity: [1, 2]).number == 1)
+        let old = try client { server in
+            let request = try server.next()
+            _ = try OpenSessionRequest(body: request.body)
+            try server.answer(request, reply)
+        }
+        let refused = #expect(throws: ClientError.self) { try open(old, identity: [1, 2]) }
+        #expect(refused?.description.contains("scripted knows no identities") == true)
+        #expect(try open(old, identity: []).number == 1)
+    }
+
     @Test func repliesMayComeInAnyOrder() throws {
         let client = try client { server in
             let requests = [try server.next(), try server.next(), try server.next()]

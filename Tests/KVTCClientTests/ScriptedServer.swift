@@ -13,22 +13,22 @@ struct ScriptedServer {
 
     /// A client's connection and the thread that serves it: HELLO first, then the script.
     static func start(
-        maxBody: UInt32 = 1 << 20, _ script: @escaping @Sendable (ScriptedServer) throws -> Void
+        maxBody: UInt32 = 1 << 20, features: UInt32 = 3, _ script: @escaping @Sendable (ScriptedServer) throws -> Void
     ) throws -> UnixConnection {
         let (client, server) = try UnixConnection.pair()
         try Thread.start {
             let server = ScriptedServer(connection: server)
             // A script that fails closes the connection; the client's own expectations report it.
-            try? server.hello(maxBody: maxBody)
+            try? server.hello(maxBody: maxBody, features: features)
             try? script(server)
             server.connection.shutdown()
         }.detach()
         return client
     }
 
-    func hello(maxBody: UInt32) throws {
+    func hello(maxBody: UInt32, features: UInt32 = 3) throws {
         let reply = HelloReply(
-            version: 1, features: 3, instance: 7, maxBody: maxBody, maxInFlight: 8, maxArena: 1 << 30,
+            version: 1, features: features, instance: 7, maxBody: maxBody, maxInFlight: 8, maxArena: 1 << 30,
             server: "scripted")
         try answer(try next(), reply)
     }

@@ -23,8 +23,9 @@ import KVTCDaemon
     ) -> UInt32 {
         ledger.open { id in
             Session(
-                id: id, tenant: 7, connection: 1, name: "", context: context, pageTokens: 16, tokenBytes: 16,
-                policy: policy)
+                id: id, tenant: 7, connection: 1, name: "", context: context,
+                namespace: PageNamespace(identity: [], codec: context.codec, element: context.layout.element),
+                pageTokens: 16, tokenBytes: 16, policy: policy)
         }
     }
 

@@ -41,6 +41,10 @@ enum Golden {
             layout: WireLayout(
                 element: .bfloat16, order: .tensorHeadToken, grouping: .layerPairs, valueTransposed: true),
             pageTokens: 16, policy: leanPolicy),
+        "openSession.identity": OpenIdentifiedSessionRequest(
+            OpenSessionRequest(
+                name: "chat-1", geometry: geometry, layout: WireLayout(element: .float16), policy: leanPolicy),
+            identity: Array(1...32)),
         "openSession.reply": OpenSessionReply(session: 9, profile: profile, tokenBytes: 128),
         "setPolicy": SetPolicyRequest(session: 9, policy: fullPolicy),
         "setPolicy.bounds": SetPolicyRequest(session: 9, policy: boundedPolicy),

@@ -12,6 +12,8 @@ import threading
 from kvtc import messages, wire
 
 REQUESTS = {kind.OPCODE: kind for kind in vars(messages).values() if hasattr(kind, "OPCODE")}
+# What clients send to a daemon that, as this one, says no more than the first two feature bits.
+REQUESTS[wire.Opcode.OPEN_SESSION] = messages.OpenSession
 
 
 class ScriptedDaemon:

@@ -139,7 +139,7 @@ def test_clients_newer_and_older_than_the_daemon(daemon, witness, low, high, cod
         if code == 0:
             reply = messages.HelloReply.decode(body)
             # Features that the daemon does not know are not promised.
-            assert reply.version == 1 and reply.features == messages.FEATURE_ARENAS | messages.FEATURE_STREAMING_PULL
+            assert reply.version == 1 and reply.features == messages.FEATURES
 
 
 def test_descriptors_are_not_taken(daemon, witness):

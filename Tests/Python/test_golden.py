@@ -20,6 +20,8 @@ def kind_of(vector):
     name = base[0].upper() + base[1:]
     if base == "error":
         return messages.ErrorBody
+    if variant == "identity":
+        return messages.OpenIdentifiedSession
     if variant == "part":
         return messages.PullPart
     if variant != "reply":

@@ -9,6 +9,7 @@
 from .client import Client, connect
 from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
 from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
+from .identity import Identity
 from .keys import page_keys, page_runs, part_key
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
@@ -21,6 +22,7 @@ __all__ = [
     "ErrorCode",
     "Geometry",
     "Grouping",
+    "Identity",
     "KvtcError",
     "Layout",
     "Lease",

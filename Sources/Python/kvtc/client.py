@@ -14,6 +14,7 @@ from .arena import Arena
 from .connection import Connection
 from .errors import ConnectionLost, ErrorCode, KvtcError, Unreachable
 from .geometry import Geometry, Layout
+from .identity import Identity
 from .policy import Mode, Policy
 from .session import Session
 from .wire import NONE32
@@ -59,7 +60,7 @@ class Client:
     def _connect(self) -> Connection:
         connection = Connection(self._path, self._timeout)
         try:
-            connection.server = connection.call(messages.Hello(client=self._name), messages.HelloReply)
+            connection.server = connection.call(messages.Hello(features=messages.FEATURES, client=self._name), messages.HelloReply)
         except BaseException:
             connection.close()
             raise
@@ -166,16 +167,21 @@ class Client:
         profile: bytes | str = b"",
         policy: Policy | None = None,
         page_tokens: int = 64,
+        identity: Identity | bytes = b"",
     ) -> Session:
         """Starts a token stream. ``profile`` is a profile's id (bytes or hex); with one, ``geometry`` may be left out.
+
+        ``identity`` says what K and V depend on besides the token ids: weights, adapters, rank and so on. Sessions find
+        only pages of their own identity, geometry, profile and element type. Without one, the page keys have to say it.
 
         Without a policy: this daemon's transform coder where there is a profile, lossless where there is none.
         """
         identifier = bytes.fromhex(profile) if isinstance(profile, str) else profile
         if policy is None:
             policy = Policy(mode=Mode.TRANSFORM if identifier else Mode.LOSSLESS)
-        request = messages.OpenSession(
-            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy
+        digest = identity.digest if isinstance(identity, Identity) else identity
+        request = messages.OpenIdentifiedSession(
+            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, digest
         )
 
         def register(connection: Connection) -> Session:

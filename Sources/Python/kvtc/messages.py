@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from .geometry import Geometry, Layout
@@ -11,6 +11,9 @@ from .wire import BLOB, KEY, NONE32, TEXT, U8, U16, U32, U64, VIEW, Opcode, Stru
 
 FEATURE_ARENAS = 1
 FEATURE_STREAMING_PULL = 2
+FEATURE_IDENTITY = 4
+FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY
+"""All that this release knows."""
 
 
 class PushOutcome(IntEnum):
@@ -90,6 +93,17 @@ class OpenSession(Struct):
     layout: Layout = wired(Layout.encoding(), default_factory=Layout)
     page_tokens: int = wired(U32, default=64)
     policy: Policy = wired(Policy.encoding(), default_factory=Policy)
+
+
+@dataclass
+class OpenIdentifiedSession(OpenSession):
+    """OPEN_SESSION where both sides said FEATURE_IDENTITY."""
+
+    identity: bytes = wired(BLOB, default=b"")
+
+    def without_identity(self) -> OpenSession:
+        """For a daemon that knows no identities."""
+        return OpenSession(*(getattr(self, item.name) for item in fields(OpenSession)))
 
 
 @dataclass

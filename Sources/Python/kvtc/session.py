@@ -87,7 +87,7 @@ class Lease:
 class Session:
     """Made by ``Client.open_session``. ``number`` is the daemon's id of it, ``profile`` the id of the profile in use."""
 
-    def __init__(self, client: Client, connection: Connection, request: messages.OpenSession):
+    def __init__(self, client: Client, connection: Connection, request: messages.OpenIdentifiedSession):
         self.client = client
         self._request = request
         self._closed = False
@@ -99,7 +99,13 @@ class Session:
 
     def open_on(self, connection: Connection) -> messages.OpenSessionReply:
         """Opens the session on a connection, with the policy it has now; from now on it belongs to that connection."""
-        reply = connection.call(self._request, messages.OpenSessionReply)
+        request: messages.OpenSession = self._request
+        if not connection.server.features & messages.FEATURE_IDENTITY:
+            # Without it this daemon would hand out pages of other models.
+            if self._request.identity:
+                raise KvtcError(f"{connection.server.server} knows no identities", field="identity", advice="upgrade kvtcd")
+            request = self._request.without_identity()
+        reply = connection.call(request, messages.OpenSessionReply)
         # One tuple, so that a thread never takes the number of one connection for that of another.
         self._link = (connection, reply.session)
         return reply

@@ -24,7 +24,10 @@ enum Frames {
         case .hello: [{ try HelloRequest(body: $0).encodedBody }, { try HelloReply(body: $0).encodedBody }]
         case .arena: [{ try ArenaRequest(body: $0).encodedBody }, { try ArenaReply(body: $0).encodedBody }]
         case .openSession:
-            [{ try OpenSessionRequest(body: $0).encodedBody }, { try OpenSessionReply(body: $0).encodedBody }]
+            [
+                { try OpenSessionRequest(body: $0).encodedBody }, { try OpenSessionReply(body: $0).encodedBody },
+                { try OpenIdentifiedSessionRequest(body: $0).encodedBody },
+            ]
         case .setPolicy: [{ try SetPolicyRequest(body: $0).encodedBody }, { try SetPolicyReply(body: $0).encodedBody }]
         case .getPolicy: [{ try GetPolicyRequest(body: $0).encodedBody }, { try GetPolicyReply(body: $0).encodedBody }]
         case .closeSession:
