@@ -195,7 +195,7 @@ public final class DaemonServer: Sendable {
         }
         if engine.store.hasDisk {
             attempt { () throws(StoreError) in
-                let written = try engine.store.flush()
+                let written = try engine.store.flush(order: .mostWorthFirst)
                 log.info("flushed", metadata: ["pages": "\(written.pages)", "bytes": "\(written.bytes)"])
             }
         }

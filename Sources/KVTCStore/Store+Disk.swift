@@ -89,6 +89,7 @@ extension Store {
             }
             return false
         }
+        countWritten(header.recordBytes)
         settle(&log)
         return index.withLock { index in index.commit(entry, snapshot, at: location) }
     }

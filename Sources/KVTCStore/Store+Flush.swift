@@ -13,29 +13,46 @@ extension Store {
         let isProtected: Bool
         let priority: UInt8
         let lastUse: UInt64
+        let firstPosition: UInt32
+
+        /// How much it is worth to have the page on disk; greater is more. Of pages used together the beginning of a
+        /// conversation is worth more than its end, which is of no use without it.
+        var worth: (Int, UInt8, UInt64, UInt32) { (isProtected ? 1 : 0, priority, lastUse, .max - firstPosition) }
+    }
+
+    /// In which order a flush writes.
+    public enum FlushOrder: Sendable {
+        /// So that the pages most worth keeping lie in the newest segment, which goes last when room is needed.
+        case mostWorthLast
+        /// So that whoever ends the process in the middle loses what is least worth keeping: protected pages first, then
+        /// those of high priority, the conversations used last, and of each its beginning.
+        case mostWorthFirst
     }
 
     /// Makes pages durable, all of them or the given ones, with every removal so far: when this returns they survive a
     /// power cut. Returns how many pages and bytes it had to write. Pages put after the start are not covered.
+    /// ``bytesWritten`` tells how it gets on.
     ///
     /// Throws when anything could not be made durable. Where the disk budget is too small for all of it, the disk has what
     /// is most worth keeping: protected pages, then those of high priority, then those used last. A failed sync is never
     /// repeated: its segment is abandoned, and the pages that are still in RAM are written elsewhere by the next flush.
     @discardableResult
-    public func flush(_ keys: [StoreKey]? = nil) throws(StoreError) -> (pages: Int, bytes: Int) {
+    public func flush(
+        _ keys: [StoreKey]? = nil, order: FlushOrder = .mostWorthLast
+    ) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
         let (failuresBefore, budget, segment) = try withLog { (log) throws(StoreError) in
             (log.syncFailures, log.budget, log.segmentBytes)
         }
-        let targets = collect(keys)
+        let targets = collect(keys, order)
         if targets.reduce(0, { $0 + $1.recordBytes }) <= budget,
             let written = try makeDurable(targets, failuresBefore)
         {
             return written
         }
         // Writing one page costs another its place. A segment is needed to go on, and segments are not filled to the last byte.
-        let fitting = mostWorthKeeping(targets, within: (budget - segment) / 16 * 15)
+        let fitting = mostWorthKeeping(targets, within: (budget - segment) / 16 * 15, order)
         guard fitting.count < targets.count, try makeDurable(fitting, failuresBefore) != nil else { throw .diskFull }
         throw .overBudget(pages: targets.count - fitting.count)
     }
@@ -63,16 +80,22 @@ extension Store {
         }
     }
 
-    private func mostWorthKeeping(_ targets: [Target], within bytes: Int) -> [Target] {
+    private func mostWorthKeeping(_ targets: [Target], within bytes: Int, _ order: FlushOrder) -> [Target] {
         var room = bytes - index.withLock { $0.pages.pinnedBytes }
-        let order = targets.sorted { a, b in
-            (a.isProtected ? 1 : 0, a.priority, a.lastUse) > (b.isProtected ? 1 : 0, b.priority, b.lastUse)
-        }
-        let fitting = order.prefix { target in
+        let fitting = targets.sorted { $0.worth > $1.worth }.prefix { target in
             room -= target.recordBytes
             return room >= 0
         }
-        return fitting.sorted { $0.lastUse < $1.lastUse }
+        return sorted(Array(fitting), order)
+    }
+
+    private func sorted(_ targets: [Target], _ order: FlushOrder) -> [Target] {
+        switch order {
+        case .mostWorthFirst: targets.sorted { $0.worth > $1.worth }
+        // Priority does not count: a start takes the order of the log for the order of use.
+        case .mostWorthLast:
+            targets.sorted { ($0.lastUse, .max - $0.firstPosition) < ($1.lastUse, .max - $1.firstPosition) }
+        }
     }
 
     /// How often a flush writes what it still misses before that has to become less every time.
@@ -91,10 +114,9 @@ extension Store {
         }
     }
 
-    /// What is to be made durable, least recently used first, so that the pages most worth keeping lie in the newest
-    /// segment.
-    private func collect(_ keys: [StoreKey]?) -> [Target] {
-        index.withLock { index in
+    /// What is to be made durable.
+    private func collect(_ keys: [StoreKey]?, _ order: FlushOrder) -> [Target] {
+        let targets = index.withLock { index -> [Target] in
             var targets: [Target] = []
             func add(_ number: UInt32) {
                 let (row, entry) = (index.pages[number], index.pages.awake(number))
@@ -105,7 +127,8 @@ extension Store {
                         number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0,
                         recordBytes: RecordHeader.recordBytes(payload: entry?.length ?? row.bytes)!,
                         isProtected: entry?.isProtected ?? row.isPinned,
-                        priority: entry?.attributes.priority ?? row.priority, lastUse: index.pages.lastUse(number)))
+                        priority: entry?.attributes.priority ?? row.priority, lastUse: index.pages.lastUse(number),
+                        firstPosition: (entry?.attributes ?? row.attributes).firstPosition))
             }
             if let keys {
                 for key in keys { index.pages.find(key).map(add) }
@@ -113,8 +136,9 @@ extension Store {
                 for entry in index.pages.entries where entry.ram == nil { add(entry.number) }
                 for number in index.inRAM { add(number) }
             }
-            return targets.sorted { $0.lastUse < $1.lastUse }
+            return targets
         }
+        return sorted(targets, order)
     }
 
     /// Writes what the log lacks of a page; returns the bytes written.

@@ -14,6 +14,7 @@ public final class Store: Sendable {
     let reserved = ReservedBytes()
     let index: Mutex<StoreIndex>
     let log: Mutex<DiskLog?>
+    private let written = Atomic<UInt64>(0)
 
     init(configuration: StoreConfiguration, ram: RAMTier, index: sending StoreIndex, log: sending DiskLog?) {
         self.configuration = configuration
@@ -30,6 +31,11 @@ public final class Store: Sendable {
 
     /// Whether pages can move to disk.
     public var hasDisk: Bool { configuration.directory != nil }
+
+    /// Bytes that went to disk since the store was opened. They grow while a flush makes progress, whoever waits for it.
+    public var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
+
+    func countWritten(_ bytes: Int) { written.add(UInt64(bytes), ordering: .relaxed) }
 
     /// The reading of the clock that lease deadlines are measured with, in milliseconds.
     public var milliseconds: UInt64 { configuration.clock.milliseconds() }
