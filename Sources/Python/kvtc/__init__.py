@@ -10,7 +10,7 @@ from .client import Client, connect
 from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
 from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
 from .identity import Identity
-from .keys import page_keys, page_runs, part_key
+from .keys import Span, page_keys, page_runs, part_key
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
 from .session import Lease, Lookup, Page, Part, Session
@@ -41,6 +41,7 @@ __all__ = [
     "Role",
     "RotaryStyle",
     "Session",
+    "Span",
     "Tensor",
     "Unreachable",
     "WireError",
