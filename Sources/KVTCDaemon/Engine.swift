@@ -104,6 +104,7 @@ final class Engine: Sendable {
         }
         let context = try makeContext(request)
         try check(request.policy, hasProfile: context.codec.profile != nil)
+        try checkPageSize(request, context)
         let namespace = PageNamespace(identity: identity, codec: context.codec, element: context.layout.element)
         let tokenBytes = context.layout.pageBytes(geometry: context.codec.geometry, tokens: 1)
         let limit = configuration.limits.sessionsPerUser
@@ -126,6 +127,27 @@ final class Engine: Sendable {
             session: id, profile: context.codec.profile?.id.bytes ?? [], tokenBytes: UInt64(tokenBytes))
     }
 
+    /// A page that nobody could ever push or keep is refused before the first one is made.
+    private func checkPageSize(_ request: OpenSessionRequest, _ context: CodingContext) throws(WireError) {
+        let limits = configuration.limits
+        func bytes(_ tokens: Int) -> Int {
+            context.codec.wrappedBytes(element: context.layout.element, tokens: tokens)
+        }
+        let segment = "disk.segment (disk.budget holds at least four)"
+        var bounds = [
+            (store.maxPageBytes, store.isPageBoundByDisk ? segment : "ram.budget"),
+            (max(limits.arenaBytes, limits.bodyBytes) + bytes(0), "limits.arena"),
+        ]
+        if limits.ramPerUser > 0 { bounds.append((limits.ramPerUser, "limits.ram_per_user")) }
+        let tokens = Int(request.pageTokens)
+        guard let (bound, setting) = bounds.min(by: { $0.0 < $1.0 }), bytes(tokens) > bound else { return }
+        let fitting = (bound - bytes(0)) / (bytes(1) - bytes(0))
+        throw WireError(
+            .limitExceeded, field: "pageTokens",
+            "a page of \(tokens) tokens takes \(bytes(tokens)) bytes, at most \(bound) are kept: raise \(setting)"
+                + (fitting >= 16 ? ", or use pages of at most \(fitting) tokens" : ""))
+    }
+
     private func makeContext(_ request: OpenSessionRequest) throws(WireError) -> CodingContext {
         var profile: Profile?
         if !request.profile.isEmpty {
@@ -137,7 +159,7 @@ final class Engine: Sendable {
             if let profile, request.geometry.tensors.isEmpty {
                 geometry = profile.geometry
             } else {
-                geometry = try request.geometry.codecGeometry()
+                geometry = try request.geometry.codecGeometry(grouping: request.layout.grouping)
             }
             let layout = request.layout.codecLayout
             try layout.validate(for: geometry)

@@ -29,6 +29,9 @@ public final class Store: Sendable {
         return min(ram.maxPageBytes, DiskLog.maxPayloadBytes(configuration))
     }
 
+    /// Whether a segment is what bounds ``maxPageBytes``, rather than an arena.
+    package var isPageBoundByDisk: Bool { maxPageBytes < ram.maxPageBytes }
+
     /// Whether pages can move to disk.
     public var hasDisk: Bool { configuration.directory != nil }
 

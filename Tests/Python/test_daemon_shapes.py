@@ -1,10 +1,12 @@
 """Every shape that models' caches come in, through a real daemon: whole pages and layer by layer."""
 
+import re
+
 import numpy as np
 import pytest
 
 import kvtc
-from kvtc import Element, Geometry, Grouping, Layout, Mode, Order, Policy, Role, RotaryStyle, Tensor
+from kvtc import Element, ErrorCode, Geometry, Grouping, Layout, Mode, Order, Policy, PushOutcome, Role, RotaryStyle, Tensor
 from samples import TOKENS, lay_out, values
 
 SPARSE = Geometry(
@@ -83,3 +85,86 @@ def test_what_a_sliding_window_left_comes_back_at_its_positions(client):
         # No page may lie before what is there already.
         with pytest.raises(kvtc.KvtcError):
             session.push([kvtc.Page(bytes([99]) * 32, 300, pages[0].data)])
+
+
+K0, V0, L0, K1, V1, L1 = (Tensor(layer, role, RotaryStyle.NONE, 2, 8) for layer in (0, 1) for role in Role)
+
+
+@pytest.mark.parametrize("grouping", Grouping)
+@pytest.mark.parametrize(
+    "tensors, astray",
+    [
+        ([K0, V0, K1, V1], None),
+        ([K0, K1, V0, V1], {Grouping.LAYER_PAIRS: 2, Grouping.FUSED_HEADS: 2}),
+        ([V0, V1, K0, K1], 2),
+        ([K1, K0, V1, V0], 1),
+        ([K1, V1, K0, V0], 2),
+        ([V0, K0, V1, K1], 1),
+        ([K0, V0, V1, K1], 3),
+    ],
+    ids=["KVKV", "KKVV", "VVKK", "KKVV downwards", "KVKV downwards", "VKVK", "KVVK"],
+)
+def test_tensors_mean_what_their_order_says_or_are_refused(client, grouping, tensors, astray):
+    """Whoever fills a page in the order of a list that is taken gets back each layer's own tensors."""
+    astray = astray.get(grouping) if isinstance(astray, dict) else astray
+    check_order(client, grouping, tensors, astray)
+
+
+@pytest.mark.parametrize("grouping", [Grouping.ROLES_APART, Grouping.LAYER_PAIRS])
+@pytest.mark.parametrize("tensors, astray", [([K0, L0, K1, L1], None), ([L0, K0, L1, K1], 1), ([L0, L1, K0, K1], 2)], ids=str)
+def test_latents_stand_behind_the_keys_of_their_layer(client, grouping, tensors, astray):
+    check_order(client, grouping, tensors, astray)
+
+
+def check_order(client, grouping, tensors, astray):
+    geometry, layout = kvtc.Geometry(list(tensors)), Layout(Element.F16, grouping=grouping)
+
+    def open_session():
+        return client.open_session("order", geometry=geometry, layout=layout, page_tokens=TOKENS)
+
+    if astray is not None:
+        with pytest.raises(kvtc.KvtcError, match="list the tensors layer by layer, in each key, value, latent") as caught:
+            open_session()
+        assert (caught.value.code, caught.value.field) == (ErrorCode.INVALID_FIELD, f"geometry.tensors[{astray}]")
+        return
+    page = bytearray(layout.page_bytes(geometry, TOKENS))
+    for number, view in enumerate(layout.views(geometry, TOKENS, page).values()):
+        view[...] = number
+    with open_session() as session:
+        key = bytes(range(32))
+        session.push([kvtc.Page(key, 0, page)])
+        assert session.fetch([key]) == [bytes(page)]
+        for part in session.pull([key], layer_step=1):
+            for name, view in layout.views(geometry, TOKENS, part.data, part.layers).items():
+                assert (view == layout.views(geometry, TOKENS, page)[name]).all()
+        session.drop([key])
+
+
+@pytest.mark.parametrize(
+    "settings, page_tokens, named",
+    [
+        ({"disk.segment": "1MiB", "disk.budget": "64MiB"}, 512, "raise disk.segment .*or use pages of at most 255 tokens"),
+        ({"disk.budget": "4MiB"}, 512, "raise disk.segment .*disk.budget holds at least four.*or use pages of at most 255 tokens"),
+        ({"disk.directory": "", "ram.budget": "1MiB"}, 512, "raise ram.budget, or use pages of at most 255 tokens"),
+        ({"limits.ram_per_user": 100_000}, 64, "raise limits.ram_per_user, or use pages of at most 24 tokens"),
+        ({"limits.ram_per_user": 20_000}, 16, "raise limits.ram_per_user$"),
+        ({"limits.arena": 1 << 20, "limits.body": 1 << 20}, 512, "raise limits.arena, or use pages of at most 256 tokens"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_pages_that_can_never_be_kept_are_refused_at_once(make_daemon, settings, page_tokens, named):
+    geometry = kvtc.Geometry.from_heads(4, 4, 64)  # 4096 bytes a token
+    with make_daemon(**settings).connect(arena_bytes=0) as client:
+        with pytest.raises(kvtc.KvtcError) as caught:
+            client.open_session("large", geometry=geometry, page_tokens=page_tokens)
+        assert (caught.value.code, caught.value.field) == (ErrorCode.LIMIT_EXCEEDED, "pageTokens")
+        assert re.search(named, caught.value.message), caught.value.message
+        fitting = re.search("at most ([0-9]+) tokens", caught.value.message)
+        if fitting:
+            tokens = int(fitting[1])
+            with client.open_session("fits", geometry=geometry, page_tokens=tokens) as session:
+                page = kvtc.Page(bytes(32), 0, bytes(session.page_bytes))
+                if session.page_bytes < client.server.max_body - 4096:
+                    assert session.push([page]) == [PushOutcome.STORED]
+            with pytest.raises(kvtc.KvtcError):
+                client.open_session("large", geometry=geometry, page_tokens=tokens + 1)
