@@ -96,7 +96,7 @@ public struct HelloReply: WireMessage {
     }
 }
 
-/// Starts a token stream.
+/// Starts a token stream, on a connection that did not agree on ``Wire/featureIdentity``.
 public struct OpenSessionRequest: WireRequest {
     /// What is answered.
     public typealias Reply = OpenSessionReply

@@ -187,7 +187,7 @@ import Testing
         func open(_ change: (inout OpenSessionRequest) -> Void) -> WireError? {
             var request = Pages.request(policy: WirePolicy(mode: .lossless))
             change(&request)
-            return refusal { _ = try client.call(request) }
+            return refusal { _ = try ClientSession(client, request) }
         }
         #expect(open { $0.profile = [UInt8](repeating: 1, count: 32) }?.code == .unknownProfile)
         #expect(open { $0.policy.window = 1001 }?.field == "policy.window")
@@ -199,6 +199,7 @@ import Testing
         #expect(open { $0.geometry = WireGeometry() }?.code == .invalidField)
         #expect(open { $0.geometry.tensors[0].heads = 0 }?.code == .invalidField)
         #expect(open { $0.geometry.tensors[1] = $0.geometry.tensors[0] }?.code == .invalidField)
+        #expect(open { $0.geometry.tensors.swapAt(0, 1) }?.field == "geometry.tensors[1]")
         #expect(
             open {
                 $0.geometry.tensors[0].rotaryStyle = .halfSplit
