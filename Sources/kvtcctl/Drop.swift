@@ -20,6 +20,8 @@ struct DropCommand: ParsableCommand {
         abstract: "Forget pages, in RAM and on disk.",
         discussion: """
             What a lease holds goes when the lease ends. Only pages of your own user id can be dropped.
+            Keys without --session are looked for under the 64 models (identity, shape, profile, element type) that your
+            sessions used last since the daemon started.
 
             EXAMPLES
               kvtcctl drop --session 3                    all pages of the session

@@ -8,7 +8,7 @@ import pytest
 
 import kvtc
 from conftest import binary
-from kvtc import ErrorCode, Mode, Policy, QualityKind
+from kvtc import ErrorCode, Mode, Policy, PushOutcome, QualityKind
 from samples import to_push
 from synthetic import GEOMETRY, LAYOUT, SHAPE, TOKENS, calibrate, document, rows
 
@@ -96,6 +96,20 @@ def test_the_session_takes_the_profiles_geometry_or_none(loaded):
         with pytest.raises(kvtc.KvtcError) as caught:
             client.open_session("other", profile=identifier, geometry=other, layout=LAYOUT)
         assert caught.value.code == ErrorCode.GEOMETRY_MISMATCH
+
+
+def test_pages_with_and_without_a_profile_never_meet(loaded):
+    """One that is coded with a profile is of no use to a session without."""
+    client, identifier = loaded
+    keys, contents = document(5, 4)
+    policies = {identifier: Policy(mode=Mode.TRANSFORM, sink=0, window=0), "": Policy(mode=Mode.LOSSLESS)}
+    for profile, policy in policies.items():
+        session = client.open_session("s", profile=profile, geometry=GEOMETRY, layout=LAYOUT, policy=policy)
+        assert session.lookup(keys).leading_run == 0
+        assert session.push(to_push(keys, contents, TOKENS)) == [PushOutcome.STORED] * 4
+        client.flush()
+        back = session.fetch(keys)
+        assert None not in back and (back == contents) == (profile == "")
 
 
 def test_kvtcctl_shows_and_loads_it(daemon, profile):

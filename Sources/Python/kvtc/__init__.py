@@ -13,6 +13,7 @@ from .identity import Identity
 from .keys import Span, page_keys, page_runs, part_key
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
+from .ranks import JointLookup, lookup_all
 from .session import Lease, Lookup, Page, Part, Session
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Geometry",
     "Grouping",
     "Identity",
+    "JointLookup",
     "KvtcError",
     "Layout",
     "Lease",
@@ -46,6 +48,7 @@ __all__ = [
     "Unreachable",
     "WireError",
     "connect",
+    "lookup_all",
     "page_keys",
     "page_runs",
     "part_key",
