@@ -1,6 +1,7 @@
 """One tenant of a soak: a process that pushes, looks up, pulls, drops and flushes at random and knows of every page what
 may come back. The bytes of a page follow from tenant, conversation, version and seed, so nothing need be remembered; all
-tenants use the same keys, so that a page handed to the wrong one shows as wrong bytes."""
+tenants use the same keys, and so do two conversations each, which are of different models, so that a page handed to the
+wrong one shows as wrong bytes."""
 
 import hashlib
 import os
@@ -53,7 +54,11 @@ class Conversation:
 
     @property
     def keys(self):
-        return conversation_keys(self.number)
+        return conversation_keys(self.number // 2)
+
+    @property
+    def identity(self):
+        return [b"", b"other weights"][self.number % 2]
 
 
 @lru_cache(maxsize=4096)
@@ -218,7 +223,8 @@ class Tenant:
             policy.mode, policy.quality, policy.protected = Mode.TRANSFORM, 8.0, [kvtc.Range(*PROTECTED)]
             policy.sink = SINK
         session = self.client.open_session(
-            f"c{conversation.number}", profile=self.terms.profile, layout=LAYOUT, policy=policy, page_tokens=TOKENS
+            f"c{conversation.number}", profile=self.terms.profile, layout=LAYOUT, policy=policy, page_tokens=TOKENS,
+            identity=conversation.identity,
         )
         if keep:
             old = self.sessions.pop(conversation.number, None)
@@ -330,7 +336,9 @@ class Tenant:
             self.sessions.pop(conversation.number)[0].close()
         for page in conversation.pages:
             page.push = Push.UNSURE
-        self.client.drop(conversation.keys)
+        session = self._open(conversation, keep=False)
+        session.drop(conversation.keys)
+        session.close()
         self.findings.drops += 1
         for page in conversation.pages:
             page.push, page.coded = Push.NEVER, b""

@@ -148,7 +148,7 @@ def _utf8(name: str, text: str) -> bytes:
 
 def _integers(name: str, values: Sequence[int] | np.ndarray) -> np.ndarray:
     """One row of integers as such: numpy would cut, round and flatten to fit."""
-    if isinstance(values, np.ma.MaskedArray):
+    if isinstance(values, np.ndarray) and hasattr(values, "mask"):
         raise TypeError(f"{name} is a masked array: fill it or leave the masked out")
     # numpy takes True for 1 where it stands among integers.
     if isinstance(values, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, values)):
