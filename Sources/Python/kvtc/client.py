@@ -14,7 +14,7 @@ from .arena import Arena
 from .connection import Connection
 from .errors import ConnectionLost, ErrorCode, KvtcError, Unreachable
 from .geometry import Geometry, Layout
-from .identity import Identity
+from .identity import Identity, identity_bytes
 from .policy import Mode, Policy
 from .session import Session
 from .wire import NONE32
@@ -179,9 +179,8 @@ class Client:
         identifier = bytes.fromhex(profile) if isinstance(profile, str) else profile
         if policy is None:
             policy = Policy(mode=Mode.TRANSFORM if identifier else Mode.LOSSLESS)
-        digest = identity.digest if isinstance(identity, Identity) else identity
         request = messages.OpenIdentifiedSession(
-            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, digest
+            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, identity_bytes(identity)
         )
 
         def register(connection: Connection) -> Session:

@@ -37,7 +37,7 @@ class Identity:
     ``kv_type``: how the engine stores K and V where pages do not show it ("fp8_e4m3", "q8_0"), ``kv_scales``: what has to be
     multiplied to the stored numbers: a number, an array, or several by name. ``part``: the rank of a parallel model, or a
     group of layers with tokens of its own ("tp0/2", "sliding"). ``salt``: keeps pages of tenants or requests of one engine
-    apart. ``extra``: whatever else K and V depend on, such as the base of RoPE where a run changes it.
+    apart (``dataclasses.replace(identity, salt=…)`` makes another). ``extra``: whatever else K and V depend on, such as the base of RoPE where a run changes it.
 
     Raises TypeError and ValueError that name the argument.
     """
@@ -47,7 +47,7 @@ class Identity:
     kv_type: str = ""
     kv_scales: Scales | None = None
     part: str = ""
-    salt: bytes | str = b""
+    salt: bytes | str = field(default=b"", repr=False)
     extra: Mapping[str, str | bytes | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +72,15 @@ class Identity:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def identity_bytes(identity: Identity | bytes) -> bytes:
+    """What OPEN_SESSION carries of an identity, or of bytes that the caller made of everything named above."""
+    if isinstance(identity, Identity):
+        return identity.digest
+    if not isinstance(identity, bytes):
+        raise TypeError(f"identity must be an Identity or bytes, not {type(identity).__name__}")
+    return identity
 
 
 # The encoding: a tag, a length, the content. Nothing of one kind or field reads as another.
