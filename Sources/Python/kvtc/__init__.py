@@ -7,7 +7,17 @@
 """
 
 from .client import Client, connect
-from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
+from .deadline import within
+from .errors import (
+    CacheMismatch,
+    ConnectionLost,
+    ErrorCode,
+    KvtcError,
+    RequestTimedOut,
+    Unavailable,
+    Unreachable,
+    WireError,
+)
 from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
 from .identity import Identity
 from .keys import Span, page_keys, page_runs, part_key
@@ -16,7 +26,10 @@ from .policy import Mode, Policy, QualityKind, Range
 from .ranks import JointLookup, lookup_all
 from .session import Lease, Lookup, Page, Part, Session
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "CacheMismatch",
     "Client",
     "ConnectionLost",
     "Element",
@@ -45,11 +58,14 @@ __all__ = [
     "Session",
     "Span",
     "Tensor",
+    "Unavailable",
     "Unreachable",
     "WireError",
+    "__version__",
     "connect",
     "lookup_all",
     "page_keys",
     "page_runs",
     "part_key",
+    "within",
 ]
