@@ -1,6 +1,7 @@
 """Worker client of kvtcd, the KV-cache offload daemon.
 
-    with kvtc.connect() as client, client.open_session("chat", geometry=geometry) as session:
+    model = kvtc.Identity("model.gguf")
+    with kvtc.connect() as client, client.open_session("chat", geometry=geometry, identity=model) as session:
         keys = kvtc.page_keys(token_ids, session.page_tokens, session.profile)
         session.push(kvtc.Page(key, i * session.page_tokens, page) for i, (key, page) in enumerate(zip(keys, pages)))
         back = session.fetch(keys)
