@@ -56,7 +56,9 @@ let package = Package(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(
             name: "kvtcctl",
-            dependencies: ["KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments],
+            dependencies: [
+                "CLinux", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments,
+            ],
             swiftSettings: swiftFlags),
         .target(name: "CPeers"),
         .executableTarget(

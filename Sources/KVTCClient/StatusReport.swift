@@ -67,10 +67,44 @@ public struct StatusReport: Decodable, Sendable {
     public struct Profile: Decodable, Sendable {
         /// Its id in hexadecimal.
         public var id: String
-        /// Its file in the profile directory.
-        public var file: String
+        /// Its file in the profile directory; nil where that holds another by now and only sessions still use this one.
+        public var file: String?
         /// The model it was calibrated for.
         public var model: String
+        /// The memory it takes.
+        public var bytes: UInt64?
+        /// Whether it is in the profile directory, and so outlives the daemon.
+        public var stored: Bool?
+    }
+
+    /// Requests that got an error for their answer, without faults of the daemon.
+    public struct Refused: Decodable, Sendable {
+        /// How often one error was the answer.
+        public struct Code: Decodable, Sendable {
+            /// The error's name.
+            public var code: String
+            /// How often.
+            public var count: UInt64
+        }
+        /// The latest of them.
+        public struct Last: Decodable, Sendable {
+            /// The error's name.
+            public var code: String
+            /// The request's name.
+            public var request: String
+            /// The field at fault; empty for none.
+            public var field: String
+            /// What was wrong.
+            public var message: String
+            /// Seconds since 1970.
+            public var at: UInt64
+        }
+        /// All of them.
+        public var total: UInt64
+        /// By error.
+        public var byCode: [Code]
+        /// The latest; nil without any.
+        public var last: Last?
     }
 
     /// One token stream.
@@ -81,8 +115,8 @@ public struct StatusReport: Decodable, Sendable {
         public var name: String
         /// The user id it belongs to.
         public var tenant: UInt32
-        /// The profile's id in hexadecimal; empty for none.
-        public var profile: String
+        /// The profile's id in hexadecimal; nil for none.
+        public var profile: String?
         /// How pages that leave the window are coded.
         public var mode: String
         /// What `quality` means: "ratio" or "distortion".
@@ -135,7 +169,7 @@ public struct StatusReport: Decodable, Sendable {
     public var tenant: UInt32
     /// "ready", "degraded" or "stopping".
     public var state: String
-    /// Why the state is "degraded"; empty or missing otherwise.
+    /// Why the state is "degraded".
     public var stateReason: String?
     /// RAM and disk.
     public var tiers: Tiers
@@ -143,18 +177,20 @@ public struct StatusReport: Decodable, Sendable {
     public var pages: Pages
     /// Bytes in and out.
     public var bytes: Bytes
-    /// Raw bytes over stored bytes of the pages that are there; 0 without pages.
-    public var ratio: Double
+    /// Raw bytes over stored bytes of the pages that are there; nil without pages.
+    public var ratio: Double?
     /// Events since the start, by name.
     public var counters: [String: UInt64]
+    /// Requests that were refused; nil from a daemon that does not count them apart.
+    public var refused: Refused?
     /// Jobs that wait.
     public var queues: Queues
     /// Percentiles by operation.
     public var latencyUs: [String: Latency]
     /// Profiles in memory.
     public var profiles: [Profile]
-    /// Where profiles are loaded from.
-    public var profileDirectory: String
+    /// Where profiles are loaded from; nil for nowhere, and for those who need not know.
+    public var profileDirectory: String?
     /// Live sessions.
     public var sessions: [Session]
 

@@ -3,7 +3,7 @@ import CKernels
 /// A transform over the elements `columns` of a row: components of unit norm, kept as int8 digits with power-of-two scales
 /// so that decoding sums integers and gives the same bits on every machine.
 package final class Basis: @unchecked Sendable {
-    // Justified: the packed digits are written before or in `init` and only read afterwards.
+    // Justified: nothing changes after `init`; the packed digits lie in memory that can't be written.
     let columns: Range<Int>
     let rank: Int
     /// 64 · log2 of each component's standard deviation on held-out tokens.
@@ -32,11 +32,11 @@ package final class Basis: @unchecked Sendable {
     enum Digits {
         /// Format 1: rows of int8, packed into memory of the basis's own.
         case rows(UnsafeRawBufferPointer)
-        /// Format 2: as they are used. They stay where they are, kept by `owner`, or are copied where that is nil.
-        case packed(UnsafeRawBufferPointer, owner: MappedFile?)
+        /// Format 2: as they are used. They stay where they are, in the owner's memory.
+        case packed(UnsafeRawBufferPointer, owner: PrivateBytes)
     }
-    /// Keeps `packed`; nil where the basis owns it.
-    private let owner: MappedFile?
+    /// Keeps `packed`.
+    private let owner: PrivateBytes
 
     init(
         columns: Range<Int>, rank: Int, levels: [Int16], digits: Digits, components: [Int32], exponents: [Int8]
@@ -57,24 +57,18 @@ package final class Basis: @unchecked Sendable {
         switch digits {
         case .rows(let rows):
             guard rows.count == components.count * width else { throw .corrupt("digits of \(rows.count) bytes") }
-            owner = nil
-            let memory = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
-            Basis.pack(rows.bindMemory(to: Int8.self).baseAddress!, width: width, planes: planes, into: memory)
-            packed = UnsafePointer(memory)
-        case .packed(let bytes, let file):
-            guard bytes.count == size else { throw .corrupt("\(bytes.count) packed bytes; these digits take \(size)") }
-            owner = file
-            if file != nil {
-                packed = bytes.bindMemory(to: UInt8.self).baseAddress!
-            } else {
-                let copy = UnsafeMutablePointer<UInt8>.allocate(capacity: size)
-                UnsafeMutableRawPointer(copy).copyMemory(from: bytes.baseAddress!, byteCount: size)
-                packed = UnsafePointer(copy)
+            owner = try PrivateBytes(count: size) { [planes] (memory) throws(CodecError) in
+                Basis.pack(
+                    rows.bindMemory(to: Int8.self).baseAddress!, width: width, planes: planes,
+                    into: memory.bindMemory(to: UInt8.self).baseAddress!)
             }
+            packed = owner.bytes.bindMemory(to: UInt8.self).baseAddress!
+        case .packed(let bytes, let memory):
+            guard bytes.count == size else { throw .corrupt("\(bytes.count) packed bytes; these digits take \(size)") }
+            owner = memory
+            packed = bytes.bindMemory(to: UInt8.self).baseAddress!
         }
     }
-
-    deinit { if owner == nil { packed.deallocate() } }
 
     /// Digits as they are used: [⌈width / 32⌉][quads][32][4] bytes, 128 more than the digits.
     private static func pack(

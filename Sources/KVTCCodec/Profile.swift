@@ -31,22 +31,51 @@ public final class Profile: Sendable {
     let tables: EntropyTables
     let rotation: Rotation
 
-    /// Maps a profile: its bases stay in the file, whose memory is shared with other processes that map it. The file must
-    /// not be changed in place, only replaced by renaming another over it.
-    /// - Throws: `invalid` where the file can't be read, `corrupt` naming the tensor that is missing or of the wrong shape.
+    /// The largest file that is read, far above what the widest models need.
+    public static let maximumBytes = 16 << 30
+
+    /// The file as it was read.
+    package let file: PrivateBytes
+    /// Memory that the profile takes, nearly all of it bases.
+    public var byteCount: Int { file.bytes.count }
+
+    /// Reads a profile file into memory of its own: what becomes of the file afterwards changes nothing.
+    /// - Throws: `invalid` where the file can't be read or holds no usable profile, saying why.
     public static func open(path: String) throws(CodecError) -> Profile {
-        guard let file = MappedFile(path: path) else {
-            throw .invalid(field: "profile", "\(path) can't be read; is it there, readable and not empty?")
+        let reason: CodecError
+        do throws(CodecError) { return try Profile(file: contents(of: InputFile(path: path))) } catch { reason = error }
+        guard case .invalid(field: "file", let what) = reason else {
+            throw .invalid(field: "profile", "\(path) is not a usable profile: \(reason)")
         }
-        do throws(CodecError) { return try Profile(parts: Parts(file.bytes, mapped: file)) } catch {
-            throw .invalid(field: "profile", "\(path) is not a usable profile: \(error)")
-        }
+        throw .invalid(field: "profile", "\(path): \(what)")
     }
 
     /// Reads a profile from the bytes of its file.
     public convenience init(bytes: [UInt8]) throws(CodecError) {
-        let parts = bytes.withUnsafeBytes { file in Result { () throws(CodecError) in try Parts(file, mapped: nil) } }
-        try self.init(parts: parts.get())
+        let file = bytes.withUnsafeBytes { source in
+            Result { () throws(CodecError) in try PrivateBytes(copying: source) }
+        }
+        try self.init(file: file.get())
+    }
+
+    /// Checks the bytes of a profile file, which the profile keeps.
+    package convenience init(file: PrivateBytes) throws(CodecError) { try self.init(parts: Parts(file)) }
+
+    /// All of a file whose header is that of a profile of its size: a sparse or endless one is refused by its first bytes.
+    private static func contents(of file: InputFile) throws(CodecError) -> PrivateBytes {
+        let header = try Safetensors(header: file)
+        guard header.end == file.byteCount else {
+            throw .corrupt("\(file.byteCount) bytes, where its tensors end at \(header.end)")
+        }
+        guard file.byteCount <= maximumBytes else {
+            throw .corrupt("\(file.byteCount) bytes are more than \(maximumBytes)")
+        }
+        let copy = try PrivateBytes(count: file.byteCount) { (target) throws(CodecError) in
+            try file.read(at: 0, into: target)
+        }
+        // The checksum tells, but the earliest profiles have none.
+        try file.checkUnchanged()
+        return copy
     }
 
     /// What is in the file, checked one by one.
@@ -60,7 +89,11 @@ public final class Profile: Sendable {
         var frequencies: [UInt16]
         var roots: [HeadMatrices] = []
 
-        init(_ file: UnsafeRawBufferPointer, mapped: MappedFile?) throws(CodecError) {
+        var memory: PrivateBytes
+
+        init(_ memory: PrivateBytes) throws(CodecError) {
+            self.memory = memory
+            let file = memory.bytes
             let tensors = try Safetensors(file)
             guard let json = tensors.metadata["kvtc"] else { throw .corrupt("no \"kvtc\" metadata: not a profile") }
             do { metadata = try JSONDecoder().decode(ProfileMetadata.self, from: Data(json.utf8)) } catch {
@@ -120,7 +153,7 @@ public final class Profile: Sendable {
                     guard let tensor = tensors.tensors[name], tensor.dtype == "U8" else {
                         throw .corrupt("no U8 tensor \(name)")
                     }
-                    digits = .packed(UnsafeRawBufferPointer(rebasing: file[tensor.range]), owner: mapped)
+                    digits = .packed(UnsafeRawBufferPointer(rebasing: file[tensor.range]), owner: memory)
                 }
                 bases.append(
                     try Basis(
@@ -143,6 +176,7 @@ public final class Profile: Sendable {
     }
 
     private init(parts: Parts) throws(CodecError) {
+        file = parts.memory
         id = parts.id
         metadata = parts.metadata
         geometry = parts.geometry

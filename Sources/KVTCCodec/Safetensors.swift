@@ -63,18 +63,39 @@ public struct Safetensors: Sendable {
         init?(intValue: Int) { nil }
     }
 
+    /// The byte after the last tensor's last one.
+    public let end: Int
+
+    /// Reads the header of a file and checks every tensor's range against its size.
+    /// - Throws: `invalid` where the file can't be read, `corrupt` naming the tensor that does not fit.
+    package init(header file: InputFile) throws(CodecError) {
+        let count = min(8, file.byteCount)
+        let length = try Safetensors.headerLength(file.bytes(0..<count), of: file.byteCount)
+        try self.init(header: Data(file.bytes(8..<8 + length)), of: file.byteCount)
+    }
+
     /// Reads the header and checks every tensor's range against the file.
     /// - Throws: `corrupt` naming the tensor that does not fit.
     public init(_ file: UnsafeRawBufferPointer) throws(CodecError) {
-        guard file.count >= 8 else { throw .corrupt("safetensors file of \(file.count) bytes") }
-        let length = UInt64(littleEndian: file.loadUnaligned(as: UInt64.self))
-        guard length <= UInt64(Safetensors.maximumHeader), length <= UInt64(file.count - 8) else {
-            throw .corrupt("safetensors header of \(length) bytes in a file of \(file.count)")
+        let length = try Safetensors.headerLength(Array(file.prefix(8)), of: file.count)
+        try self.init(header: Data(file[8..<8 + length]), of: file.count)
+    }
+
+    /// Bytes of JSON that the first eight bytes announce.
+    private static func headerLength(_ first: [UInt8], of total: Int) throws(CodecError) -> Int {
+        guard first.count == 8 else { throw .corrupt("safetensors file of \(total) bytes") }
+        let length = first.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        guard length <= UInt64(maximumHeader), length <= UInt64(total - 8) else {
+            throw .corrupt("safetensors header of \(length) bytes in a file of \(total)")
         }
-        let start = 8 + Int(length)
+        return Int(length)
+    }
+
+    private init(header json: Data, of total: Int) throws(CodecError) {
+        let start = 8 + json.count
         let header: Header
         do {
-            header = try JSONDecoder().decode(Header.self, from: Data(file[8..<start]))
+            header = try JSONDecoder().decode(Header.self, from: json)
         } catch {
             throw .corrupt("safetensors header: \(error)")
         }
@@ -90,7 +111,7 @@ public struct Safetensors: Sendable {
                 bytes = product
             }
             let offsets = tensor.data_offsets
-            guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1], offsets[1] <= file.count - start,
+            guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1], offsets[1] <= total - start,
                 offsets[1] - offsets[0] == bytes
             else { throw .corrupt("tensor \(name): bytes \(offsets) do not hold \(tensor.shape) of \(tensor.dtype)") }
             var placed = tensor
@@ -98,6 +119,7 @@ public struct Safetensors: Sendable {
             checked[name] = placed
         }
         tensors = checked
+        end = checked.values.reduce(start) { max($0, $1.range.upperBound) }
         metadata = header.metadata
     }
 

@@ -182,7 +182,7 @@ final class ClientConnection: Sendable {
                 switch error {
                 case .connection(let lost): throw lost
                 case .refused(let fault):
-                    engine.metrics.count(caller.tenant) { $0.errors += 1 }
+                    engine.countRefusal(fault, opcode: item.header.opcode, caller)
                     engine.log.debug(
                         "request refused",
                         metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])

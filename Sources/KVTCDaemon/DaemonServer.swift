@@ -110,7 +110,8 @@ public final class DaemonServer: Sendable {
             let isFull = clients.connections.count >= limits.connections && !isAdministrator
             guard !isFull, ofTenant < limits.connectionsPerUser else { return nil }
             clients.lastID += 1
-            let caller = Caller(tenant: tenant, connection: clients.lastID, isAdministrator: isAdministrator)
+            let caller = Caller(
+                tenant: tenant, connection: clients.lastID, isAdministrator: isAdministrator, peer: socket.peer)
             let connection = ClientConnection(caller: caller, socket: socket, engine: engine, quota: quota)
             clients.connections[clients.lastID] = connection
             return connection

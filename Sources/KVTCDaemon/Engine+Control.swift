@@ -134,6 +134,13 @@ extension Engine {
 
     /// Makes pages durable: those of a session, of the caller's tenant, or for an administrator of all tenants.
     func flush(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
+        guard store.hasDisk else {
+            log.info("nothing to flush to: there is no disk tier", metadata: caller.who)
+            throw WireError(
+                .ioError, field: "disk",
+                "there is no disk tier: pages are in RAM only and outlive the daemon only under systemd, which keeps their "
+                    + "memory; give disk.budget and disk.directory to have one")
+        }
         var keys: [StoreKey]?
         if request.session != Wire.none {
             keys = self.keys(of: try session(request.session, caller).id)
@@ -167,21 +174,5 @@ extension Engine {
                 "unreadable": "\(found.unreadable)",
             ])
         return VerifyReply(found)
-    }
-
-    // MARK: - Profiles
-
-    func profile(_ request: ProfileRequest, _ caller: Caller) throws(WireError) -> JSONReply {
-        switch request.action {
-        case .list:
-            guard request.name.isEmpty else { throw WireError(.invalidField, field: "name", "must be empty to list") }
-            return JSONReply(json: StatusReport.json(profiles.all.map(StatusReport.Profile.init)))
-        case .load:
-            let profile = try profiles.load(request.name)
-            log.info("profile loaded", metadata: ["file": "\(request.name)", "id": "\(profile.id)"])
-            return JSONReply(
-                json: StatusReport.json(
-                    StatusReport.Profile(ProfileRegistry.Loaded(profile: profile, file: request.name))))
-        }
     }
 }

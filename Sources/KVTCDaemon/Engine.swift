@@ -11,6 +11,8 @@ struct Caller: Sendable {
     var connection: UInt64
     /// Whether sessions of any tenant may be named.
     var isAdministrator: Bool
+    /// The process at the other end; nil where there is none.
+    var peer: PeerCredentials?
 }
 
 /// What the daemon does with requests: joins sessions, store, codec and the compute pool. Knows nothing of sockets.
@@ -190,7 +192,7 @@ final class Engine: Sendable {
         }
         for (field, bound) in [("near", policy.near), ("distortionLimit", policy.distortionLimit)] {
             guard bound == nil || policy.mode.needsProfile else {
-                throw refuse(field, "\(policy.mode) knows no distortion: use the mode transform, or leave \(field) out")
+                throw refuse(field, "\(policy.mode) knows no distortion: use the mode transform, or leave it out")
             }
             try checkBound(field, bound)
         }

@@ -60,7 +60,10 @@ final class Metrics: Sendable {
         var corrupt: UInt64 = 0
         var encoded: UInt64 = 0
         var nonFinite: UInt64 = 0
+        /// Faults of the daemon; what clients did wrong is among the refusals.
         var errors: UInt64 = 0
+        var refusals = Refusals()
+        var droppedByRequest: UInt64 = 0
         /// Near-lossless codings that gave way to the same page pushed anew.
         var renewed: UInt64 = 0
         var driftAlarms: UInt64 = 0
@@ -77,6 +80,8 @@ final class Metrics: Sendable {
             sum.encoded += more.encoded
             sum.nonFinite += more.nonFinite
             sum.errors += more.errors
+            sum.refusals += more.refusals
+            sum.droppedByRequest += more.droppedByRequest
             sum.renewed += more.renewed
             sum.driftAlarms += more.driftAlarms
             sum.coding += more.coding

@@ -82,7 +82,7 @@ struct RequestRouter {
         switch opcode {
         case .hello: try hello(HelloRequest(body: body)).encodedBody
         case .openSession: try openSession(body).encodedBody
-        case .setPolicy: try engine.setPolicy(SetPolicyRequest(body: body), caller).encodedBody
+        case .setPolicy: try engine.setPolicyAndAudit(SetPolicyRequest(body: body), caller).encodedBody
         case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSession(CloseSessionRequest(body: body), caller).encodedBody
         case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
@@ -90,10 +90,11 @@ struct RequestRouter {
         case .release: try engine.release(ReleaseRequest(body: body), caller).encodedBody
         case .prefetch: try engine.prefetch(PrefetchRequest(body: body), caller).encodedBody
         case .touch: try engine.touch(TouchRequest(body: body), caller).encodedBody
-        case .drop: try engine.drop(DropRequest(body: body), caller).encodedBody
+        case .drop: try engine.dropAndAudit(DropRequest(body: body), caller).encodedBody
         case .status: try status(StatusRequest(body: body)).encodedBody
-        case .flush: try engine.flush(FlushRequest(body: body), caller).encodedBody
+        case .flush: try engine.flushAndAudit(FlushRequest(body: body), caller).encodedBody
         case .profile: try engine.profile(ProfileRequest(body: body), caller).encodedBody
+        case .storeProfile: try storeProfile(StoreProfileRequest(body: body)).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
         case .arena, .pull, .verify: throw WireError(.internalError, "\(opcode) is answered elsewhere")
         }
@@ -127,6 +128,10 @@ struct RequestRouter {
 
     private func push(_ request: PushRequest) throws(WireError) -> PushReply {
         try engine.push(request, arena: try arena(request.arena), caller)
+    }
+
+    private func storeProfile(_ request: StoreProfileRequest) throws(WireError) -> JSONReply {
+        try engine.storeProfile(request, arena: try arena(request.arena), caller)
     }
 
     private func arena(_ number: UInt32) throws(WireError) -> Arena? {

@@ -18,7 +18,28 @@ struct StatusReport: Encodable {
         var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
         var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
         var recovered_from_ram: UInt64, outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near: UInt64
-        var renewed: UInt64, drift_alarms: UInt64
+        var renewed: UInt64, drift_alarms: UInt64, corrupt_pulls: UInt64, dropped_by_request: UInt64
+    }
+    /// Requests that got an error for their answer, and were not the daemon's fault.
+    struct Refused: Encodable {
+        struct Code: Encodable { var code: String, count: UInt64 }
+        struct Last: Encodable { var code: String, request: String, field: String, message: String, at: UInt64 }
+        var total: UInt64
+        var by_code: [Code]
+        @OrNull var last: Last?
+
+        init(_ refusals: Refusals) {
+            total = refusals.counts.values.reduce(0, +)
+            by_code = refusals.counts.sorted { $0.key.rawValue < $1.key.rawValue }.map {
+                Code(code: "\($0.key)", count: $0.value)
+            }
+            last = refusals.last.map { last in
+                Last(
+                    code: "\(last.error.code)",
+                    request: Opcode(rawValue: last.opcode).map { "\($0)" } ?? "\(last.opcode)",
+                    field: last.error.field, message: last.error.message, at: last.time)
+            }
+        }
     }
     struct Queues: Encodable { var encode: Int, decode: Int }
     struct Latency: Encodable {
@@ -33,29 +54,41 @@ struct StatusReport: Encodable {
     }
     struct Latencies: Encodable { var push: Latency, pull: Latency, encode: Latency, decode: Latency }
     struct Profile: Encodable {
-        var id: String, file: String, model: String
+        var id: String
+        @OrNull var file: String?
+        var model: String, bytes: Int, stored: Bool
+        @OrNull var problem: String?
 
-        init(_ loaded: ProfileRegistry.Loaded) {
+        /// - Parameter problem: why it is not in the profile directory.
+        init(_ loaded: ProfileRegistry.Loaded, problem: String? = nil) {
             id = loaded.profile.id.description
             file = loaded.file
             model = loaded.profile.model
+            bytes = loaded.profile.byteCount
+            stored = loaded.isStored
+            self.problem = problem
         }
     }
     struct TenantRow: Encodable {
         var tenant: UInt32, pages: Int, ram: Int, disk: Int, stored: UInt64, evicted_to_disk: UInt64, dropped: UInt64
     }
     struct SessionRow: Encodable {
-        var id: UInt32, name: String, tenant: UInt32, connection: UInt64, profile: String, mode: String
-        var quality_kind: String, quality: Float, sink: UInt32, window: UInt32, tokens: Int, pages: Int, raw_pages: Int
+        var id: UInt32, name: String, tenant: UInt32, connection: UInt64
+        @OrNull var profile: String?
+        var mode: String, quality_kind: String, quality: Float, sink: UInt32, window: UInt32, tokens: Int, pages: Int,
+            raw_pages: Int
         var pinned: Bool, ttl_s: UInt32, priority: UInt8, idle_s: Double
-        var near: Float?, distortion_limit: Float?, keep_outliers: Bool, is_idle: Bool
+        @OrNull var near: Float?
+        @OrNull var distortion_limit: Float?
+        var keep_outliers: Bool, is_idle: Bool
         var outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near_pages: UInt64
-        var drift: Double?, drift_pages: Int, drifting: Bool
+        @OrNull var drift: Double?
+        var drift_pages: Int, drifting: Bool
 
         init(_ session: Session, rawPages: Int, now: UInt64) {
             let (policy, tally) = (session.policy, session.tally)
             (id, name, tenant, connection) = (session.id, session.name, session.tenant, session.connection)
-            profile = session.context.codec.profile?.id.description ?? ""
+            profile = session.context.codec.profile?.id.description
             (mode, quality_kind, quality) = ("\(policy.mode)", "\(policy.qualityKind)", policy.quality)
             (sink, window, tokens) = (policy.sink, policy.window, session.tokens)
             (pages, raw_pages) = (session.pages.count, rawPages)
@@ -74,16 +107,17 @@ struct StatusReport: Encodable {
     var uptime_s: Double
     var tenant: UInt32
     var state: String
-    var state_reason: String
+    @OrNull var state_reason: String?
     var tiers: Tiers
     var pages: Pages
     var bytes: Bytes
-    var ratio: Double
+    @OrNull var ratio: Double?
     var counters: Counters
+    var refused: Refused
     var queues: Queues
     var latency_us: Latencies
     var profiles: [Profile]
-    var profile_directory: String
+    @OrNull var profile_directory: String?
     var leases: Int
     var tenants: [TenantRow]
     var sessions: [SessionRow]
@@ -94,7 +128,7 @@ struct StatusReport: Encodable {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         // All numbers in the report are finite, so that encoding cannot fail; an empty object beats a crash.
         guard let data = try? encoder.encode(value) else { return "{}" }
-        return String(decoding: data, as: UTF8.self)
+        return String(decoding: data, as: UTF8.self).visibleJSON
     }
 }
 
@@ -109,8 +143,11 @@ extension Engine {
         let counted = part.counters
         let now = MonotonicClock.nanoseconds
         var state = "ready"
-        var reason = ""
-        if case .degraded(let why) = stored.state { (state, reason) = ("degraded", why) }
+        var reason: String?
+        // Where the daemon keeps its files is nothing that tenants need to know.
+        if case .degraded(let why) = stored.state {
+            (state, reason) = ("degraded", scope == nil ? why : "the disk fails")
+        }
         if isStopping { state = "stopping" }
         return StatusReport(
             version: Daemon.version, instance: String(instance, radix: 16),
@@ -123,7 +160,7 @@ extension Engine {
                     segments: stored.segments)),
             pages: .init(raw: stored.rawPages, coded: stored.codedPages, disk_only: stored.diskOnlyPages),
             bytes: .init(raw_in: counted.rawBytesIn, stored: stored.storedBytes, returned: counted.bytesReturned),
-            ratio: stored.storedBytes == 0 ? 0 : Double(stored.rawBytes) / Double(stored.storedBytes),
+            ratio: stored.storedBytes == 0 ? nil : Double(stored.rawBytes) / Double(stored.storedBytes),
             counters: .init(
                 pushed: counted.pushed, present: counted.present, hits: counted.hits, misses: counted.misses,
                 corrupt: max(counted.corrupt, stored.corrupt), evicted_to_disk: stored.evictedToDisk,
@@ -131,14 +168,17 @@ extension Engine {
                 errors: counted.errors + stored.ioErrors, recovered: stored.recovered,
                 recovered_from_ram: stored.recoveredFromRAM, outlier_rows: counted.coding.outlierRows,
                 limited: counted.coding.limited, kept_lossless: counted.coding.lossless, near: counted.coding.near,
-                renewed: counted.renewed, drift_alarms: counted.driftAlarms),
+                renewed: counted.renewed, drift_alarms: counted.driftAlarms, corrupt_pulls: counted.corrupt,
+                dropped_by_request: counted.droppedByRequest),
+            refused: .init(counted.refusals),
             queues: .init(
                 encode: scope.map(pendingEncodes(of:)) ?? pendingEncodes,
                 decode: scope == nil ? pool.waiting(.urgent) : 0),
             latency_us: .init(
                 push: .init(part.latency(.push)), pull: .init(part.latency(.pull)),
                 encode: .init(part.latency(.encode)), decode: .init(part.latency(.decode))),
-            profiles: profiles.all.map(StatusReport.Profile.init), profile_directory: profiles.directory ?? "",
+            profiles: (profiles.all + profiles.former).map { StatusReport.Profile($0) },
+            profile_directory: scope == nil ? profiles.directory : nil,
             leases: leaseCount(scope), tenants: tenantRows(scope), sessions: sessionRows(caller, now))
     }
 

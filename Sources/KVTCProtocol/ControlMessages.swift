@@ -407,45 +407,6 @@ public struct VerifyReply: WireMessage {
     }
 }
 
-/// What to do about profiles.
-public enum ProfileAction: UInt8, Sendable, CaseIterable {
-    /// Say which ones are loaded.
-    case list = 0
-    /// Load one from the daemon's profile directory.
-    case load = 1
-}
-
-/// Lists profiles or loads one.
-public struct ProfileRequest: WireRequest {
-    /// What is answered.
-    public typealias Reply = JSONReply
-    /// The number of the request.
-    public static let opcode = Opcode.profile
-
-    /// What to do.
-    public var action: ProfileAction
-    /// A file name in the profile directory; empty for a list.
-    public var name: String
-
-    /// A request with the action.
-    public init(action: ProfileAction, name: String = "") {
-        self.action = action
-        self.name = name
-    }
-
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(action.rawValue)
-        writer.write(name)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        action = try reader.readCase("action")
-        name = try reader.readString("name")
-    }
-}
-
 /// Measures the way there and back.
 public struct PingRequest: WireRequest {
     /// What is answered.

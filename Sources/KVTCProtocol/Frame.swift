@@ -36,6 +36,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case getPolicy = 17
     /// Read every page and check it.
     case verify = 18
+    /// Hand a profile over.
+    case storeProfile = 20
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000

@@ -23,10 +23,12 @@ struct BenchCommand: ParsableCommand {
     @Option(help: "Samples to code.", completion: .file(extensions: ["safetensors"]))
     var samples: String?
 
-    @Option(help: "Ratio of the coded modes that have one; may be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue, help: "Ratio of the coded modes that have one; may be repeated.",
+        transform: Parsed.ratio)
     var ratio: [Float] = [16, 45]
 
-    @Option(help: "Pages to code.")
+    @Option(parsing: .unconditional, help: "Pages to code.", transform: Parsed.whole(1...1024))
     var pages = 8
 
     @Flag(help: "Print one line of JSON.")
@@ -41,7 +43,6 @@ struct BenchCommand: ParsableCommand {
         guard profile == nil || samples != nil else {
             throw ValidationError("--profile needs --samples of the same model.")
         }
-        guard (1...1024).contains(pages) else { throw ValidationError("--pages must be 1 to 1024.") }
     }
 
     func run() throws {
@@ -74,7 +75,7 @@ struct BenchCommand: ParsableCommand {
                     "\(Text.count(UInt64(line.decodeTokensPerSecond))) tok/s", Text.decimal(line.decodeOverCopy, 1),
                 ])
             }
-            print(table.lines.joined(separator: "\n"))
+            Terminal.show(table.lines)
         } catch let error as CodecError {
             complain("\(error)")
             throw ExitCode.failure

@@ -45,10 +45,16 @@ struct CalibrateCommand: ParsableCommand {
     @Flag(help: "The published method: keys and values apart, no weights. For comparison.")
     var published = false
 
-    @Option(help: "Components to keep of each basis (default: what ratios from 8 need, at most half).")
+    @Option(
+        parsing: .unconditional,
+        help: "Components to keep of each basis (default: what ratios from 8 need, at most half).",
+        transform: Parsed.whole(1...Int.max))
     var rank: Int?
 
-    @Option(help: "Widest token, in elements, whose covariance is decomposed as a whole (default: 24576).")
+    @Option(
+        parsing: .unconditional,
+        help: "Widest token, in elements, whose covariance is decomposed as a whole (default: 24576).",
+        transform: Parsed.whole(1...Int.max))
     var exactLimit: Int?
 
     @Option(help: "Name of the model (default: the samples').")
@@ -62,8 +68,6 @@ struct CalibrateCommand: ParsableCommand {
             throw ValidationError(
                 "--gradients, --sensitivity and --published are three ways to weigh errors: choose one.")
         }
-        if let exactLimit, exactLimit < 1 { throw ValidationError("--exact-limit must be at least 1.") }
-        if let rank, rank < 1 { throw ValidationError("--rank must be at least 1.") }
     }
 
     func run() throws {

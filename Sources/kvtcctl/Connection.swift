@@ -4,22 +4,38 @@ import KVTCClient
 
 /// The options of every command that talks to the daemon, and what its failures mean for the exit status.
 struct ConnectionOptions: ParsableArguments {
-    @Option(help: "The daemon's socket (default: $KVTC_SOCKET, then \(Client.defaultSocket)).")
+    @Option(
+        parsing: .unconditional, help: "The daemon's socket (default: $KVTC_SOCKET, then \(Client.defaultSocket)).",
+        completion: .file())
     var socket: String?
 
-    @Option(help: "Seconds to wait for an answer.")
+    @Option(
+        parsing: .unconditional, help: "Seconds to wait for an answer.", transform: Parsed.whole(1...86400))
     var timeout = 60
 
+    /// Bytes of a path that the address of a socket holds.
+    private static let longestPath = 107
+
     func validate() throws {
-        guard timeout > 0 else { throw ValidationError("--timeout must be at least 1 second.") }
+        guard let socket else { return }
+        guard !socket.isEmpty else {
+            throw ValidationError("--socket is empty: name the daemon's socket, or leave the option out.")
+        }
+        guard socket.utf8.count <= ConnectionOptions.longestPath else {
+            throw ValidationError(
+                "--socket has \(socket.utf8.count) bytes; a socket's address holds \(ConnectionOptions.longestPath).")
+        }
     }
 
     /// Connects, runs the body, and ends the process with a message and the documented status where that fails.
-    func withClient<R>(_ body: (Client) throws -> R) throws -> R {
+    /// `explaining` may know better words for an error than its own.
+    func withClient<R>(
+        explaining: (ClientError) -> String? = { _ in nil }, _ body: (Client) throws -> R
+    ) throws -> R {
         do {
             return try body(try Client(socketPath: socket, name: "kvtcctl", timeoutSeconds: timeout))
         } catch let error as ClientError {
-            complain("\(error)")
+            complain(explaining(error) ?? "\(error)")
             throw exitStatus(for: error)
         }
     }
@@ -33,6 +49,7 @@ func exitStatus(for error: ClientError) -> ExitCode {
 
 /// Writes a message to standard error, so that standard output holds results only.
 func complain(_ message: String) {
-    let line = Array("kvtcctl: \(message)\n".utf8)
+    let lines = message.split(separator: "\n", omittingEmptySubsequences: false).map { Terminal.shown(String($0)) }
+    let line = Array("kvtcctl: \(lines.joined(separator: "\n"))\n".utf8)
     _ = write(STDERR_FILENO, line, line.count)
 }

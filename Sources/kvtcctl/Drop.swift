@@ -34,7 +34,10 @@ struct DropCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("Page keys, 64 hexadecimal digits each.", valueName: "key"))
     var keys: [PageKey] = []
 
-    @Option(help: ArgumentHelp("All pages of this session (or those of the keys named).", valueName: "id"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("All pages of this session (or those of the keys named).", valueName: "id"),
+        transform: Parsed.session)
     var session: UInt32?
 
     @Flag(help: "Every page of your user id.")
@@ -52,6 +55,6 @@ struct DropCommand: ParsableCommand {
     func run() throws {
         let request = DropRequest(session: session ?? Wire.none, keys: keys)
         let dropped = try connection.withClient { try $0.call(request) }.dropped
-        print(json ? "{\"dropped\":\(dropped)}" : "dropped \(Text.count(UInt64(dropped))) pages")
+        print(json ? try jsonLine(["dropped": dropped]) : "dropped \(Text.count(UInt64(dropped), "page"))")
     }
 }

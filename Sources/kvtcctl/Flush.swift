@@ -1,5 +1,8 @@
 import ArgumentParser
+import Glibc
+import KVTCClient
 import KVTCProtocol
+import KVTCSystem
 
 struct FlushCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -7,7 +10,9 @@ struct FlushCommand: ParsableCommand {
         abstract: "Make pages durable.",
         discussion: """
             Encodes what waits, writes it to disk and syncs. When the command returns, everything that was acknowledged \
-            before it started survives a power loss.
+            before it started survives a power loss. It waits as long as the daemon gets on with it, and gives up when \
+            nothing has come of it for --timeout seconds; the daemon goes on all the same. A daemon without a disk tier has \
+            nothing to write to: exit status 1.
 
             EXAMPLES
               kvtcctl flush
@@ -16,18 +21,92 @@ struct FlushCommand: ParsableCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
-    @Option(help: ArgumentHelp("Only the pages of this session.", valueName: "id"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Only the pages of this session.", valueName: "id"),
+        transform: Parsed.session)
     var session: UInt32?
 
     @Flag(help: "Print {\"pages\", \"bytes\"}.")
     var json = false
 
     func run() throws {
-        let reply = try connection.withClient { try $0.call(FlushRequest(session: session ?? Wire.none)) }
+        let reply = try connection.withClient(explaining: explain) { try flush($0) }
         if json {
-            print("{\"pages\":\(reply.pages),\"bytes\":\(reply.bytes)}")
+            print(try jsonLine(["pages": reply.pages, "bytes": reply.bytes]))
         } else {
-            print("flushed \(Text.count(reply.pages)) pages, \(Text.bytes(reply.bytes)) written")
+            print("flushed \(Text.count(reply.pages, "page")), \(Text.bytes(reply.bytes)) written")
         }
+    }
+
+    private func explain(_ error: ClientError) -> String? {
+        guard case .refused(let reason) = error, reason.code == .ioError, reason.field == "disk" else { return nil }
+        return reason.message
+    }
+
+    /// Longer than any flush takes: whether to go on waiting is decided by what it gets done.
+    private static let patience = 30 * 86400
+
+    /// Flushes on a connection of its own while this one is asked how far that is.
+    private func flush(_ client: Client) throws -> FlushReply {
+        let worker = try Client(
+            socketPath: connection.socket, name: "kvtcctl flush", timeoutSeconds: FlushCommand.patience)
+        let request = FlushRequest(session: session ?? Wire.none)
+        let outcome = Monitor<Result<FlushReply, ClientError>?>(nil)
+        try KVTCSystem.Thread.start(name: "kvtcctl-flush") {
+            let result = Result { () throws(ClientError) in try worker.call(request) }
+            outcome.update { $0 = result }
+        }.detach()
+        var progress = FlushProgress()
+        var lastChange = MonotonicClock.nanoseconds
+        while true {
+            let next = MonotonicClock.nanoseconds + 1_000_000_000
+            if let result = outcome.wait(until: next, { $0 }) {
+                progress.finish()
+                return try result.get()
+            }
+            let report = try StatusReport(json: client.call(StatusRequest()).json)
+            let now = MonotonicClock.nanoseconds
+            if progress.show(report) { lastChange = now }
+            guard now - lastChange < UInt64(connection.timeout) * 1_000_000_000 else {
+                progress.finish()
+                throw ClientError.timedOut(.flush, seconds: connection.timeout)
+            }
+        }
+    }
+}
+
+/// What a flush has done so far, as STATUS shows it, on a line of standard error.
+private struct FlushProgress {
+    private struct Point: Equatable {
+        var waiting, pages, used, encoded: UInt64
+
+        init(_ report: StatusReport) {
+            waiting = report.queues.encode
+            pages = report.tiers.disk.pages
+            used = report.tiers.disk.used
+            encoded = report.counters["encoded"] ?? 0
+        }
+    }
+
+    private var first, last: Point?
+
+    /// Whether anything has happened since the last time.
+    mutating func show(_ report: StatusReport) -> Bool {
+        let point = Point(report)
+        defer { last = point }
+        let start = first ?? point
+        first = start
+        guard point != last else { return false }
+        let written = Text.count(point.pages - min(start.pages, point.pages), "page")
+        write("flushing: \(Text.count(point.waiting)) to encode, \(written) written")
+        return true
+    }
+
+    func finish() { if Terminal.canRedraw, last != nil { write("") } }
+
+    private func write(_ text: String) {
+        guard Terminal.canRedraw else { return }
+        let bytes = Array("\r\u{1B}[K\(text)".utf8)
+        _ = Glibc.write(STDERR_FILENO, bytes, bytes.count)
     }
 }

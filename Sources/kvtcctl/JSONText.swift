@@ -1,4 +1,5 @@
 import FoundationEssentials
+import KVTCProtocol
 
 /// A JSON value that keeps whatever is in it, for passing parts of the daemon's documents on.
 enum JSONValue: Codable {
@@ -55,9 +56,11 @@ enum JSONValue: Codable {
     var items: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
 }
 
-/// A value as one line of JSON with its members in alphabetical order.
+/// A value as one line of JSON with its members in alphabetical order, named in snake case. Members that may be missing are
+/// marked `OrNull`.
 func jsonLine(_ value: some Encodable) throws -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    return String(decoding: try encoder.encode(value), as: UTF8.self)
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    return String(decoding: try encoder.encode(value), as: UTF8.self).visibleJSON
 }

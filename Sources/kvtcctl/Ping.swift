@@ -15,18 +15,22 @@ struct PingCommand: ParsableCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
-    @Option(help: ArgumentHelp("How many round trips.", valueName: "n"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("How many round trips.", valueName: "n"),
+        transform: Parsed.whole(1...1_000_000))
     var count = 10
 
-    @Option(help: ArgumentHelp("Bytes to send along, up to 1 MiB.", valueName: "bytes"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Bytes to send along, up to 1 MiB.", valueName: "bytes"),
+        transform: Parsed.whole(0...1 << 20))
     var size = 0
 
     @Flag(help: "Print {\"count\", \"bytes\", \"min_us\", \"p50_us\", \"max_us\"}.")
     var json = false
 
-    func validate() throws {
-        guard (1...1_000_000).contains(count) else { throw ValidationError("--count takes 1 to 1000000.") }
-        guard (0...1 << 20).contains(size) else { throw ValidationError("--size takes 0 to 1048576.") }
+    private struct Result: Encodable {
+        var count, bytes: Int
+        var minUs, p50Us, maxUs: Double
     }
 
     func run() throws {
@@ -46,15 +50,17 @@ struct PingCommand: ParsableCommand {
         }
         let (fastest, middle, slowest) = (times[0], times[times.count / 2], times[times.count - 1])
         if json {
-            let numbers = [fastest, middle, slowest].map { Text.decimal($0, 1) }
+            let numbers = [fastest, middle, slowest].map { ($0 * 10).rounded() / 10 }
             print(
-                "{\"count\":\(count),\"bytes\":\(size),\"min_us\":\(numbers[0]),\"p50_us\":\(numbers[1]),"
-                    + "\"max_us\":\(numbers[2])}")
+                try jsonLine(
+                    Result(count: count, bytes: size, minUs: numbers[0], p50Us: numbers[1], maxUs: numbers[2])))
         } else {
-            print(
-                "\(server.server): \(count) round trips with \(Text.bytes(UInt64(size))), "
-                    + "min \(Text.microseconds(fastest)), median \(Text.microseconds(middle)), "
-                    + "max \(Text.microseconds(slowest))")
+            Terminal.show(
+                Terminal.wrapped(
+                    Terminal.shown(
+                        "\(server.server): \(Text.count(UInt64(count), "round trip")) with \(Text.bytes(UInt64(size))), "
+                            + "min \(Text.microseconds(fastest)), median \(Text.microseconds(middle)), "
+                            + "max \(Text.microseconds(slowest))")))
         }
     }
 }

@@ -8,23 +8,19 @@ struct PolicyCommand: ParsableCommand {
         subcommands: [PolicyGet.self, PolicySet.self])
 }
 
-/// A policy as JSON prints it; the same names as in the protocol's document.
+/// A policy as JSON prints it, with the names of STATUS.
 struct PolicyDocument: Encodable {
-    var session: UInt32
-    var tokens: UInt32
-    var sink: UInt32
-    var window: UInt32
-    var mode: String
-    var qualityKind: String
-    var quality: Double
+    var session, tokens, sink, window: UInt32
+    var mode, qualityKind: String
+    // As given: 0.01 is not 0.009999999776482582.
+    var quality: Float
     var priority: UInt8
-    var pin: Bool
-    var ttlSeconds: UInt32
+    var pinned: Bool
+    var ttlS: UInt32
     var protected: [[UInt32]]
-    /// Absent while the window stays lossless.
-    var near: Float?
-    /// Absent without a limit.
-    var distortionLimit: Float?
+    /// Nil while the window stays lossless.
+    @OrNull var near: Float?
+    @OrNull var distortionLimit: Float?
     var keepOutliers: Bool
 
     init(session: UInt32, reply: GetPolicyReply) {
@@ -35,10 +31,10 @@ struct PolicyDocument: Encodable {
         window = policy.window
         mode = "\(policy.mode)"
         qualityKind = "\(policy.qualityKind)"
-        quality = Double(policy.quality)
+        quality = policy.quality
         priority = policy.priority
-        pin = policy.pin
-        ttlSeconds = policy.ttlSeconds
+        pinned = policy.pin
+        ttlS = policy.ttlSeconds
         protected = policy.protected.map { [$0.begin, $0.end] }
         near = policy.near
         distortionLimit = policy.distortionLimit
@@ -46,22 +42,28 @@ struct PolicyDocument: Encodable {
     }
 
     /// The policy for people.
-    var text: String {
+    var lines: [String] {
         let ranges = protected.map { "\($0[0])-\($0[1])" }.joined(separator: " ")
         let meaning = qualityKind == "ratio" ? "raw bytes over stored bytes" : "bound on the relative squared error"
         let unused = mode == "lossless" ? ", not used by lossless" : ""
-        return """
-            session    \(session), \(Text.count(UInt64(tokens))) tokens
-            sink       \(sink) tokens
-            window     \(window) tokens
-            protected  \(ranges.isEmpty ? "nothing else" : ranges)
-            mode       \(mode)
-            quality    \(qualityKind) \(quality) (\(meaning)\(unused))
-            limit      \(distortionLimit.map { "distortion \($0), at the ratio's cost" } ?? "none")
-            idle       window \(near.map { "within distortion \($0)" } ?? "lossless")
-            outliers   \(keepOutliers ? "lossless" : "coded like other rows")
-            priority   \(priority)\(pin ? ", pinned" : "")
-            ttl        \(ttlSeconds == 0 ? "none" : "\(ttlSeconds) s")
-            """
+        let facts = [
+            "session    \(session), \(Text.count(UInt64(tokens), "token"))",
+            "sink       \(Text.count(UInt64(sink), "token"))",
+            "window     \(Text.count(UInt64(window), "token"))",
+            "protected  \(ranges.isEmpty ? "nothing else" : ranges)",
+            "mode       \(mode)",
+            "quality    \(qualityKind) \(PolicyDocument.number(quality)) (\(meaning)\(unused))",
+            "limit      \(distortionLimit.map { "distortion \($0), at the ratio's cost" } ?? "none")",
+            "idle       window \(near.map { "within distortion \($0)" } ?? "lossless")",
+            "outliers   \(keepOutliers ? "lossless" : "coded like other rows")",
+            "priority   \(priority)\(pinned ? ", pinned" : "")",
+            "ttl        \(ttlS == 0 ? "none" : "\(ttlS) s")",
+        ]
+        return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 11) }
+    }
+
+    /// 16 for 16.0.
+    private static func number(_ value: Float) -> String {
+        UInt32(exactly: value).map { "\($0)" } ?? "\(value)"
     }
 }

@@ -13,7 +13,7 @@ struct PolicyGet: ParsableCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
-    @Argument(help: "The session's number, as 'kvtcctl sessions' shows it.")
+    @Argument(help: "The session's number, as 'kvtcctl sessions' shows it.", transform: Parsed.session)
     var session: UInt32
 
     @Flag(help: "Print the policy as a JSON object.")
@@ -22,6 +22,6 @@ struct PolicyGet: ParsableCommand {
     func run() throws {
         let reply = try connection.withClient { try $0.call(GetPolicyRequest(session: session)) }
         let document = PolicyDocument(session: session, reply: reply)
-        print(json ? try jsonLine(document) : document.text)
+        Terminal.show(json ? [try jsonLine(document)] : document.lines)
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVTCClient
 import KVTCProtocol
 
 extension WireMode: ExpressibleByArgument {
@@ -12,23 +13,16 @@ extension WireMode: ExpressibleByArgument {
     public static var allValueStrings: [String] { allCases.map { "\($0)" } }
 }
 
-extension PositionRange: ExpressibleByArgument {
-    /// `BEGIN-END`, the end not included.
-    public init?(argument: String) {
-        let ends = argument.split(separator: "-", omittingEmptySubsequences: false).map { UInt32($0) }
-        guard ends.count == 2, let begin = ends[0], let end = ends[1], begin < end else { return nil }
-        self.init(begin: begin, end: end)
-    }
-}
-
 /// A bound on the distortion, or none.
-struct DistortionBound: ExpressibleByArgument {
+struct DistortionBound {
     let value: Float?
 
     /// A number above 0 and below 1, or `off`; the daemon says how small it may be.
-    init?(argument: String) {
-        value = Float(argument)
-        guard argument == "off" || value.map({ $0 > 0 && $0 < 1 }) == true else { return nil }
+    init(_ text: String) throws {
+        value = Float(text)
+        guard text == "off" || value.map({ $0 > 0 && $0 < 1 }) == true else {
+            throw ValidationError("a number above 0 and below 1 is needed, such as 0.01, or 'off'")
+        }
     }
 }
 
@@ -51,63 +45,79 @@ struct PolicySet: ParsableCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
-    @Argument(help: "The session's number, as 'kvtcctl sessions' shows it.")
+    @Argument(help: "The session's number, as 'kvtcctl sessions' shows it.", transform: Parsed.session)
     var session: UInt32
 
-    @Option(help: ArgumentHelp("Tokens at the start that stay lossless.", valueName: "tokens"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Tokens at the start that stay lossless.", valueName: "tokens"),
+        transform: Parsed.number(of: "tokens"))
     var sink: UInt32?
 
-    @Option(help: ArgumentHelp("Tokens at the end that stay lossless.", valueName: "tokens"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Tokens at the end that stay lossless.", valueName: "tokens"),
+        transform: Parsed.number(of: "tokens"))
     var window: UInt32?
 
-    @Option(help: ArgumentHelp("How pages that leave the window are coded.", valueName: "mode"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("How pages that leave the window are coded.", valueName: "mode"))
     var mode: WireMode?
 
-    @Option(help: ArgumentHelp("Aim for this many raw bytes per stored byte.", valueName: "ratio"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Aim for this many raw bytes per stored byte.", valueName: "ratio"),
+        transform: Parsed.ratio)
     var ratio: Float?
 
-    @Option(help: ArgumentHelp("Stay below this relative squared error.", valueName: "error"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("Stay below this relative squared error.", valueName: "error"),
+        transform: Parsed.distortion)
     var distortion: Float?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "No coded page exceeds this error, whatever the ratio: it gets a lower one or stays lossless; or 'off'.",
-            valueName: "error"))
+            valueName: "error"), transform: DistortionBound.init)
     var limit: DistortionBound?
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "While the session is idle or closed, code its window within this error; 'off' keeps it lossless.",
-            valueName: "error"))
+            valueName: "error"), transform: DistortionBound.init)
     var near: DistortionBound?
 
     @Flag(inversion: .prefixedNo, help: "Keep rows lossless that are far stronger than any that was calibrated on.")
     var keepOutliers: Bool?
 
     @Option(
-        help: ArgumentHelp("Also keep positions BEGIN up to, not including, END; repeatable.", valueName: "begin-end"))
+        parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("Also keep positions BEGIN up to, not including, END; repeatable.", valueName: "begin-end"),
+        transform: PolicySet.range)
     var protect: [PositionRange] = []
 
     @Flag(help: "Forget the protected ranges there were (before adding those of --protect).")
     var unprotect = false
 
-    @Option(help: ArgumentHelp("0 goes first under pressure, 255 last; 128 is normal.", valueName: "0…255"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("0 goes first under pressure, 255 last; 128 is normal.", valueName: "0-255"),
+        transform: Parsed.whole(0...255))
     var priority: UInt8?
 
-    @Option(help: ArgumentHelp("Seconds a page lives after its last use; 0 for ever.", valueName: "seconds"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Seconds a page lives after its last use; 0 for ever.", valueName: "seconds"),
+        transform: Parsed.number(of: "seconds"))
     var ttl: UInt32?
 
     @Flag(inversion: .prefixedNo, help: "Never evict the session's pages from the daemon.")
     var pin: Bool?
 
-    @Flag(help: "Print {\"rawTokens\", \"alreadyCoded\"}.")
+    @Flag(help: "Print {\"session\", \"raw_tokens\", \"already_coded\"}.")
     var json = false
 
     func validate() throws {
         if ratio != nil, distortion != nil { throw ValidationError("Give --ratio or --distortion, not both.") }
-        for value in [ratio, distortion].compactMap({ $0 }) where !(value.isFinite && value > 0) {
-            throw ValidationError("--ratio and --distortion take a positive number.")
-        }
         let given: [Any?] = [sink, window, mode, ratio, distortion, priority, ttl, pin, limit, near, keepOutliers]
         if given.allSatisfy({ $0 == nil }), protect.isEmpty, !unprotect {
             throw ValidationError("Nothing to change: name at least one option, such as --window 256.")
@@ -115,22 +125,51 @@ struct PolicySet: ParsableCommand {
     }
 
     func run() throws {
-        let reply = try connection.withClient { client in
+        let reply = try connection.withClient(explaining: explain) { client in
             var policy = try client.call(GetPolicyRequest(session: session)).policy
             apply(to: &policy)
             return try client.call(SetPolicyRequest(session: session, policy: policy))
         }
         let coded = reply.alreadyCoded
         if json {
-            let ranges = coded.map { [$0.begin, $0.end] }
-            print("{\"rawTokens\":\(reply.rawTokens),\"alreadyCoded\":\(try jsonLine(ranges))}")
+            print(
+                try jsonLine(
+                    Change(
+                        session: session, rawTokens: reply.rawTokens, alreadyCoded: coded.map { [$0.begin, $0.end] })))
             return
         }
-        print("session \(session): policy changed, \(Text.count(UInt64(reply.rawTokens))) tokens are not coded")
+        let raw = UInt64(reply.rawTokens)
+        let rest = raw == 0 ? "" : "; \(Text.count(raw, "token is", "tokens are")) still as pushed"
+        print("policy of session \(session) changed\(rest)")
         if !coded.isEmpty {
             let list = coded.map { "\($0.begin)-\($0.end)" }.joined(separator: " ")
-            print("protected too late, lossy already: \(list)")
+            Terminal.show(Terminal.wrapped("protected too late, lossy already: \(list)"))
         }
+    }
+
+    private struct Change: Encodable {
+        var session, rawTokens: UInt32
+        var alreadyCoded: [[UInt32]]
+    }
+
+    /// `BEGIN-END`, the end not included.
+    @Sendable private static func range(_ text: String) throws -> PositionRange {
+        let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt32($0) }
+        guard ends.count == 2, let begin = ends[0], let end = ends[1], begin < end else {
+            throw ValidationError("two positions BEGIN-END are needed, BEGIN below END, such as 100-164")
+        }
+        return PositionRange(begin: begin, end: end)
+    }
+
+    /// A complaint about a field of the policy, by the name of the option that sets it.
+    private func explain(_ error: ClientError) -> String? {
+        guard case .refused(let reason) = error, reason.field.hasPrefix("policy.") else { return nil }
+        let field = String(reason.field.dropFirst("policy.".count))
+        let options = [
+            "ttlSeconds": "ttl", "protected": "protect", "distortionLimit": "limit",
+            "quality": distortion == nil ? "ratio" : "distortion",
+        ]
+        return "--\(options[field] ?? field): \(reason.message)"
     }
 
     private func apply(to policy: inout WirePolicy) {

@@ -19,18 +19,19 @@ struct ProfileList: ParsableCommand {
     func run() throws {
         let document = try connection.withClient { try $0.call(ProfileRequest(action: .list)).json }
         if json {
-            print(document)
+            print(document.visibleJSON)
             return
         }
         let profiles = try JSONValue(text: document).items ?? []
         guard !profiles.isEmpty else {
-            print("no profiles; make one with 'kvtcctl calibrate', put it into the profile directory and load it")
+            let advice = "no profiles; make one with 'kvtcctl calibrate' and hand it over with 'kvtcctl profile load'"
+            Terminal.show(Terminal.wrapped(advice))
             return
         }
         var table = TextTable([("PROFILE", .left), ("MODEL", .left), ("FILE", .left)])
         for profile in profiles {
-            table.add(["id", "model", "file"].map { profile[$0]?.string ?? "–" })
+            table.add(["id", "model", "file"].map { profile[$0]?.string?.escapedForDisplay ?? "–" })
         }
-        print(table.lines.joined(separator: "\n"))
+        Terminal.show(table.lines)
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import KVTCCodec
+import KVTCProtocol
 
 struct ProfileShow: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -35,10 +36,10 @@ struct ProfileShow: ParsableCommand {
 struct ProfileSummary: Encodable {
     let id, file, model, weighting: String
     /// Nil for a whole model.
-    let rank: ModelRank?
+    @OrNull private(set) var rank: ModelRank?
     let layers, rowElements, calibrationTokens, heldOutTokens: Int
     /// Share of the held-out variance that the bases span.
-    let captured: Double?
+    @OrNull private(set) var captured: Double?
     let bases: [ProfileMetadata.Basis]
     let expectations: [ProfileMetadata.Expectation]
     /// Standard deviation of components 1, 2, 4, 8, … of each basis.
@@ -64,10 +65,10 @@ struct ProfileSummary: Encodable {
 
     var text: String {
         var lines = [
-            "profile      \(id)", "model        \(model)" + (rank.map { ", \($0)" } ?? ""),
+            "profile      \(id)", "model        \(model.escapedForDisplay)" + (rank.map { ", \($0)" } ?? ""),
             "geometry     \(layers) layers, \(rowElements) elements a token",
             "calibrated   on \(Text.count(UInt64(calibrationTokens))) tokens, \(Text.count(UInt64(heldOutTokens))) held out, "
-                + "errors weighed by \(weighting)",
+                + "errors weighed by \(weighting.escapedForDisplay)",
         ]
         if let captured { lines.append("captured     \(Text.decimal(100 * captured, 2)) % of their variance") }
         for (index, basis) in bases.enumerated() {
@@ -93,6 +94,7 @@ struct ProfileSummary: Encodable {
         for line in shown {
             table.add([Text.decimal(line.ratio, 1), Text.decimal(line.distortion, 4), "\(line.rank)"])
         }
+        lines = lines.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 13) }
         return (lines + table.lines).joined(separator: "\n")
     }
 

@@ -3,7 +3,7 @@ import Glibc
 /// One line on standard error that shows how far a long run is and when it will end; silent where that is no terminal.
 struct ProgressBar {
     private let start = now()
-    private let isTerminal = isatty(STDERR_FILENO) == 1
+    private let isTerminal = Terminal.canRedraw
     private var shown = -1.0
     private var stage = ""
 
@@ -21,7 +21,9 @@ struct ProgressBar {
         guard stage != self.stage || fraction - shown >= 0.002 || fraction >= 1 else { return }
         (self.stage, shown) = (stage, fraction)
         let left = fraction > 0.02 ? "about \(Text.duration(elapsed / fraction * (1 - fraction))) left" : "estimating"
-        write("\r\u{1B}[K\(Text.bar(fraction)) \(Text.decimal(100 * fraction, 0)) %  \(stage), \(left)")
+        let line = Terminal.shown("\(Text.bar(fraction)) \(Text.decimal(100 * fraction, 0)) %  \(stage), \(left)")
+        // A line that wraps can't be drawn over.
+        write("\r\u{1B}[K\(Terminal.clipped(line, to: (Terminal.columns ?? 80) - 1))")
     }
 
     /// Leaves the line.

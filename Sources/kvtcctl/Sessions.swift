@@ -27,6 +27,6 @@ struct SessionsCommand: ParsableCommand {
             return
         }
         let sessions = try decodeStatus(document).sessions
-        print(sessions.isEmpty ? "no sessions" : StatusView.sessions(sessions).joined(separator: "\n"))
+        Terminal.show(sessions.isEmpty ? ["no sessions"] : StatusView.sessions(sessions))
     }
 }

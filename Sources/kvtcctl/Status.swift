@@ -22,14 +22,11 @@ struct StatusCommand: ParsableCommand {
     @Flag(help: "Print the daemon's JSON document, one line.")
     var json = false
 
-    @Option(help: ArgumentHelp("Repeat every so many seconds until interrupted.", valueName: "seconds"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Repeat every so many seconds until interrupted.", valueName: "seconds"),
+        transform: Parsed.seconds(0.1...86400))
     var watch: Double?
-
-    func validate() throws {
-        if let watch, !(watch >= 0.1 && watch <= 86400) {
-            throw ValidationError("--watch takes between 0.1 and 86400 seconds.")
-        }
-    }
 
     func run() throws {
         guard let watch else {
@@ -42,9 +39,9 @@ struct StatusCommand: ParsableCommand {
             do {
                 text = try report()
             } catch let code as ExitCode where code != ExitCode(1) {
-                text = "waiting for the daemon…"
+                text = Terminal.shown("waiting for the daemon…")
             }
-            print(Text.isStyled && !json ? "\u{1B}[H\u{1B}[2J\(text)" : text)
+            print(Terminal.isStyled && !json ? "\u{1B}[H\u{1B}[2J\(text)" : text)
             fflush(nil)
             usleep(UInt32(watch * 1_000_000))
         }
@@ -52,7 +49,7 @@ struct StatusCommand: ParsableCommand {
 
     private func report() throws -> String {
         let document = try connection.withClient { try $0.call(StatusRequest()).json }
-        return json ? document : StatusView(try decodeStatus(document)).text
+        return json ? document.visibleJSON : StatusView(try decodeStatus(document)).text
     }
 }
 

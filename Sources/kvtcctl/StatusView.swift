@@ -1,4 +1,6 @@
+import Glibc
 import KVTCClient
+import KVTCProtocol
 
 /// A status document for people.
 struct StatusView {
@@ -9,7 +11,8 @@ struct StatusView {
     var text: String {
         var lines = [headline]
         if let reason = report.stateReason, !reason.isEmpty {
-            lines.append("The disk tier fails (\(reason)): pages stay in RAM until it works again.")
+            lines += Terminal.wrapped(
+                Terminal.shown("The disk tier fails (\(reason)): pages stay in RAM until it works again."))
         }
         lines.append("")
         lines += drifting
@@ -23,8 +26,8 @@ struct StatusView {
     }
 
     private var headline: String {
-        "\(Text.bold("kvtcd \(report.version)"))  \(report.state)  up \(Text.duration(report.uptimeS))"
-            + "  instance \(report.instance)"
+        Terminal.bold(Terminal.shown("kvtcd \(report.version)"))
+            + Terminal.shown("  \(report.state)  up \(Text.duration(report.uptimeS))  instance \(report.instance)")
     }
 
     /// What to do about sessions whose profile does not fit.
@@ -33,13 +36,13 @@ struct StatusView {
         guard !drifting.isEmpty else { return [] }
         let names = drifting.sorted { $0.id < $1.id }.map { session in
             let times = session.drift.map { " (\(Text.decimal($0, 1))×)" } ?? ""
-            return session.name.isEmpty ? "\(session.id)\(times)" : "\(session.id) \(session.name)\(times)"
+            return session.name.isEmpty
+                ? "\(session.id)\(times)" : "\(session.id) \(session.name.escapedForDisplay)\(times)"
         }
-        return [
+        let text =
             "Drift: the profile expects far less distortion than session \(names.joined(separator: ", ")) has. "
-                + "Calibrate anew with texts like its own, or ask for a lower ratio (kvtcctl policy set).",
-            "",
-        ]
+            + "Calibrate anew with texts like its own, or ask for a lower ratio (kvtcctl policy set)."
+        return Terminal.wrapped(Terminal.shown(text)) + [""]
     }
 
     private var tiers: [String] {
@@ -57,29 +60,48 @@ struct StatusView {
 
     private var facts: [String] {
         let counters = report.counters
-        func number(_ name: String) -> String { Text.count(counters[name] ?? 0) }
-        let hits = counters["hits"] ?? 0
-        let asked = hits + (counters["misses"] ?? 0) + (counters["corrupt"] ?? 0)
+        func number(_ name: String) -> UInt64 { counters[name] ?? 0 }
+        func text(_ name: String) -> String { Text.count(number(name)) }
+        let (hits, misses) = (number("hits"), number("misses"))
+        // What VERIFY found was asked for by nobody.
+        let corrupt = counters["corrupt_pulls"] ?? number("corrupt")
+        let asked = hits + misses + corrupt
         let rate = asked > 0 ? " (\(Text.decimal(Double(hits) / Double(asked) * 100, 1)) % hits)" : ""
-        let pages = report.pages
-        let bytes = report.bytes
-        let ratio = report.ratio > 0 ? Text.decimal(report.ratio, 2) : "–"
-        return [
+        let (pages, bytes) = (report.pages, report.bytes)
+        let facts = [
             "pages    \(Text.count(pages.raw)) raw, \(Text.count(pages.coded)) coded, "
                 + "\(Text.count(pages.diskOnly)) on disk only",
-            "ratio    \(ratio)",
+            "ratio    \(report.ratio.map { Text.decimal($0, 2) } ?? "–")",
             "bytes    \(Text.bytes(bytes.rawIn)) pushed, \(Text.bytes(bytes.stored)) stored, "
                 + "\(Text.bytes(bytes.returned)) returned",
-            "pushes   \(number("pushed")) pages, \(number("present")) present already, "
-                + "\(number("encoded")) encoded, \(number("non_finite")) with NaN or infinity",
-            "quality  \(number("outlier_rows")) outlier rows kept lossless, \(number("limited")) pages at a lower ratio "
-                + "for their limit, \(number("kept_lossless")) kept lossless",
-            "near     \(number("near")) pages coded near-losslessly, \(number("renewed")) of them pushed anew",
-            "pulls    \(number("hits")) hits, \(number("misses")) misses, \(number("corrupt")) corrupt\(rate)",
-            "evicted  \(number("evicted_to_disk")) to disk, \(number("dropped")) dropped",
+            "pushes   \(Text.count(number("pushed"), "page")), \(text("present")) present already, "
+                + "\(text("encoded")) encoded, \(text("non_finite")) with NaN or infinity",
+            "quality  \(Text.count(number("outlier_rows"), "outlier row")) kept lossless, "
+                + "\(Text.count(number("limited"), "page")) at a lower ratio for their limit, "
+                + "\(text("kept_lossless")) kept lossless",
+            "near     \(Text.count(number("near"), "page")) coded near-losslessly, \(text("renewed")) of them pushed anew",
+            "pulls    \(Text.count(hits, "hit")), \(Text.count(misses, "miss", "misses")), "
+                + "\(Text.count(corrupt)) corrupt\(rate)",
+            "damage   \(Text.count(number("corrupt"), "copy", "copies")) of pages found corrupt and taken out",
+            "evicted  \(text("evicted_to_disk")) to disk, \(text("dropped")) for want of room",
+            "dropped  \(Text.count(number("dropped_by_request"), "page")) on request",
             "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
-            "errors   \(number("errors"))",
+            "refused  \(refused)",
+            "errors   \(text("errors"))",
         ]
+        return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 9) }
+    }
+
+    private var refused: String {
+        guard let refused = report.refused, refused.total > 0 else { return "0 requests" }
+        let codes = refused.byCode.map { "\(Text.count($0.count)) \($0.code)" }.joined(separator: ", ")
+        var text = "\(Text.count(refused.total, "request")) (\(codes))"
+        if let last = refused.last {
+            let now = UInt64(max(time(nil), 0))
+            text += "; last \(Text.duration(Double(now - min(now, last.at)))) ago, \(last.request): "
+            text += (last.field.isEmpty ? last.message : "\(last.field): \(last.message)").escapedForDisplay
+        }
+        return text
     }
 
     private var latencies: [String] {
@@ -95,25 +117,30 @@ struct StatusView {
     }
 
     private var profiles: [String] {
-        var table = TextTable([("PROFILE", .left), ("MODEL", .left), ("FILE", .left)])
-        for profile in report.profiles { table.add([String(profile.id.prefix(12)), profile.model, profile.file]) }
+        var table = TextTable([("PROFILE", .left), ("MODEL", .left), ("FILE", .left), ("SIZE", .right)])
+        for profile in report.profiles {
+            let file = profile.file?.escapedForDisplay ?? "replaced, still in use"
+            table.add([
+                String(profile.id.prefix(12)), profile.model.escapedForDisplay,
+                profile.stored == false ? "\(file) (in memory only)" : file, profile.bytes.map(Text.bytes) ?? "–",
+            ])
+        }
         return table.lines
     }
 
     /// The table of sessions, also shown by `kvtcctl sessions`.
     static func sessions(_ sessions: [StatusReport.Session]) -> [String] {
         var table = TextTable([
-            ("SESSION", .right), ("NAME", .left), ("UID", .right), ("MODE", .left), ("SINK", .right),
-            ("WINDOW", .right),
-            ("TOKENS", .right), ("PAGES", .right), ("RAW", .right), ("OUTLIERS", .right), ("DRIFT", .right),
-            ("PRIO", .right), ("TTL", .right), ("IDLE", .right),
+            ("SESSION", .right, 0), ("NAME", .left, 0), ("UID", .right, 3), ("MODE", .left, 0), ("SINK", .right, 6),
+            ("WINDOW", .right, 5), ("TOKENS", .right, 0), ("PAGES", .right, 0), ("RAW", .right, 4),
+            ("OUTLIERS", .right, 7), ("DRIFT", .right, 1), ("PRIO", .right, 5), ("TTL", .right, 6), ("IDLE", .right, 2),
         ])
         for session in sessions.sorted(by: { $0.id < $1.id }) {
             let lossless = session.mode == "lossless"
             let target =
                 session.qualityKind == "ratio" ? "\(Text.decimal(session.quality, 1))×" : "≤ \(session.quality)"
             table.add([
-                "\(session.id)", session.name, "\(session.tenant)",
+                "\(session.id)", session.name.escapedForDisplay, "\(session.tenant)",
                 lossless ? session.mode : "\(session.mode) \(target)",
                 "\(session.sink)", "\(session.window)", Text.count(session.tokens), Text.count(session.pages),
                 Text.count(session.rawPages), Text.count(session.outlierRows ?? 0), drift(session),

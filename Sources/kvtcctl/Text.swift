@@ -1,6 +1,6 @@
 import Glibc
 
-/// How numbers and tables look in a terminal.
+/// How numbers look to people.
 enum Text {
     /// Bytes with a binary unit and three digits or so: `412 MiB`.
     static func bytes(_ count: UInt64) -> String {
@@ -23,6 +23,11 @@ enum Text {
             result.append(digit)
         }
         return result
+    }
+
+    /// A number of things: `1 page`, `2 pages`.
+    static func count(_ number: UInt64, _ one: String, _ many: String? = nil) -> String {
+        "\(count(number)) \(number == 1 ? one : many ?? one + "s")"
     }
 
     /// A number with a fixed count of decimals.
@@ -58,46 +63,6 @@ enum Text {
     static func bar(_ fraction: Double, width: Int = 24) -> String {
         let clamped = min(max(fraction, 0), 1)
         let filled = clamped > 0 ? max(Int((clamped * Double(width)).rounded()), 1) : 0
-        return String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-    }
-
-    /// Whether escape sequences reach a terminal that wants them.
-    static let isStyled = isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == nil
-
-    /// Text in bold where the terminal can.
-    static func bold(_ text: String) -> String { isStyled ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
-}
-
-/// Columns that are as wide as their widest cell.
-struct TextTable {
-    /// Where a column's cells stand.
-    enum Side { case left, right }
-
-    private let header: [String]
-    private let sides: [Side]
-    private var rows: [[String]] = []
-
-    init(_ columns: [(String, Side)]) {
-        header = columns.map(\.0)
-        sides = columns.map(\.1)
-    }
-
-    mutating func add(_ row: [String]) { rows.append(row) }
-
-    /// The lines of the table, the header first.
-    var lines: [String] {
-        let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
-        let body = rows.map { line($0, widths) }
-        return [Text.bold(line(header, widths))] + body
-    }
-
-    private func line(_ cells: [String], _ widths: [Int]) -> String {
-        var text = ""
-        for (column, cell) in cells.enumerated() {
-            let padding = String(repeating: " ", count: widths[column] - cell.count)
-            text += (column > 0 ? "  " : "") + (sides[column] == .left ? cell + padding : padding + cell)
-        }
-        while text.last == " " { text.removeLast() }
-        return text
+        return Terminal.shown(String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled))
     }
 }

@@ -33,11 +33,13 @@ struct VerifyCommand: ParsableCommand {
         bar.finish()
         if json {
             print(
-                "{\"checked\":\(found.checked),\"bytes\":\(found.bytes),\"corrupt\":\(found.corrupt),"
-                    + "\"unreadable\":\(found.unreadable)}")
+                try jsonLine([
+                    "checked": found.checked, "bytes": found.bytes, "corrupt": found.corrupt,
+                    "unreadable": found.unreadable,
+                ]))
         } else {
             print(
-                "\(Text.count(found.checked)) copies of pages, \(Text.bytes(found.bytes)): "
+                "\(Text.count(found.checked, "copy", "copies")) of pages, \(Text.bytes(found.bytes)): "
                     + "\(Text.count(found.corrupt)) corrupt and taken out, \(Text.count(found.unreadable)) unreadable")
         }
         if found.corrupt + found.unreadable > 0 { throw ExitCode(1) }

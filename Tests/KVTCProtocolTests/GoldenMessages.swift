@@ -90,6 +90,8 @@ enum Golden {
         "profile.list": ProfileRequest(action: .list),
         "profile.load": ProfileRequest(action: .load, name: "m.kvtc.safetensors"),
         "profile.reply": JSONReply(json: "[]"),
+        "storeProfile": StoreProfileRequest(arena: 7, offset: 4096, length: 1 << 33, name: "m.kvtc.safetensors"),
+        "storeProfile.reply": JSONReply(json: "{}"),
         "ping": PingRequest(payload: [0, 255]),
         "ping.reply": PingReply(payload: [0, 255]),
         "verify": VerifyRequest(),

@@ -11,7 +11,7 @@ from kvtc import ErrorCode, messages, wire
 
 VECTORS = json.loads((Path(__file__).parents[1] / "Golden" / "wire.json").read_text())
 EMPTY_REPLIES = {"Release", "CloseSession"}
-JSON_REPLIES = {"Status", "Profile"}
+JSON_REPLIES = {"Status", "Profile", "StoreProfile"}
 
 
 def kind_of(vector):

@@ -33,7 +33,7 @@ def test_status(kvtcctl, client):
         assert document["tiers"]["ram"]["pages"] == 5 and document["counters"]["hits"] == 5
         assert document["counters"]["misses"] == 1 and document["latency_us"]["push"]["count"] >= 1
         text = kvtcctl("status")
-        for expected in ("RAM", "disk", "chat of ann", "lossless", "5 hits, 1 misses, 0 corrupt (83.3 % hits)"):
+        for expected in ("RAM", "disk", "chat of ann", "lossless", "5 hits, 1 miss, 0 corrupt (83.3 % hits)"):
             assert expected in text, text
     assert "no sessions" in kvtcctl("status")
 
@@ -59,11 +59,11 @@ def test_policy(kvtcctl, client):
     session = open_session(client)
     before = json.loads(kvtcctl("policy", "get", session.number, "--json"))
     assert (before["sink"], before["window"], before["mode"]) == (4, 128, "lossless")
-    assert "policy changed" in kvtcctl(
+    assert f"policy of session {session.number} changed\n" == kvtcctl(
         "policy", "set", session.number, "--window", 256, "--mode", "quant8", "--protect", "100-164", "--pin", "--priority", 200
     )
     after = json.loads(kvtcctl("policy", "get", session.number, "--json"))
-    changed = {"window": 256, "mode": "quant8", "protected": [[100, 164]], "pin": True, "priority": 200}
+    changed = {"window": 256, "mode": "quant8", "protected": [[100, 164]], "pinned": True, "priority": 200}
     assert after == before | changed
     kvtcctl("policy", "set", session.number, "--unprotect", "--no-pin")
     assert "nothing else" in kvtcctl("policy", "get", session.number)
@@ -77,14 +77,14 @@ def test_policy_reports_what_is_protected_too_late(kvtcctl, client):
     session.push(to_push(keys, contents))
     client.flush()
     reply = json.loads(kvtcctl("policy", "set", session.number, "--window", 3 * TOKENS, "--json"))
-    assert reply["alreadyCoded"] == [[7 * TOKENS, 10 * TOKENS]]
+    assert reply["already_coded"] == [[7 * TOKENS, 10 * TOKENS]]
 
 
 def test_drop(kvtcctl, client):
     keys, contents = random_pages(4)
     session = open_session(client)
     session.push(to_push(keys, contents))
-    assert kvtcctl("drop", keys[0].hex()) == "dropped 1 pages\n"
+    assert kvtcctl("drop", keys[0].hex()) == "dropped 1 page\n"
     assert json.loads(kvtcctl("drop", "--session", session.number, "--json")) == {"dropped": 3}
     assert kvtcctl("drop", "--all") == "dropped 0 pages\n"
     for arguments in ([], ["--all", "--session", 1], ["abcd"], ["--all", keys[0].hex()]):
@@ -94,8 +94,8 @@ def test_drop(kvtcctl, client):
 def test_profiles(kvtcctl):
     assert json.loads(kvtcctl("profile", "list", "--json")) == []
     assert "no profiles" in kvtcctl("profile", "list")
-    assert "unknownProfile" in kvtcctl("profile", "load", "none.kvtc.safetensors", status=1)
-    kvtcctl("profile", "load", "some/path", status=64)
+    assert "the daemon has none of that name" in kvtcctl("profile", "load", "none.kvtc.safetensors", status=1)
+    assert "some/path: can't be read" in kvtcctl("profile", "load", "some/path", status=1)
 
 
 def test_ping(kvtcctl):

@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include "CLinuxStorage.h"
+#include "CLinuxText.h"
 
 /// The most descriptors one message may bring.
 #define CLINUX_MAX_FDS 16

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import weakref
-from collections import deque
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Sequence, TypeVar
+from typing import Any, Callable, Sequence, TypeVar
 
 from . import messages
 from .arena import Arena
 from .connection import Connection
-from .deadline import Breaker, is_away, left
-from .errors import ErrorCode, KvtcError
+from .errors import ConnectionLost, ErrorCode, KvtcError, Unreachable
 from .geometry import Geometry, Layout
-from .identity import Identity, identity_bytes
+from .identity import Identity
 from .policy import Mode, Policy
 from .session import Session
 from .wire import NONE32
@@ -55,9 +53,6 @@ class Client:
         self._path, self._name, self._timeout, self._reconnect = socket_path, name, timeout, reconnect
         self._closed = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        #: Sessions that nobody refers to any more, as the garbage collector finds them, and where they are open.
-        self._forgotten: deque[tuple[Connection, int]] = deque()
-        self.breaker = Breaker()
         self._reviving = threading.Lock()
         self._arena_lock = threading.Lock()
         self.connection = self._connect()
@@ -79,7 +74,6 @@ class Client:
         for remaining in reversed(range(_ATTEMPTS)):
             connection = self.connection
             try:
-                self._close_forgotten(connection)
                 return action(connection)
             except KvtcError as error:
                 if not remaining:
@@ -90,27 +84,24 @@ class Client:
     def revive(self, lost: Connection, error: KvtcError) -> None:
         """Connects again and opens the sessions again. Raises the error when it does not mean that the connection has
         ended, or nobody answers in time."""
-        if not self._reviving.acquire(timeout=left(self._timeout)):
-            raise error
-        try:
+        with self._reviving:
             if self.connection is not lost and not self._closed:
                 return
             if self._closed or not self._reconnect or not lost.is_over(error):
                 raise error
             log.warning("connection to kvtcd lost (%s); connecting again", error)
             lost.close()
-            deadline, pause = time.monotonic() + left(self._reconnect), 0.02
+            deadline, pause = time.monotonic() + self._reconnect, 0.02
             while True:
                 try:
                     self.connection = self._reopen()
                     return
                 except KvtcError as failure:
-                    if not is_away(failure) or time.monotonic() + pause > deadline:
+                    temporary = isinstance(failure, (Unreachable, ConnectionLost)) or failure.code == ErrorCode.SHUTTING_DOWN
+                    if not temporary or time.monotonic() + pause > deadline:
                         raise error from failure
                 time.sleep(pause)
                 pause = min(2 * pause, 1.0)
-        finally:
-            self._reviving.release()
 
     def _reopen(self) -> Connection:
         connection = self._connect()
@@ -125,30 +116,6 @@ class Client:
     def forget(self, session: Session) -> None:
         """A session has ended and is not to be opened again."""
         self._sessions.discard(session)
-
-    def close_later(self, connection: Connection, number: int) -> None:
-        """Ends that session with the next request: the garbage collector must not wait, and may hold any lock."""
-        self._forgotten.append((connection, number))
-
-    def _close_forgotten(self, connection: Connection) -> None:
-        while self._forgotten:
-            try:
-                where, number = self._forgotten.popleft()
-            except IndexError:
-                return
-            # A session ends with its connection.
-            if where is connection:
-                connection.start(messages.CloseSession(number))
-
-    @contextmanager
-    def bounded(self, seconds: float) -> Iterator[None]:
-        """Everything that the block asks of the daemon takes at most so long together; ``RequestTimedOut`` when it is over.
-
-        While the daemon is known to be away (it did not answer such a block a moment ago) the block is not entered:
-        ``Unavailable``, at once, or at most a second later when it is time to try again.
-        """
-        with self.breaker.guard(seconds, self.ping):
-            yield
 
     def _call(self, message: Any, kind: type) -> Any:
         return self.persist(lambda connection: connection.call(message, kind))
@@ -179,18 +146,21 @@ class Client:
     def _make_arena(self, connection: Connection, wanted: int) -> Arena | None:
         while wanted >= _SMALLEST_ARENA:
             try:
-                body, _, descriptor = connection.start(messages.Arena(wanted)).next()
+                return Client._request_arena(connection, wanted)
             except KvtcError as error:
                 if error.code != ErrorCode.LIMIT_EXCEEDED:
                     raise
                 wanted //= 2
-                continue
-            reply = messages.ArenaReply.decode(body)
-            if descriptor is None:
-                raise KvtcError("the daemon's ARENA reply carries no file descriptor", advice="report this as a bug of kvtcd")
-            return Arena(reply.arena, reply.bytes, descriptor)
         log.warning("kvtcd grants no arena of %d bytes or more; pages travel through the socket", _SMALLEST_ARENA)
         return None
+
+    @staticmethod
+    def _request_arena(connection: Connection, length: int) -> Arena:
+        body, _, descriptor = connection.start(messages.Arena(length)).next()
+        reply = messages.ArenaReply.decode(body)
+        if descriptor is None:
+            raise KvtcError("the daemon's ARENA reply carries no file descriptor", advice="report this as a bug of kvtcd")
+        return Arena(reply.arena, reply.bytes, descriptor)
 
     def open_session(
         self,
@@ -213,8 +183,9 @@ class Client:
         identifier = bytes.fromhex(profile) if isinstance(profile, str) else profile
         if policy is None:
             policy = Policy(mode=Mode.TRANSFORM if identifier else Mode.LOSSLESS)
+        digest = identity.digest if isinstance(identity, Identity) else identity
         request = messages.OpenIdentifiedSession(
-            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, identity_bytes(identity)
+            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, digest
         )
 
         def register(connection: Connection) -> Session:
@@ -252,9 +223,25 @@ class Client:
         """The profiles in the daemon's profile directory."""
         return json.loads(self._call(messages.Profile(0), messages.JsonReply).json)
 
-    def load_profile(self, file: str) -> Any:
-        """Loads a file of the daemon's profile directory, named without its path; returns what it describes."""
-        return json.loads(self._call(messages.Profile(1, file), messages.JsonReply).json)
+    def load_profile(self, file: str | os.PathLike[str]) -> Any:
+        """Loads a profile and returns what it describes: a file of the daemon's profile directory, named without a path, or,
+        given as a path (``Path`` or text with a slash), a file of this side, which only administrators may hand over."""
+        if isinstance(file, str) and "/" not in file:
+            return json.loads(self._call(messages.Profile(1, file), messages.JsonReply).json)
+        path = os.fspath(file)
+        with open(path, "rb") as source:
+            content = source.read()
+        if not content:
+            raise KvtcError(f"{path} is empty", advice="make a profile with 'kvtcctl calibrate'")
+        # Arenas end with their connection: one of its own gives the memory back at once.
+        connection = self._connect()
+        try:
+            arena = Client._request_arena(connection, len(content))
+            arena.view[: len(content)] = content
+            request = messages.StoreProfile(arena.number, 0, len(content), os.path.basename(path))
+            return json.loads(connection.call(request, messages.JsonReply).json)
+        finally:
+            connection.close()
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
         """Forgets these pages of the tenant, or every page of the tenant without ``keys``; returns how many there were."""

@@ -13,7 +13,6 @@ from dataclasses import asdict
 
 from . import llama_cpp
 from .client import Client
-from .demo_daemon import PATIENCE
 from .demo_score import PREFIX_TOKENS, SCORED_TOKENS, Reference
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
@@ -30,8 +29,7 @@ def main() -> int:
                 _answer(_restore(session, worker, document, request["generate"] if index == 0 else 0))
         with llama_cpp.open_session(client, worker, "demo-lossless") as session:
             tokens = worker.tokenize(documents[0].text)[:PREFIX_TOKENS]
-            worker.clear()
-            restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
+            restored = llama_cpp.restore(session, worker, tokens)
             digest = hashlib.sha256(worker.get_state().blob).hexdigest() if restored else ""
             _answer({"lossless_restored": restored, "lossless_state": digest})
     return 0
@@ -43,14 +41,12 @@ def _restore(session: Session, worker: LlamaWorker, document: Document, generate
     prefix = tokens[:PREFIX_TOKENS]
 
     begin = time.perf_counter()
-    logits = llama_cpp.resume(session, worker, prefix, deadline=PATIENCE)
+    logits = llama_cpp.resume(session, worker, prefix)
     int(logits.argmax())
     restore_seconds = time.perf_counter() - begin
     text = worker.text(worker.generate(logits, generate)) if generate else ""
 
-    # What the worker holds itself would do as well.
-    worker.clear()
-    restored_tokens = llama_cpp.restore(session, worker, prefix, deadline=PATIENCE)
+    restored_tokens = llama_cpp.restore(session, worker, prefix)
     if restored_tokens != PREFIX_TOKENS:
         raise LlamaError(f"{restored_tokens} of {PREFIX_TOKENS} tokens of {document.name} came back")
     state = worker.get_state()

@@ -13,7 +13,6 @@ import stat
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 _SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a difference in its times."""
@@ -48,7 +47,7 @@ def _record(place: str) -> Path:
     return directory / (hashlib.sha256(os.fsencode(place)).hexdigest()[:32] + ".json")
 
 
-def _kept(place: str) -> dict[str, Any]:
+def _kept(place: str) -> dict:
     try:
         kept = json.loads(_record(place).read_text())
         return kept if isinstance(kept, dict) and len(bytes.fromhex(kept["sha256"])) == 32 else {}
@@ -56,7 +55,7 @@ def _kept(place: str) -> dict[str, Any]:
         return {}
 
 
-def _keep(place: str, content: dict[str, Any]) -> None:
+def _keep(place: str, content: dict) -> None:
     """A home that cannot be written to costs time, no more."""
     try:
         record = _record(place)

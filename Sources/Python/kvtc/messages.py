@@ -296,6 +296,15 @@ class Profile(Struct):
 
 
 @dataclass
+class StoreProfile(Struct):
+    OPCODE = Opcode.STORE_PROFILE
+    arena: int = wired(U32)
+    offset: int = wired(U64)
+    length: int = wired(U64)
+    name: str = wired(TEXT)
+
+
+@dataclass
 class Ping(Struct):
     OPCODE = Opcode.PING
     payload: bytes = wired(BLOB, default=b"")

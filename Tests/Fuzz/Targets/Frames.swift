@@ -46,6 +46,7 @@ enum Frames {
         case .status: [{ try StatusRequest(body: $0).encodedBody }, { try JSONReply(body: $0).encodedBody }]
         case .flush: [{ try FlushRequest(body: $0).encodedBody }, { try FlushReply(body: $0).encodedBody }]
         case .profile: [{ try ProfileRequest(body: $0).encodedBody }]
+        case .storeProfile: [{ try StoreProfileRequest(body: $0).encodedBody }]
         case .verify: [{ try VerifyRequest(body: $0).encodedBody }, { try VerifyReply(body: $0).encodedBody }]
         case .ping: [{ try PingRequest(body: $0).encodedBody }, { try PingReply(body: $0).encodedBody }]
         }
