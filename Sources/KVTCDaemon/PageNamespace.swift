@@ -16,7 +16,7 @@ package struct PageNamespace: Hashable, Sendable {
         let profile = codec.profile?.id.bytes ?? [UInt8](repeating: 0, count: 32)
         withUnsafeBytes(of: UInt32(identity.count).littleEndian) { bytes += $0 }
         bytes += identity + profile + [element.rawValue]
-        for number in codec.geometry.numbers { withUnsafeBytes(of: number.littleEndian) { bytes += $0 } }
+        codec.geometry.numbers.map(\.littleEndian).withUnsafeBytes { bytes += $0 }
         var digest = SIMD4<UInt64>()
         withUnsafeMutableBytes(of: &digest) {
             _ = SHA256(bytes, bytes.count, $0.bindMemory(to: UInt8.self).baseAddress)

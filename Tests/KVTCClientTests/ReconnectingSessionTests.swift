@@ -12,14 +12,16 @@ import Testing
     init() throws { directory = try TemporaryDirectory() }
 
     /// Serves one connection after another, each by its script, the last one to its end.
-    private func serve(_ scripts: [@Sendable (ScriptedServer) throws -> Void]) throws {
+    private func serve(
+        features: UInt32 = 3, _ scripts: [@Sendable (ScriptedServer) throws -> Void]
+    ) throws {
         let listener = try UnixListener(path: directory.file("s"))
         let wakeUp = try WakeUp()
         try Thread.start {
             for script in scripts {
                 guard let connection = try? listener.accept(wakeUp: wakeUp) else { return }
                 let server = ScriptedServer(connection: connection)
-                try? server.hello(maxBody: 1 << 20)
+                try? server.hello(maxBody: 1 << 20, features: features)
                 try? script(server)
                 connection.shutdown()
             }
@@ -79,6 +81,25 @@ import Testing
         ])
         let session = try ReconnectingSession(request(), terms: terms)
         _ = try session.setPolicy(WirePolicy(window: 77))
+        #expect(try session.flush().pages == 3)
+    }
+
+    @Test func theSessionIsOpenedAgainWithItsIdentity() throws {
+        let open: @Sendable (ScriptedServer) throws -> Void = { server in
+            let request = try server.next()
+            guard try OpenIdentifiedSessionRequest(body: request.body).identity == [7] else { return }
+            try server.answer(request, OpenSessionReply(session: 1, profile: [], tokenBytes: 4))
+        }
+        try serve(
+            features: Wire.features,
+            [
+                open,
+                { server in
+                    try open(server)
+                    try server.answer(try server.next(), FlushReply(pages: 3, bytes: 4))
+                },
+            ])
+        let session = try ReconnectingSession(request(), identity: [7], terms: terms)
         #expect(try session.flush().pages == 3)
     }
 

@@ -16,9 +16,9 @@ WINDOW = 64
 """Of Gemma 2, every other layer of which sees no further."""
 
 
-def write(path: Path, architecture: str, *, factors: bool = False, yarn: float | None = None) -> None:
+def write(path: Path, architecture: str, *, factors: bool = False, yarn: float | None = None, seed: int = 7) -> None:
     """A model with two layers; with `factors` for single frequencies, of Llama 3.1's kind, or with YaRN scaling."""
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(seed)
     latent = architecture == "deepseek2"
     head = LONG if architecture == "qwen3" else WIDTH // QUERIES
 
@@ -84,6 +84,23 @@ def write(path: Path, architecture: str, *, factors: bool = False, yarn: float |
         tensors |= {f"blk.{layer}.{name}": tensor for name, tensor in own.items()}
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_adapter(path: Path, seed: int, rank: int = 4) -> None:
+    """A LoRA adapter of a "llama" written above, for what makes its keys and values."""
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_string(gguf.Keys.General.TYPE, gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(rank))
+    for layer in range(LAYERS):
+        for name in ("attn_k", "attn_v"):
+            for half, shape in (("a", (rank, WIDTH)), ("b", (HEADS * (WIDTH // QUERIES), rank))):
+                writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{half}", random.normal(0, 0.3, shape).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -12,7 +12,7 @@ import threading
 from kvtc import messages, wire
 
 REQUESTS = {kind.OPCODE: kind for kind in vars(messages).values() if hasattr(kind, "OPCODE")}
-# What clients send to a daemon that, as this one, says no more than the first two feature bits.
+# What clients send to a daemon that says no more than the first two feature bits.
 REQUESTS[wire.Opcode.OPEN_SESSION] = messages.OpenSession
 
 
@@ -58,7 +58,10 @@ class ScriptedDaemon:
             return False
         header = wire.Header.decode(data)
         body = connection.recv(header.length, socket.MSG_WAITALL) if header.length else b""
-        request = REQUESTS[header.opcode].decode(body)
+        kind = REQUESTS[header.opcode]
+        if kind is messages.OpenSession and self.hello["features"] & messages.FEATURE_IDENTITY:
+            kind = messages.OpenIdentifiedSession
+        request = kind.decode(body)
         self.seen.append(request)
         handler = self.override.get(header.opcode) or getattr(type(self), header_name(header.opcode))
         return handler(self, connection, header.request, request) is not False

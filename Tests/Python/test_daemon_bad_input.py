@@ -9,7 +9,7 @@ import time
 import pytest
 
 import kvtc
-from kvtc import ErrorCode, Layout, Mode, Policy, messages, wire
+from kvtc import ErrorCode, Layout, Mode, Policy, Range, messages, wire
 from process_state import ProcessState
 from raw import Raw
 from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
@@ -240,6 +240,13 @@ def open_raw(raw, **changes):
     return raw.ask(messages.OpenSession("raw", **options))
 
 
+def forged(struct, **values):
+    """The struct with values that the client itself would refuse."""
+    for name, value in values.items():
+        object.__setattr__(struct, name, value)
+    return struct
+
+
 def with_layout(**bytes_at):
     """The body of OPEN_SESSION with single bytes of the layout replaced."""
     body = bytearray(messages.OpenSession("raw", b"", GEOMETRY, Layout(), TOKENS, Policy()).encode())
@@ -259,8 +266,8 @@ def with_layout(**bytes_at):
         ({"policy": Policy(window=0xFFFFFFFF)}, ErrorCode.INVALID_FIELD, "policy.window"),
         ({"policy": Policy(sink=0xFFFFFFFF)}, ErrorCode.INVALID_FIELD, "policy.sink"),
         ({"policy": Policy(mode=Mode.TRANSFORM)}, ErrorCode.INVALID_FIELD, "policy.mode"),
-        ({"policy": Policy(quality=float("nan"))}, ErrorCode.INVALID_FIELD, "policy.quality"),
-        ({"policy": Policy(protected=[(9, 3)])}, ErrorCode.INVALID_FIELD, "range"),
+        ({"policy": forged(Policy(), quality=float("nan"))}, ErrorCode.INVALID_FIELD, "policy.quality"),
+        ({"policy": Policy(protected=[forged(Range(3, 9), end=2)])}, ErrorCode.INVALID_FIELD, "range"),
         ({"geometry": kvtc.Geometry()}, ErrorCode.INVALID_FIELD, "geometry"),
         ({"geometry": kvtc.Geometry.from_heads(1, 1, 65535, rope_style="none")}, ErrorCode.INVALID_FIELD, "geometry"),
         ({"layout": Layout(flags=1, order=kvtc.Order.TOKEN_TENSOR_HEAD)}, ErrorCode.INVALID_FIELD, "layout"),

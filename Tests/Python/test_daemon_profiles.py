@@ -110,6 +110,8 @@ def test_pages_with_and_without_a_profile_never_meet(loaded):
         client.flush()
         back = session.fetch(keys)
         assert None not in back and (back == contents) == (profile == "")
+        other = client.open_session("o", profile=profile, geometry=GEOMETRY, layout=LAYOUT, identity=b"other weights")
+        assert other.lookup(keys).leading_run == 0 and other.fetch(keys) == [None] * 4
 
 
 def test_kvtcctl_shows_and_loads_it(daemon, profile):

@@ -147,7 +147,7 @@ def test_json_has_the_promised_names_and_the_table_names_the_untouched_cache() -
 
 
 def test_layer_errors_and_variances_leave_out_sinks_and_window() -> None:
-    worker = filled_worker(400)
+    worker = filled_worker(range(400))
     exact = worker.get_state()
     changed = exact.copy()
     changed.keys[1][SINKS : SINKS + 2] += np.float16(1)
@@ -160,7 +160,7 @@ def test_layer_errors_and_variances_leave_out_sinks_and_window() -> None:
 
 
 def test_the_floor_changes_last_bits_between_sinks_and_window_only() -> None:
-    worker = filled_worker(400)
+    worker = filled_worker(range(400))
     exact = worker.get_state()
     kept_state = FloorWay(worker, seed=3).keep(range(400), exact).state
     for mine, theirs in zip(exact.tensors(), kept_state.tensors(), strict=True):

@@ -1,6 +1,7 @@
 """Sessions of different identities never meet each other's pages; the builder of identities confuses nothing and refuses
 what it cannot represent."""
 
+import dataclasses
 import itertools
 import math
 import os
@@ -141,6 +142,12 @@ def test_an_identity_has_a_limit(client):
     assert (caught.value.code, caught.value.field) == (ErrorCode.INVALID_FIELD, "identity")
 
 
+@pytest.mark.parametrize("identity", ["model", None, 5, WEIGHTS.hex(), [WEIGHTS]], ids=repr)
+def test_an_identity_is_bytes_or_made_by_the_builder(client, identity):
+    with pytest.raises(TypeError, match="identity"):
+        open_session(client, identity=identity)
+
+
 def test_a_daemon_that_knows_no_identities_gets_none(tmp_path):
     old = ScriptedDaemon(tmp_path / "s")
     with kvtc.connect(old.path, arena_bytes=0) as client:
@@ -216,6 +223,12 @@ def test_equal_things_have_equal_digests():
     ]
     for group in equal:
         assert len({build(changes) for changes in group}) == 1, group
+
+
+def test_a_salt_is_changed_by_replacing_and_not_shown():
+    one = Identity(WEIGHTS, part="tp0/2", salt="secret")
+    assert dataclasses.replace(one, salt="other") == Identity(WEIGHTS, part="tp0/2", salt="other") != one
+    assert "secret" not in repr(one)
 
 
 def test_random_identities_are_equal_only_where_their_arguments_are():

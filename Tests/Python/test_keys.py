@@ -85,7 +85,7 @@ def test_keys_of_parts_are_those_of_every_release():
     assert part_key(P, "").hex() == "b1a40b7633a6271e2d125d1e46e699ef2c4c1db331f6039b6a1a70a758b397d8"
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.uint16), lambda ids: np.array(ids, np.uint64)])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.uint16), lambda ids: np.array(ids, np.uint64), lambda ids: np.array(ids, object)])
 def test_integers_count_by_value(kind):
     assert page_keys(kind([1, 2, 3, 4]), 2) == page_keys(range(1, 5), 2)
     assert page_runs(kind([5, 6, 7, 1]), 2) == [(0, 2), (2, 1), (3, 1)]
@@ -107,6 +107,8 @@ def test_integers_count_by_value(kind):
         ({"token_ids": iter([1, 2])}, ValueError, "0 dimensions"),
         ({"token_ids": ["1", "2"]}, TypeError, "token_ids"),
         ({"token_ids": [1, None]}, TypeError, "token_ids"),
+        ({"token_ids": np.array([1, True], object)}, TypeError, "token_ids"),
+        ({"token_ids": np.array([1, 2.5], object)}, TypeError, "token_ids"),
         ({"token_ids": np.array([1, 2**32 + 5])}, ValueError, "4294967301, which has more than 32 bits"),
         ({"token_ids": [1, 2**31]}, ValueError, "2147483648"),
         ({"token_ids": [1, -(2**31) - 1]}, ValueError, "-2147483649"),

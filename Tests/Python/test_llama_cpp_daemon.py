@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from fake_worker import HEADER, FakeWorker, filled_worker
+from fake_worker import HEADER, IDENTITY, FakeWorker, filled_worker
 from synthetic import cache, calibrate
 
 import kvtc
@@ -12,14 +12,14 @@ from kvtc import llama_cpp
 from kvtc.evaluate_caches import NEAR, DaemonWay
 from kvtc.llama_geometry import ModelGeometry
 from kvtc.llama_rope import Rope
-from kvtc.llama_state import StateForm, blank_state
+from kvtc.llama_state import Origin, StateForm, blank_state
 from kvtc.sensitivity import SINKS, WINDOW
 
 TOKENS = list(range(5000, 5500))
 
 
 def test_a_sequence_survives_the_daemons_restart_bit_exactly(make_daemon) -> None:
-    daemon, first, second = make_daemon(), filled_worker(500), FakeWorker()
+    daemon, first, second = make_daemon(), filled_worker(TOKENS), FakeWorker()
     with daemon.connect() as client, llama_cpp.open_session(client, first, "first") as session:
         done = llama_cpp.offload(session, first, TOKENS)
         assert (done.pages, done.stored) == (7, 7)
@@ -34,7 +34,7 @@ def test_a_sequence_survives_the_daemons_restart_bit_exactly(make_daemon) -> Non
 
 
 def test_pages_travel_through_the_socket_too(make_daemon) -> None:
-    daemon, first, second = make_daemon(), filled_worker(500), FakeWorker()
+    daemon, first, second = make_daemon(), filled_worker(TOKENS), FakeWorker()
     with daemon.connect(arena_bytes=0) as client, llama_cpp.open_session(client, first, "inline") as session:
         llama_cpp.offload(session, first, TOKENS)
         assert llama_cpp.restore(session, second, TOKENS[:200]) == 192
@@ -48,11 +48,14 @@ class SyntheticWorker(FakeWorker):
     def __init__(self, cells: int) -> None:
         super().__init__(ModelGeometry(4, 2, 16, 16, Rope.geometric("half_split", 0, 16, 10000.0, 4)))
         self.state_form = StateForm(HEADER, 8, (((32,) * 4, (32,) * 4),))
+        if not cells:
+            return
         state = blank_state(range(cells), self.state_form)
         contents = cache(cells, 9)
         for layer, (keys, values) in enumerate(zip(state.keys, state.values, strict=True)):
             keys[:] = contents[layer, kvtc.Role.KEY].reshape(cells, 32)
             values[:] = contents[layer, kvtc.Role.VALUE].reshape(cells, 32)
+        state.origin = Origin(tuple(range(cells)), IDENTITY.digest)
         self.set_state(state)
 
 

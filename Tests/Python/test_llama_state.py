@@ -58,11 +58,24 @@ def test_a_copy_does_not_share_memory() -> None:
     assert state.to_bytes() == blob()
 
 
-def test_positions_may_have_holes_but_must_grow() -> None:
+def test_positions_may_have_holes_but_no_two_cells() -> None:
     holes = [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
     assert parse_state(blob(positions=holes)).positions.tolist() == holes
-    with pytest.raises(StateError, match="positions do not grow"):
+    with pytest.raises(StateError, match="positions below zero, or of two cells"):
         parse_state(blob(positions=[0, 1, 2, 2, 4, 5, 6, 7, 8, 9]))
+
+
+def test_cells_in_any_order_are_read_in_that_of_their_positions() -> None:
+    """As an engine leaves them that used freed cells again."""
+    order = np.random.default_rng(11).permutation(CELLS)
+    keys, values = ([tensor[order] for tensor in tensors(seed)] for seed in (1, 2))
+    shuffled = blank_state(range(CELLS), FORM)
+    for target, tensor in zip(shuffled.tensors(), keys + values, strict=True):
+        target[:] = tensor
+    raw = bytearray(shuffled.to_bytes())
+    for cell, position in enumerate(order):
+        struct.pack_into("<i", raw, CELL_TABLE + 12 * cell, position)
+    assert bytes(raw) != blob() and parse_state(bytes(raw)).to_bytes() == blob()
 
 
 @pytest.mark.parametrize("length", range(0, len(blob()), 97))

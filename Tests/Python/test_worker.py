@@ -4,18 +4,20 @@ import gzip
 import json
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_worker import GEOMETRY, FakeWorker, filled_worker
+from fake_worker import GEOMETRY, IDENTITY, FakeWorker, filled_worker
 
 from kvtc import llama_cpp, safetensors, texts
 from kvtc.demo_report import Report
 from kvtc.demo_score import Score, mean
 from kvtc.llama_rope import Rope, measured
 from kvtc.messages import PullOutcome, PushOutcome, Residence
+from kvtc.policy import Mode
 from kvtc.sensitivity import coded, divergence, log_probabilities
 from kvtc.session import Lookup, Page, Part
 
@@ -162,6 +164,15 @@ class FakeSession:
     page_tokens: int = 16
     profile: bytes = b""
     page_bytes: int = 16 * GEOMETRY.token_bytes
+    identity: bytes = IDENTITY.digest
+    mode: Mode = Mode.LOSSLESS
+
+    @property
+    def client(self) -> "FakeSession":
+        return self
+
+    def bounded(self, seconds: float) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def push(self, pages: "list[Page]") -> list[PushOutcome]:
         outcomes = []
@@ -184,12 +195,12 @@ class FakeSession:
         return parts
 
 
+TOKENS = list(range(1000, 1100))
+
+
 @pytest.fixture
 def worker() -> FakeWorker:
-    return filled_worker(100)
-
-
-TOKENS = list(range(1000, 1100))
+    return filled_worker(TOKENS)
 
 
 def test_what_was_offloaded_is_restored_bit_exactly(worker: FakeWorker) -> None:
@@ -216,8 +227,10 @@ def test_a_damaged_page_ends_what_is_restored(worker: FakeWorker) -> None:
     llama_cpp.offload(session, worker, TOKENS)
     session.damaged = {list(session.pages)[3], list(session.pages)[5]}
     assert llama_cpp.restore(session, second, TOKENS) == 48 == second.position
+    # What the worker holds itself is as good, and is kept where it goes further.
     session.damaged = {list(session.pages)[0]}
-    assert llama_cpp.restore(session, second, TOKENS) == 0 and second.state is None
+    assert llama_cpp.restore(session, second, TOKENS) == 48 == second.position
+    assert llama_cpp.restore(session, FakeWorker(), TOKENS) == 0
 
 
 def test_resuming_computes_the_rest_and_at_least_one_token(worker: FakeWorker) -> None:

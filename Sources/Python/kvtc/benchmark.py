@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from . import capture, llama_cpp
-from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
+from .demo_daemon import PATIENCE, Daemon, DaemonFailed, all_coded, kept_bytes, until
 from .errors import KvtcError
 from .keys import page_keys
 from .llama_library import LlamaError
@@ -52,12 +52,14 @@ class Benchmark:
         self.worker.prefill(self.tokens)
 
     def fetch(self, ratio: int) -> None:
-        state, there = llama_cpp.fetch_state(self.sessions[ratio], self.worker, self.tokens)
+        state, there = llama_cpp.fetch_state(self.sessions[ratio], self.worker, self.tokens, deadline=PATIENCE)
         if state is None or there != TOKENS:
             raise DaemonFailed(f"{there} of {TOKENS} tokens came back at {ratio} times")
 
     def restore(self, ratio: int) -> None:
-        if (there := llama_cpp.restore(self.sessions[ratio], self.worker, self.tokens)) != TOKENS:
+        # What the worker holds itself would do as well.
+        self.worker.clear()
+        if (there := llama_cpp.restore(self.sessions[ratio], self.worker, self.tokens, deadline=PATIENCE)) != TOKENS:
             raise DaemonFailed(f"{there} of {TOKENS} tokens came back at {ratio} times")
 
     def first_layer(self, ratio: int) -> float:
@@ -116,7 +118,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, object]]:
             identifier = client.load_profile(profile.name)["id"]
             policy = Policy(mode="transform", quality=ratio)
             session = llama_cpp.open_session(client, worker, "benchmark", profile=identifier, policy=policy)
-            done = llama_cpp.offload(session, worker, tokens)
+            done = llama_cpp.offload(session, worker, tokens, deadline=PATIENCE)
             if done.stored != done.pages:
                 raise DaemonFailed(f"{done.stored} of {done.pages} pages were stored")
             until(client, "coding pages", all_coded)

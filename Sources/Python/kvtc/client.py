@@ -8,14 +8,17 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Sequence, TypeVar
+from collections import deque
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Sequence, TypeVar
 
 from . import messages
 from .arena import Arena
 from .connection import Connection
-from .errors import ConnectionLost, ErrorCode, KvtcError, Unreachable
+from .deadline import Breaker, is_away, left
+from .errors import ErrorCode, KvtcError
 from .geometry import Geometry, Layout
-from .identity import Identity
+from .identity import Identity, identity_bytes
 from .policy import Mode, Policy
 from .session import Session
 from .wire import NONE32
@@ -53,6 +56,9 @@ class Client:
         self._path, self._name, self._timeout, self._reconnect = socket_path, name, timeout, reconnect
         self._closed = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        #: Sessions that nobody refers to any more, as the garbage collector finds them, and where they are open.
+        self._forgotten: deque[tuple[Connection, int]] = deque()
+        self.breaker = Breaker()
         self._reviving = threading.Lock()
         self._arena_lock = threading.Lock()
         self.connection = self._connect()
@@ -74,6 +80,7 @@ class Client:
         for remaining in reversed(range(_ATTEMPTS)):
             connection = self.connection
             try:
+                self._close_forgotten(connection)
                 return action(connection)
             except KvtcError as error:
                 if not remaining:
@@ -84,24 +91,27 @@ class Client:
     def revive(self, lost: Connection, error: KvtcError) -> None:
         """Connects again and opens the sessions again. Raises the error when it does not mean that the connection has
         ended, or nobody answers in time."""
-        with self._reviving:
+        if not self._reviving.acquire(timeout=left(self._timeout)):
+            raise error
+        try:
             if self.connection is not lost and not self._closed:
                 return
             if self._closed or not self._reconnect or not lost.is_over(error):
                 raise error
             log.warning("connection to kvtcd lost (%s); connecting again", error)
             lost.close()
-            deadline, pause = time.monotonic() + self._reconnect, 0.02
+            deadline, pause = time.monotonic() + left(self._reconnect), 0.02
             while True:
                 try:
                     self.connection = self._reopen()
                     return
                 except KvtcError as failure:
-                    temporary = isinstance(failure, (Unreachable, ConnectionLost)) or failure.code == ErrorCode.SHUTTING_DOWN
-                    if not temporary or time.monotonic() + pause > deadline:
+                    if not is_away(failure) or time.monotonic() + pause > deadline:
                         raise error from failure
                 time.sleep(pause)
                 pause = min(2 * pause, 1.0)
+        finally:
+            self._reviving.release()
 
     def _reopen(self) -> Connection:
         connection = self._connect()
@@ -116,6 +126,30 @@ class Client:
     def forget(self, session: Session) -> None:
         """A session has ended and is not to be opened again."""
         self._sessions.discard(session)
+
+    def close_later(self, connection: Connection, number: int) -> None:
+        """Ends that session with the next request: the garbage collector must not wait, and may hold any lock."""
+        self._forgotten.append((connection, number))
+
+    def _close_forgotten(self, connection: Connection) -> None:
+        while self._forgotten:
+            try:
+                where, number = self._forgotten.popleft()
+            except IndexError:
+                return
+            # A session ends with its connection.
+            if where is connection:
+                connection.start(messages.CloseSession(number))
+
+    @contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """Everything that the block asks of the daemon takes at most so long together; ``RequestTimedOut`` when it is over.
+
+        While the daemon is known to be away (it did not answer such a block a moment ago) the block is not entered:
+        ``Unavailable``, at once, or at most a second later when it is time to try again.
+        """
+        with self.breaker.guard(seconds, self.ping):
+            yield
 
     def _call(self, message: Any, kind: type) -> Any:
         return self.persist(lambda connection: connection.call(message, kind))
@@ -183,9 +217,8 @@ class Client:
         identifier = bytes.fromhex(profile) if isinstance(profile, str) else profile
         if policy is None:
             policy = Policy(mode=Mode.TRANSFORM if identifier else Mode.LOSSLESS)
-        digest = identity.digest if isinstance(identity, Identity) else identity
         request = messages.OpenIdentifiedSession(
-            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, digest
+            name, identifier, geometry or Geometry(), layout or Layout(), page_tokens, policy, identity_bytes(identity)
         )
 
         def register(connection: Connection) -> Session:

@@ -9,12 +9,14 @@ import array
 import itertools
 import os
 import queue
+import select
 import socket
 import struct
 import threading
 from typing import Any, Callable
 
 from . import wire
+from .deadline import left
 from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
 from .arena import Arena
 from .messages import ErrorBody, HelloReply
@@ -42,11 +44,12 @@ class Pending:
 
     def next(self) -> tuple[memoryview, bool, int | None]:
         """The next part: its body, whether more follow, and the file descriptor that came with it."""
+        patience = left(self._connection.timeout)
         try:
-            body, more, descriptor = self._frames.get(timeout=self._connection.timeout)
+            body, more, descriptor = self._frames.get(timeout=patience)
         except queue.Empty:
             raise RequestTimedOut(
-                f"no answer to {wire.Opcode(self._opcode).name} within {self._connection.timeout} s",
+                f"no answer to {wire.Opcode(self._opcode).name} within {patience:.3g} s",
                 advice="see 'kvtcctl status' for the daemon's queues, or raise the client's timeout",
             ) from None
         if isinstance(body, Exception):
@@ -86,6 +89,11 @@ class Connection:
         self.path = path or os.environ.get("KVTC_SOCKET") or default_socket()
         self.timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A kernel-side limit for connecting (a daemon that accepts nobody leaves its queue full) and for sending alone: a
+        # timeout of the socket object would apply to the reader as well. Zero would mean no limit.
+        milliseconds = max(int(left(timeout) * 1000), 1)
+        limit = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         try:
             self._socket.connect(self.path)
         except OSError as error:
@@ -94,9 +102,6 @@ class Connection:
             if isinstance(error, PermissionError):
                 advice = "its socket is for the group kvtcd: 'adduser YOU kvtcd' as root, then log in again"
             raise Unreachable(f"no kvtcd answers on {self.path}: {error.strerror or error}", advice=advice) from None
-        # A kernel-side limit for sending alone: a timeout of the socket object would apply to the reader as well.
-        seconds = max(int(timeout), 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
         self._ids = itertools.count(1)
         self._send = threading.Lock()
         self._lock = threading.Lock()
@@ -119,7 +124,7 @@ class Connection:
         if len(body) > wire.MAX_BODY:
             raise WireError(ErrorCode.TOO_LARGE, "body", f"{len(body)} bytes; the limit is {wire.MAX_BODY}")
         slots = self._slots
-        if slots is not None and not slots.acquire(timeout=self.timeout):
+        if slots is not None and not slots.acquire(timeout=left(self.timeout)):
             raise RequestTimedOut("too many requests are under way", advice="read the replies of earlier ones")
         request = next(self._ids)
         pending = Pending(self, message.OPCODE, request)
@@ -131,8 +136,12 @@ class Connection:
             self._pending[request] = pending
         header = wire.Header(message.OPCODE, request, 0, len(body)).encode()
         try:
-            with self._send:
-                self._send_all([memoryview(header), memoryview(body)])
+            self._send_whole(header, body)
+        except RequestTimedOut as error:
+            with self._lock:
+                self._pending.pop(request, None)
+            pending._deliver(error, False, None)
+            raise
         except OSError as error:
             # A frame that was sent in part leaves nothing to go on with. The reader may know the daemon's own reason.
             self._socket_shutdown()
@@ -166,13 +175,31 @@ class Connection:
         except OSError:
             pass
 
-    def _send_all(self, buffers: list[memoryview]) -> None:
-        while buffers:
-            sent = self._socket.sendmsg(buffers)
-            while buffers and sent >= len(buffers[0]):
-                sent -= len(buffers.pop(0))
-            if buffers:
-                buffers[0] = buffers[0][sent:]
+    def _send_whole(self, header: bytes, body: bytearray) -> None:
+        """Sends a frame. ``RequestTimedOut`` when the daemon's side is full and took nothing of it, ``OSError`` when it took
+        a part."""
+        patience = left(self.timeout)
+        timed_out = RequestTimedOut(f"the daemon read nothing for {patience:.3g} s", advice="see whether kvtcd runs")
+        if not self._send.acquire(timeout=patience):
+            raise timed_out
+        try:
+            writable = select.poll()
+            writable.register(self._socket, select.POLLOUT)
+            buffers, is_whole = [memoryview(header), memoryview(body)], True
+            while buffers:
+                try:
+                    sent = self._socket.sendmsg(buffers, (), socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if writable.poll(left(self.timeout) * 1000):
+                        continue
+                    raise timed_out if is_whole else TimeoutError(str(timed_out)) from None
+                is_whole = False
+                while buffers and sent >= len(buffers[0]):
+                    sent -= len(buffers.pop(0))
+                if buffers:
+                    buffers[0] = buffers[0][sent:]
+        finally:
+            self._send.release()
 
     def _fail(self, error: KvtcError) -> None:
         with self._lock:

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import llama_cpp
 from .client import Client
-from .demo_daemon import Daemon, DaemonFailed, all_coded, kept_bytes, until
+from .demo_daemon import PATIENCE, Daemon, DaemonFailed, all_coded, kept_bytes, until
 from .profile_cache import profile_for
 from .demo_report import Report
 from .demo_score import PREFIX_TOKENS, Score, mean
@@ -88,7 +88,7 @@ def _first_worker(
             worker.prefill(tokens, progress.advance)
             states.append((tokens, worker.get_state()))
             with llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session:
-                done = llama_cpp.offload(session, worker, tokens)
+                done = llama_cpp.offload(session, worker, tokens, deadline=PATIENCE)
                 if done.stored != done.pages:
                     raise DaemonFailed(f"{done.stored} of {done.pages} pages of {document.name} were stored")
                 keys.append(page_keys(tokens, session.page_tokens, session.profile))
@@ -98,7 +98,7 @@ def _first_worker(
     with llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session:
         ratio = _coded_ratio(client, session, keys[-1])
         worker.set_state(states[-1][1])
-        llama_cpp.offload(session, worker, states[-1][0])
+        llama_cpp.offload(session, worker, states[-1][0], deadline=PATIENCE)
         pushed = Pushed(keys, raw_bytes, stored_bytes, ratio, "", worker.name)
         say("crowding the first context out of RAM with other contexts' pages")
         for index, (tokens, state) in enumerate(states):
@@ -106,7 +106,7 @@ def _first_worker(
             if index == 0:
                 pushed.digest = hashlib.sha256(state.blob).hexdigest()
             with llama_cpp.open_session(client, worker, "demo-lossless") as lossless:
-                llama_cpp.offload(lossless, worker, tokens)
+                llama_cpp.offload(lossless, worker, tokens, deadline=PATIENCE)
             until(client, "coding pages", all_coded)
         pushed.evicted = set(session.lookup(keys[0]).residence) == {Residence.DISK}
         say("kvtcctl status")

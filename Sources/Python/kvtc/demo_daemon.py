@@ -17,6 +17,10 @@ from typing import Any
 from .client import Client
 
 
+PATIENCE = 600.0
+"""Seconds that programs which measure wait for a daemon, where a worker would rather compute."""
+
+
 class DaemonFailed(RuntimeError):
     """kvtcd or kvtcctl did not do what the demo asked for; the message ends with what it logged."""
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from . import llama_cpp
 from .client import Client
+from .demo_daemon import PATIENCE
 from .demo_score import PREFIX_TOKENS, SCORED_TOKENS, Reference
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
@@ -29,7 +30,8 @@ def main() -> int:
                 _answer(_restore(session, worker, document, request["generate"] if index == 0 else 0))
         with llama_cpp.open_session(client, worker, "demo-lossless") as session:
             tokens = worker.tokenize(documents[0].text)[:PREFIX_TOKENS]
-            restored = llama_cpp.restore(session, worker, tokens)
+            worker.clear()
+            restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
             digest = hashlib.sha256(worker.get_state().blob).hexdigest() if restored else ""
             _answer({"lossless_restored": restored, "lossless_state": digest})
     return 0
@@ -41,12 +43,14 @@ def _restore(session: Session, worker: LlamaWorker, document: Document, generate
     prefix = tokens[:PREFIX_TOKENS]
 
     begin = time.perf_counter()
-    logits = llama_cpp.resume(session, worker, prefix)
+    logits = llama_cpp.resume(session, worker, prefix, deadline=PATIENCE)
     int(logits.argmax())
     restore_seconds = time.perf_counter() - begin
     text = worker.text(worker.generate(logits, generate)) if generate else ""
 
-    restored_tokens = llama_cpp.restore(session, worker, prefix)
+    # What the worker holds itself would do as well.
+    worker.clear()
+    restored_tokens = llama_cpp.restore(session, worker, prefix, deadline=PATIENCE)
     if restored_tokens != PREFIX_TOKENS:
         raise LlamaError(f"{restored_tokens} of {PREFIX_TOKENS} tokens of {document.name} came back")
     state = worker.get_state()

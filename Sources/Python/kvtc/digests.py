@@ -13,6 +13,7 @@ import stat
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 _SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a difference in its times."""
@@ -47,7 +48,7 @@ def _record(place: str) -> Path:
     return directory / (hashlib.sha256(os.fsencode(place)).hexdigest()[:32] + ".json")
 
 
-def _kept(place: str) -> dict:
+def _kept(place: str) -> dict[str, Any]:
     try:
         kept = json.loads(_record(place).read_text())
         return kept if isinstance(kept, dict) and len(bytes.fromhex(kept["sha256"])) == 32 else {}
@@ -55,7 +56,7 @@ def _kept(place: str) -> dict:
         return {}
 
 
-def _keep(place: str, content: dict) -> None:
+def _keep(place: str, content: dict[str, Any]) -> None:
     """A home that cannot be written to costs time, no more."""
     try:
         record = _record(place)

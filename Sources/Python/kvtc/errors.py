@@ -92,4 +92,12 @@ class ConnectionLost(KvtcError):
 
 
 class RequestTimedOut(KvtcError):
-    """No reply within the client's timeout. The request may still be carried out."""
+    """No reply within the client's timeout, or the caller's deadline. The request may still be carried out."""
+
+
+class Unavailable(KvtcError):
+    """Not asked: the daemon did not answer a moment ago."""
+
+
+class CacheMismatch(KvtcError, ValueError):
+    """The worker's cache is not the one of the tokens that it was said to be of; nothing was pushed."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import llama_cpp
 from .client import Client
-from .demo_daemon import DaemonFailed, all_coded, kept_bytes, until
+from .demo_daemon import PATIENCE, DaemonFailed, all_coded, kept_bytes, until
 from .keys import page_keys
 from .llama_model import LlamaWorker
 from .llama_state import SequenceState
@@ -73,7 +73,7 @@ class DaemonWay:
         empty = kept_bytes(client)
         with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
             worker.set_state(exact)
-            done = llama_cpp.offload(session, worker, tokens)
+            done = llama_cpp.offload(session, worker, tokens, deadline=PATIENCE)
             if done.stored != done.pages:
                 raise DaemonFailed(f"kvtcd stored {done.stored} of {done.pages} pages: give it more memory")
             if self.near is None:
@@ -87,7 +87,9 @@ class DaemonWay:
     def _bring_back(self, session: Session, tokens: Sequence[int], empty: int, raw: int) -> Kept:
         worker, client = self._worker, self._client
         stored = kept_bytes(client) - empty
-        restored = llama_cpp.restore(session, worker, tokens)
+        # What the worker holds itself would do as well.
+        worker.clear()
+        restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
         keys = page_keys(tokens, session.page_tokens, session.profile)
         coded = coded_pages(len(keys), session.page_tokens)
         session.drop(keys[coded.start : coded.stop])

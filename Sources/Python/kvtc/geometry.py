@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Sequence
+from typing import Literal, Sequence
 
 import numpy as np
 
-from .wire import F32, U8, U16, Struct, enum_of, list_of, wired
+from .wire import F32, U8, U16, Checked, enum_of, list_of, member, real, whole, wired
 
 NO_ROPE = 0xFFFF
 
@@ -66,7 +66,7 @@ class Grouping(IntEnum):
 
 
 @dataclass
-class Tensor(Struct):
+class Tensor(Checked):
     """K, V or the latent of one layer, and how RoPE turns it. ``rope_table`` indexes ``Geometry.rope_tables``."""
 
     layer: int = wired(U16)
@@ -84,13 +84,19 @@ class Tensor(Struct):
         return self.heads * self.head_dim
 
 
+RotaryStyleName = Literal["none", "interleaved", "half_split"]
+_U16 = 0xFFFF
+
+
 def inverse_frequencies(base: float, dims: int) -> list[float]:
     """``base ** (-2i / dims)`` for the ``dims / 2`` pairs, rounded to float32 as they travel."""
+    if real(base, "rope_base") <= 0:
+        raise ValueError(f"rope_base must be positive, not {base!r}")
     return [float(np.float32(base ** (-2.0 * i / dims))) for i in range(dims // 2)]
 
 
 @dataclass
-class Geometry(Struct):
+class Geometry(Checked):
     """The tensors of a model (or of one tensor-parallel rank). Without tensors: whatever the profile says."""
 
     tensors: list[Tensor] = wired(list_of(Tensor.encoding()), default_factory=list)
@@ -103,7 +109,7 @@ class Geometry(Struct):
         kv_heads: int,
         head_dim: int,
         rope_base: float | None = 10000.0,
-        rope_style: str | RotaryStyle = RotaryStyle.HALF_SPLIT,
+        rope_style: RotaryStyleName | RotaryStyle = RotaryStyle.HALF_SPLIT,
         rotary_dims: int | None = None,
         value_dim: int | None = None,
         first_layer: int = 0,
@@ -114,8 +120,10 @@ class Geometry(Struct):
         V are as wide as those of K unless ``value_dim`` says otherwise. A rank of a parallel model has its own number of
         heads, or layers from ``first_layer`` on.
         """
-        style = RotaryStyle[rope_style.upper()] if isinstance(rope_style, str) else RotaryStyle(rope_style)
-        dims = head_dim if rotary_dims is None else rotary_dims
+        style, layers, first_layer = _checked(rope_style, layers, first_layer)
+        kv_heads, head_dim = whole(kv_heads, "kv_heads", 1, _U16), whole(head_dim, "head_dim", 1, _U16)
+        value_dim = head_dim if value_dim is None else whole(value_dim, "value_dim", 1, _U16)
+        dims = head_dim if rotary_dims is None else whole(rotary_dims, "rotary_dims", 0, _U16)
         if rope_base is None or style == RotaryStyle.NONE or dims == 0:
             style, dims = RotaryStyle.NONE, 0
         if dims % 2 or dims > head_dim:
@@ -124,7 +132,7 @@ class Geometry(Struct):
         tensors = []
         for layer in range(first_layer, first_layer + layers):
             tensors.append(Tensor(layer, Role.KEY, style, kv_heads, head_dim, 0, dims, table))
-            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, kv_heads, value_dim or head_dim))
+            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, kv_heads, value_dim))
         return cls(tensors, [inverse_frequencies(rope_base, dims)] if dims else [])
 
     @classmethod
@@ -134,12 +142,15 @@ class Geometry(Struct):
         latent_dim: int,
         rotary_dims: int,
         rope_base: float = 10000.0,
-        rope_style: str | RotaryStyle = RotaryStyle.INTERLEAVED,
+        rope_style: RotaryStyleName | RotaryStyle = RotaryStyle.INTERLEAVED,
         first_layer: int = 0,
     ) -> Geometry:
         """Multi-head latent attention: one stream of ``latent_dim`` elements, then ``rotary_dims`` that RoPE turns, no V."""
-        style = RotaryStyle[rope_style.upper()] if isinstance(rope_style, str) else RotaryStyle(rope_style)
-        width = latent_dim + rotary_dims
+        style, layers, first_layer = _checked(rope_style, layers, first_layer)
+        rotary_dims = whole(rotary_dims, "rotary_dims", 2, _U16)
+        width = whole(latent_dim, "latent_dim", 1, _U16 - rotary_dims) + rotary_dims
+        if rotary_dims % 2:
+            raise ValueError(f"rotary_dims must be even, not {rotary_dims}")
         tensors = [
             Tensor(layer, Role.LATENT, style, 1, width, latent_dim, rotary_dims, 0)
             for layer in range(first_layer, first_layer + layers)
@@ -156,8 +167,13 @@ class Geometry(Struct):
         return sum(t.elements for t in self.tensors if layers is None or t.layer in layers)
 
 
+def _checked(style: RotaryStyleName | RotaryStyle, layers: int, first_layer: int) -> tuple[RotaryStyle, int, int]:
+    first = whole(first_layer, "first_layer", 0, _U16)
+    return member(style, "rope_style", RotaryStyle), whole(layers, "layers", 1, _U16 + 1 - first), first
+
+
 @dataclass
-class Layout(Struct):
+class Layout(Checked):
     """How the elements of a page lie in memory. ``flags`` bit 0: V has its token axis innermost."""
 
     element: Element = wired(enum_of(Element), default=Element.F16)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Union
@@ -37,7 +37,7 @@ class Identity:
     ``kv_type``: how the engine stores K and V where pages do not show it ("fp8_e4m3", "q8_0"), ``kv_scales``: what has to be
     multiplied to the stored numbers: a number, an array, or several by name. ``part``: the rank of a parallel model, or a
     group of layers with tokens of its own ("tp0/2", "sliding"). ``salt``: keeps pages of tenants or requests of one engine
-    apart. ``extra``: whatever else K and V depend on, such as the base of RoPE where a run changes it.
+    apart (``dataclasses.replace(identity, salt=…)`` makes another). ``extra``: whatever else K and V depend on, such as the base of RoPE where a run changes it.
 
     Raises TypeError and ValueError that name the argument.
     """
@@ -47,8 +47,10 @@ class Identity:
     kv_type: str = ""
     kv_scales: Scales | None = None
     part: str = ""
-    salt: bytes | str = b""
+    salt: bytes | str = field(default=b"", repr=False)
     extra: Mapping[str, str | bytes | float] = field(default_factory=dict)
+    #: The 32 bytes that OPEN_SESSION carries.
+    digest: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         parts = [
@@ -60,18 +62,22 @@ class Identity:
             _salt(self.salt),
             _mapping("extra", self.extra, _value),
         ]
-        object.__setattr__(self, "_digest", hashlib.sha256(DOMAIN + _list(parts)).digest())
-
-    @property
-    def digest(self) -> bytes:
-        """The 32 bytes that OPEN_SESSION carries."""
-        return self._digest  # type: ignore[attr-defined]
+        object.__setattr__(self, "digest", hashlib.sha256(DOMAIN + _list(parts)).digest())
 
     def __eq__(self, other: object) -> bool:
         return self.digest == other.digest if isinstance(other, Identity) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def identity_bytes(identity: Identity | bytes) -> bytes:
+    """What OPEN_SESSION carries of an identity, or of bytes that the caller made of everything named above."""
+    if isinstance(identity, Identity):
+        return identity.digest
+    if not isinstance(identity, bytes):
+        raise TypeError(f"identity must be an Identity or bytes, not {type(identity).__name__}")
+    return identity
 
 
 # The encoding: a tag, a length, the content. Nothing of one kind or field reads as another.
@@ -135,7 +141,7 @@ def _value(name: str, value: object) -> bytes:
     raise TypeError(f"{name} must be str, bytes or a number, not {type(value).__name__}")
 
 
-def _mapping(name: str, value: object, encode) -> bytes:
+def _mapping(name: str, value: object, encode: Callable[[str, object], bytes]) -> bytes:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping, not {type(value).__name__}")
     items = [(_text(f"a key of {name}", key), encode(f"{name}[{key!r}]", item)) for key, item in value.items()]
@@ -151,8 +157,11 @@ def _salt(value: object) -> bytes:
 def _scales(value: object) -> bytes:
     if value is None:
         return _list([])
-    encode = lambda name, item: _number(name, item) if isinstance(item, Real) else _array(name, item)  # noqa: E731
-    return _mapping("kv_scales", value, encode) if isinstance(value, Mapping) else encode("kv_scales", value)
+    return _mapping("kv_scales", value, _scale) if isinstance(value, Mapping) else _scale("kv_scales", value)
+
+
+def _scale(name: str, value: object) -> bytes:
+    return _number(name, value) if isinstance(value, Real) else _array(name, value)
 
 
 def _content(name: str, value: object) -> bytes:

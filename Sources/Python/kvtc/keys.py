@@ -155,14 +155,16 @@ def _integers(name: str, values: Sequence[int] | np.ndarray) -> np.ndarray:
         raise TypeError(f"{name} holds truth values")
     try:
         array = np.asarray(values)
-    except (ValueError, OverflowError) as error:
+        if array.dtype.kind == "O" and array.ndim == 1 and set(map(type, array)) == {int}:
+            array = array.astype(np.int64)
+    except OverflowError:
+        raise ValueError(f"{name} holds numbers of more than 64 bits") from None
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if array.ndim != 1:
         raise ValueError(f"{name} must be one row of integers; this has {array.ndim} dimensions")
     if array.size == 0:
         return np.zeros(0, np.int64)
-    if array.dtype.kind == "O" and all(isinstance(value, int) for value in values):
-        raise ValueError(f"{name} holds numbers of more than 64 bits")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, not {array.dtype}")
     if array.max() >= 2**63:

@@ -18,6 +18,10 @@ class LlamaError(RuntimeError):
     """llama.cpp refused something, or is not the release this binding knows."""
 
 
+class TokenError(LlamaError, ValueError):
+    """What was given are no tokens of this model, or more or fewer than can be; nothing was computed."""
+
+
 class ContextParams(ctypes.Structure):
     """`llama_context_params`. The tail is carried along as the library filled it in."""
 
@@ -92,6 +96,8 @@ _SIGNATURES = {
     "llama_context_default_params": (ContextParams, []),
     "llama_model_load_from_file": (c_void_p, [c_char_p, ModelParams]),
     "llama_model_free": (None, [c_void_p]),
+    "llama_adapter_lora_init": (c_void_p, [c_void_p, c_char_p]),
+    "llama_set_adapters_lora": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float)]),
     "llama_init_from_model": (c_void_p, [c_void_p, ContextParams]),
     "llama_free": (None, [c_void_p]),
     "llama_model_get_vocab": (c_void_p, [c_void_p]),
@@ -108,11 +114,13 @@ _SIGNATURES = {
     "llama_batch_free": (None, [Batch]),
     "llama_decode": (c_int32, [c_void_p, Batch]),
     "llama_get_logits_ith": (POINTER(c_float), [c_void_p, c_int32]),
+    "llama_n_ctx_seq": (c_uint32, [c_void_p]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
     "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
     "llama_memory_can_shift": (c_bool, [c_void_p]),
     "llama_memory_seq_add": (None, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llama_memory_seq_pos_min": (c_int32, [c_void_p, c_int32]),
     "llama_memory_seq_pos_max": (c_int32, [c_void_p, c_int32]),
     "llama_state_seq_get_size": (c_size_t, [c_void_p, c_int32]),
     "llama_state_seq_get_data": (c_size_t, [c_void_p, c_void_p, c_size_t, c_int32]),
@@ -154,9 +162,7 @@ class LlamaLibrary:
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self._check_layout(path)
-        # The callback must outlive the library's use of it.
-        self._log = _LOG(_warnings_only if quiet else _everything)
-        self.llama_log_set(self._log, None)
+        self.llama_log_set(_WARNINGS_ONLY if quiet else _EVERYTHING, None)
         self.llama_backend_init()
 
     def _check_layout(self, path: Path) -> None:
@@ -190,3 +196,7 @@ def _everything(level: int, text: bytes, _: object) -> None:
 def _warnings_only(level: int, text: bytes, _: object) -> None:
     if level == 4:  # errors; warnings of a prefill are of no use to whoever runs the demo
         os.write(2, text)
+
+
+# The engine has one callback for all workers, so it must outlive each of them.
+_EVERYTHING, _WARNINGS_ONLY = _LOG(_everything), _LOG(_warnings_only)

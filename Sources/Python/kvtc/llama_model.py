@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import ctypes
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from .digests import file_digest
+from .identity import Identity
 from .llama_geometry import ModelGeometry
-from .llama_library import CACHE_BYTES, CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
+from .llama_library import CACHE_BYTES, CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary, TokenError
+from .llama_record import ModelFiles, TokenRecord, model_files
 from .llama_rope import Rope, measured
-from .llama_state import SequenceState, parse_state
+from .llama_state import Origin, SequenceState, parse_state
 
 SEQUENCE = 0
 _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
@@ -35,6 +40,9 @@ class LlamaWorker:
 
     Rows that sliding-window layers let go are kept here: the cache is to be offloaded whole, so that any beginning of it can
     be resumed.
+
+    It knows what its cache was computed from (`origin`) and by what (`identity`). An error leaves it usable, with the cache
+    that it had or a shorter one. Raises TokenError, before anything is computed, for what are no tokens of the model.
     """
 
     def __init__(self, path: Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
@@ -45,13 +53,17 @@ class LlamaWorker:
         self._context = None
         self._window: int | None = None
         self._seen: SequenceState | None = None
+        self._loaded: dict[bytes, int] = {}
+        self._files = ModelFiles(model_files(self.path))
         self._model = library.llama_model_load_from_file(str(self.path).encode(), library.llama_model_default_params())
         if not self._model:
+            self._files.close()
             raise LlamaError(f"cannot load the model {self.path}: is it a GGUF file of an architecture this llama.cpp knows?")
         self._owns_model = True
         self.name = self.metadata("general.name") or self.path.stem
         self.trained_context = library.llama_model_n_ctx_train(self._model)
         try:
+            self._files.check()
             self._open_context(min(context, self.trained_context), batch, threads, "f16")
             self._learn()
         except BaseException:
@@ -73,17 +85,77 @@ class LlamaWorker:
         self.vocabulary_size = library.llama_vocab_n_tokens(self._vocabulary)
         self._batch = library.llama_batch_init(batch, 0, 1)
         self._memory = library.llama_get_memory(self._context)
-        self.position = 0
+        # Some models turn keys by other frequencies in contexts longer than those of their training (LongRoPE).
+        trained = self.metadata(f"{self.metadata('general.architecture')}.rope.scaling.original_context_length")
+        self._is_long = library.llama_n_ctx_seq(self._context) > int(trained or self.trained_context)
+        self._record = TokenRecord()
+        #: Digest and scale of the LoRA adapters in force.
+        self.adapters: tuple[tuple[bytes, float], ...] = ()
 
     def sibling(self, cache: str) -> "LlamaWorker":
         """A second context of the same model whose cache has another element type ("f16", "q8_0", "q4_0").
 
-        The engine's own compression; `get_state` cannot read such a cache. Close it before this worker.
+        The engine's own compression; `get_state` cannot read such a cache. It begins with this worker's adapters. Close it
+        before this worker.
         """
         other = copy.copy(self)
-        other._owns_model, other._context, other._window = False, None, None
+        other._owns_model, other._context, other._window, other._seen = False, None, None, None
         other._open_context(self.context, self.batch, self.threads, cache)
+        other._apply(self.adapters)
         return other
+
+    def set_adapters(self, adapters: Mapping[str | Path, float]) -> None:
+        """Computes with these LoRA adapters (GGUF files) at these scales from now on, and no others.
+
+        They are what their files hold, whatever their names. A change forgets the sequence, which was computed otherwise. An
+        adapter that cannot be loaded raises LlamaError and changes nothing.
+        """
+        files: dict[bytes, Path] = {}
+        scales: dict[bytes, float] = {}
+        for path, scale in adapters.items():
+            scale = float(np.float32(scale))
+            if not math.isfinite(scale):
+                raise ValueError(f"the scale of {path} is {scale}")
+            try:
+                digest = file_digest(path)
+            except OSError as error:
+                raise LlamaError(f"cannot read the adapter {path}: {error.strerror or error}") from error
+            if digest in files:
+                raise ValueError(f"{path} and {files[digest]} are the same adapter")
+            files[digest], scales[digest] = Path(path), scale
+        # At scale 0 an adapter adds nothing.
+        wanted = tuple(sorted((digest, scale) for digest, scale in scales.items() if scale))
+        if wanted == self.adapters:
+            return
+        if fresh := [digest for digest, _ in wanted if digest not in self._loaded]:
+            loaded = {digest: self._load_adapter(files[digest], digest) for digest in fresh}
+            self._loaded.update(loaded)
+            # The engine sizes a context's graphs by the adapters that are loaded when it is made.
+            self._close_context()
+            self._open_context(self.context, self.batch, self.threads, self.cache)
+        self._apply(wanted)
+
+    def _load_adapter(self, path: Path, digest: bytes) -> int:
+        handle: int | None = self._library.llama_adapter_lora_init(self._model, str(path).encode())
+        if not handle:
+            raise LlamaError(f"cannot load {path}: is it a LoRA adapter of this model, as a GGUF file?")
+        if file_digest(path) != digest:
+            raise LlamaError(f"{path} changed while it was loaded; load it again")
+        return handle
+
+    def _apply(self, adapters: tuple[tuple[bytes, float], ...]) -> None:
+        self.clear()
+        handles = (ctypes.c_void_p * len(adapters))(*(self._loaded[digest] for digest, _ in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        if status := self._library.llama_set_adapters_lora(self._context, handles, len(adapters), scales):
+            raise LlamaError(f"llama_set_adapters_lora answered {status}")
+        self.adapters = adapters
+
+    @property
+    def identity(self) -> Identity:
+        """What the keys and values that this worker computes depend on besides the tokens."""
+        extra = {"engine": "llama.cpp", "long context": self._is_long}
+        return Identity(self._files.digest(), adapters=self.adapters, kv_type=self.cache, extra=extra)
 
     def __enter__(self) -> "LlamaWorker":
         return self
@@ -92,13 +164,17 @@ class LlamaWorker:
         self.close()
 
     def close(self) -> None:
+        self._close_context()
+        if self._model and self._owns_model:
+            self._library.llama_model_free(self._model)
+            self._files.close()
+        self._model = None
+
+    def _close_context(self) -> None:
         if self._context:
             self._library.llama_batch_free(self._batch)
             self._library.llama_free(self._context)
             self._context = None
-        if self._model and self._owns_model:
-            self._library.llama_model_free(self._model)
-        self._model = None
 
     def metadata(self, key: str) -> str | None:
         """A scalar of the GGUF header as text."""
@@ -177,35 +253,105 @@ class LlamaWorker:
 
     # Computing
 
+    @property
+    def position(self) -> int:
+        """Where the next token stands, as the engine counts: one after the last of the sequence."""
+        end: int = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE)
+        return end + 1
+
+    @property
+    def origin(self) -> Origin | None:
+        """What the cache was computed from; None where that is not known (`doubt` says why)."""
+        self._observe()
+        return self._record.origin()
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not known what the cache was computed from; empty where it is."""
+        self._observe()
+        return self._record.doubt
+
+    def _observe(self) -> None:
+        position = self.position
+        # Cells may be missing in the middle: what a state of them takes tells.
+        if position and not self._window and self._library.llama_state_seq_get_size(self._context, SEQUENCE) != (
+            self.state_form.overhead(position) + position * self.geometry.token_bytes
+        ):
+            position -= 1
+        self._record.observe(position)
+
+    def matching(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens the cache begins with, as this worker with its present adapters computes them."""
+        origin = self.origin
+        if origin is None or origin.identity != self.identity.digest:
+            return 0
+        pairs = enumerate(zip(origin.tokens, tokens))
+        return next((index for index, (held, wanted) in pairs if held != wanted), min(len(origin.tokens), len(tokens)))
+
+    def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
+        """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
+        array = np.asarray(tokens)
+        if array.ndim != 1 or array.size and array.dtype.kind not in "iu":
+            raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
+        if len(array) > self.context:
+            raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
+            wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
+            raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
+        return array.astype(np.int64).tolist()
+
     def clear(self) -> None:
         """Forgets the sequence."""
         self._library.llama_memory_clear(self._memory, True)
-        self.position, self._seen = 0, None
+        self._record, self._seen = TokenRecord(), None
 
     def truncate(self, position: int) -> None:
-        """Forgets the cells from `position` on."""
+        """Forgets the cells from `position` on. Raises ValueError for a position below 0."""
+        position = operator.index(position)
+        if position < 0:
+            raise ValueError(f"a sequence cannot be cut at {position}")
+        if position == 0:
+            self.clear()
+        if self.position <= position:
+            return
+        if self._window and self._library.llama_memory_seq_pos_min(self._memory, SEQUENCE) > max(0, position - self._window):
+            # The engine has let go of rows that the next token sees.
+            self.set_state(self.get_state().first(position))
+            return
         if not self._library.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1):
             raise LlamaError(f"the cache cannot be cut at {position}")
-        self.position = min(self.position, position)
+        self._record.cut(position)
         if self._seen and self._seen.cells > position:
-            self._seen = self._seen.first(position) if position else None
+            self._seen = self._seen.first(position)
 
-    def prefill(self, tokens: Sequence[int], progress: Callable[[int], None] | None = None) -> np.ndarray:
+    def prefill(self, tokens: Sequence[int] | np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Appends tokens to the sequence; the logits after the last one [vocabulary]."""
-        logits = None
-        for begin, chunk in self._chunks(tokens):
-            last = begin + len(chunk) == len(tokens)
+        ids, logits = self._following(tokens), None
+        for begin, chunk in self._chunks(ids):
+            last = begin + len(chunk) == len(ids)
             logits = self._decode(chunk, [len(chunk) - 1] if last else [])
             if progress:
                 progress(len(chunk))
         if logits is None:
-            raise LlamaError("nothing to prefill")
+            raise TokenError("nothing to prefill")
         return logits[0]
 
-    def score(self, tokens: Sequence[int], skip: int = 0) -> np.ndarray:
+    def score(self, tokens: Sequence[int] | np.ndarray, skip: int = 0) -> np.ndarray:
         """Appends tokens; the logits after each of them but the first `skip` [tokens − skip, vocabulary]."""
-        chunks = ((chunk, range(min(max(skip - begin, 0), len(chunk)), len(chunk))) for begin, chunk in self._chunks(tokens))
-        return np.concatenate([self._decode(chunk, wanted) for chunk, wanted in chunks])
+        ids, skip = self._following(tokens), operator.index(skip)
+        if skip < 0:
+            raise ValueError(f"cannot skip {skip} tokens")
+        rows = [np.empty((0, self.vocabulary_size), np.float32)]
+        for begin, chunk in self._chunks(ids):
+            rows.append(self._decode(chunk, range(min(max(skip - begin, 0), len(chunk)), len(chunk))))
+        return np.concatenate(rows)
+
+    def _following(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
+        """Tokens to append, of which there may be as many as the context has room for."""
+        ids, position = self.checked(tokens), self.position
+        if position + len(ids) > self.context:
+            raise TokenError(f"{position} + {len(ids)} tokens do not fit a context of {self.context}")
+        return ids
 
     def generate(self, logits: np.ndarray, count: int) -> Iterator[int]:
         """Greedy continuation from the last logits; stops at an end-of-generation token."""
@@ -222,12 +368,17 @@ class LlamaWorker:
             yield begin, tokens[begin : begin + step]
 
     def _decode(self, tokens: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
-        if self.position + len(tokens) > self.context:
-            raise LlamaError(f"{self.position} + {len(tokens)} tokens do not fit a context of {self.context}")
-        if self._window and self.position + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
+        begin = self.position
+        self._record.observe(begin)
+        if self._window and begin + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
             self.get_state()
-        self._submit(tokens, self.position, wanted)
-        self.position += len(tokens)
+        try:
+            self._submit(tokens, begin, wanted)
+        except BaseException:
+            # What was decoded of the batch, if anything, has no record.
+            self._library.llama_memory_seq_rm(self._memory, SEQUENCE, begin, -1)
+            raise
+        self._record.append(tokens, self.identity.digest)
         rows = np.empty((len(wanted), self.vocabulary_size), np.float32)
         for row, index in enumerate(wanted):
             pointer = self._library.llama_get_logits_ith(self._context, index)
@@ -240,8 +391,6 @@ class LlamaWorker:
         """Has the engine decode a batch whose tokens stand from position `first` on."""
         batch, chosen = self._batch, set(wanted)
         for index, token in enumerate(tokens):
-            if not 0 <= token < self.vocabulary_size:
-                raise LlamaError(f"token {token} is outside the vocabulary of {self.vocabulary_size}")
             batch.token[index], batch.pos[index] = token, first + index
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, SEQUENCE
             batch.logits[index] = index in chosen
@@ -260,6 +409,8 @@ class LlamaWorker:
         if written != size:
             raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
         state = parse_state(blob, self._seen)
+        self._record.observe(self.position)
+        state.origin = self._record.origin()
         if self._window:
             self._seen = state.copy()
         return state
@@ -269,7 +420,7 @@ class LlamaWorker:
         return round(self.geometry.token_bytes * self.position * CACHE_BYTES[self.cache] / CACHE_BYTES["f16"])
 
     def set_state(self, state: SequenceState | bytes) -> None:
-        """Replaces the sequence's cache."""
+        """Replaces the sequence's cache; what was computed from is what the state says."""
         blob = state.blob if isinstance(state, SequenceState) else np.frombuffer(state, np.uint8)
         self.clear()
         read = self._library.llama_state_seq_set_data(self._context, blob.ctypes.data, blob.nbytes, SEQUENCE)
@@ -278,4 +429,5 @@ class LlamaWorker:
             raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
         if self._window:
             self._seen = parse_state(blob.copy())
-        self.position = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE) + 1
+        origin = state.origin if isinstance(state, SequenceState) else None
+        self._record = TokenRecord(origin, "" if origin else "its cells came from a state that does not say which tokens they are of")

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 F16 = 1
 _MAX_GAP = 32
@@ -43,19 +44,30 @@ class StateForm:
         return 8 + len(self.parts) * (8 + 12 * cells + 8 + self.gap) + 12 * tensors
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a state's rows were computed from: the token of every position from 0 on, and the digest of the ``Identity`` of
+    what computed them. Not exact: rows that went through a lossy session."""
+
+    tokens: tuple[int, ...]
+    identity: bytes
+    is_exact: bool = True
+
+
 @dataclass
 class SequenceState:
     """A parsed blob. `keys[layer]` and `values[layer]` are f16 views [cells, row elements] of `blob`: write rows there.
 
     Layers are counted as they come, those of the second part after those of the first. A model with latent attention has its
-    latents as keys, and no values.
+    latents as keys, and no values. Cells stand in the order of their positions. `origin` is None where nobody knows it.
     """
 
-    blob: np.ndarray
-    positions: np.ndarray
-    keys: list[np.ndarray]
-    values: list[np.ndarray]
+    blob: NDArray[np.uint8]
+    positions: NDArray[np.int32]
+    keys: list[NDArray[np.float16]]
+    values: list[NDArray[np.float16]]
     form: StateForm
+    origin: Origin | None = None
 
     @property
     def cells(self) -> int:
@@ -82,10 +94,14 @@ class SequenceState:
         state = blank_state(self.positions[:cells], self.form)
         for target, tensor in zip(state.tensors(), self.tensors(), strict=True):
             target[:] = tensor[:cells]
+        if self.origin:
+            state.origin = replace(self.origin, tokens=self.origin.tokens[:cells])
         return state
 
     def copy(self) -> "SequenceState":
-        return parse_state(self.blob.copy())
+        state = parse_state(self.blob.copy())
+        state.origin = self.origin
+        return state
 
     def page(self, first: int, tokens: int) -> np.ndarray:
         """Bytes of `tokens` cells from `first`: per tensor, token, element. Layers' K, then layers' V."""
@@ -129,7 +145,9 @@ class SequenceState:
 def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | None = None) -> SequenceState:
     """Reads a blob. A bytes object is copied, an array is kept and written through.
 
-    Rows that sliding-window layers have let go come from the state of the same sequence `before`; the result is then a copy.
+    The engine uses cells again that were freed, so that they may stand in any order: the result is then a copy in the order
+    of their positions. So it is where rows that sliding-window layers have let go come from the state of the same sequence
+    `before`.
     """
     if isinstance(blob, np.ndarray):
         if blob.dtype != np.uint8 or blob.ndim != 1 or not blob.flags.c_contiguous or not blob.flags.writeable:
@@ -144,32 +162,47 @@ def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | No
     for with_values in (True, False):
         for gap in range(0, _MAX_GAP + 1, 4):
             parts = _parts(data, gap, with_values)
-            if parts is not None and any(keys for keys, _ in parts):
-                widths = tuple((_widths(keys), _widths(values)) for keys, values in parts)
-                return _assembled(data, positions, parts, StateForm(data[:8].tobytes(), gap, widths), before)
+            if parts is not None and any(part.keys for part in parts):
+                widths = tuple((_widths(part.keys), _widths(part.values)) for part in parts)
+                return _assembled(data, parts, StateForm(data[:8].tobytes(), gap, widths), before)
     raise StateError(
         f"{data.nbytes} bytes do not hold {layers} layers of f16 keys and values for {len(positions)} cells, nor those and "
         "sliding-window layers; recurrent layers are not supported"
     )
 
 
-def _assembled(
-    data: np.ndarray,
-    positions: np.ndarray,
-    parts: list[tuple[list[np.ndarray], list[np.ndarray]]],
-    form: StateForm,
-    before: SequenceState | None,
-) -> SequenceState:
-    keys, values = ([tensor for part in parts for tensor in part[role]] for role in (0, 1))
-    missing = len(positions) - min(len(tensor) for tensor in keys)
-    if missing == 0:
+@dataclass
+class _Part:
+    """The layers of one part of a blob, cell by cell as they stand there."""
+
+    positions: NDArray[np.int32]
+    keys: list[NDArray[np.float16]]
+    values: list[NDArray[np.float16]]
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """The cells from the lowest position to the highest."""
+        return np.argsort(self.positions)
+
+
+def _assembled(data: NDArray[np.uint8], parts: list[_Part], form: StateForm, before: SequenceState | None) -> SequenceState:
+    whole = parts[0].positions
+    positions = whole[parts[0].order]
+    missing = len(positions) - min(len(part.positions) for part in parts)
+    if missing == 0 and all(np.array_equal(part.positions, positions) for part in parts):
+        keys, values = [key for part in parts for key in part.keys], [value for part in parts for value in part.values]
         return SequenceState(data, positions, keys, values, form)
-    if before is None or before.form != form or not np.array_equal(before.positions[:missing], positions[:missing]):
+    if missing and (
+        before is None or before.form != form or not np.array_equal(before.positions[:missing], positions[:missing])
+    ):
         raise StateError(f"sliding-window layers keep the last {len(positions) - missing} of {len(positions)} tokens")
     state = blank_state(positions, form)
-    for target, old, new in zip(state.tensors(), before.tensors(), keys + values, strict=True):
+    rows = [(part, key) for part in parts for key in part.keys] + [(part, value) for part in parts for value in part.values]
+    for index, (target, (part, new)) in enumerate(zip(state.tensors(), rows, strict=True)):
         gone = len(positions) - len(new)
-        target[:gone], target[gone:] = old[:gone], new
+        target[gone:] = new[part.order]
+        if gone and before:
+            target[:gone] = before.tensors()[index][:gone]
     return state
 
 
@@ -215,7 +248,7 @@ def build_state(
     return state
 
 
-def _widths(tensors: list[np.ndarray]) -> tuple[int, ...]:
+def _widths(tensors: list[NDArray[np.float16]]) -> tuple[int, ...]:
     return tuple(tensor.shape[1] for tensor in tensors)
 
 
@@ -250,30 +283,32 @@ def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, 
     if cells and ((table[:, 1] != 1).any() or (table[:, 2] != 0).any()):
         raise StateError("a cell belongs to other than sequence 0 alone")
     positions = table[:, 0]
-    if (positions < 0).any() or (np.diff(positions) <= 0).any():
-        raise StateError("positions do not grow")
+    if (positions < 0).any() or (np.diff(np.sort(positions)) == 0).any():
+        raise StateError("positions below zero, or of two cells")
     return positions, end
 
 
-def _parts(data: np.ndarray, gap: int, with_values: bool) -> list[tuple[list[np.ndarray], list[np.ndarray]]] | None:
-    """K and V of the parts that a blob with this gap consists of, for the same cells or the last of them; None where it does not."""
-    parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
-    offset, first = 8, None
+def _parts(data: NDArray[np.uint8], gap: int, with_values: bool) -> list[_Part] | None:
+    """K and V of the parts that a blob with this gap consists of, for the same positions or the last of them; None where it
+    does not."""
+    parts: list[_Part] = []
+    offset = 8
     while offset < data.nbytes:
         try:
             positions, layers, begin = _read_part(data, offset)
         except StateError:
             return None
-        first = positions if first is None else first
         if data[begin : begin + gap].any():
-            return None
-        if not np.array_equal(positions, first[len(first) - len(positions) :]):
             return None
         tensors = _tensors(data, begin + gap, len(positions), layers * (2 if with_values else 1))
         if tensors is None:
             return None
         rows, offset = tensors
-        parts.append((rows[:layers], rows[layers:]))
+        part = _Part(positions, rows[:layers], rows[layers:])
+        first = parts[0] if parts else part
+        if not np.array_equal(positions[part.order], first.positions[first.order][len(first.positions) - len(positions) :]):
+            return None
+        parts.append(part)
     return parts
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal
 
-from .wire import F32, U8, U32, Struct, enum_of, flagged, list_of, wired
+from .wire import F32, U8, U32, Checked, enum_of, flagged, list_of, wired
 
 _PIN, _NEAR, _DISTORTION_LIMIT, _NO_OUTLIERS = 1, 2, 4, 8
+_OPTIONAL = {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}
 
 
 class Mode(IntEnum):
@@ -27,16 +30,24 @@ class QualityKind(IntEnum):
     DISTORTION = 1
 
 
+ModeName = Literal["lossless", "transform", "kvtc", "quant8", "quant4"]
+QualityKindName = Literal["ratio", "distortion"]
+
+
 @dataclass
-class Range(Struct):
+class Range(Checked):
     """Token positions ``begin`` up to, not including, ``end``."""
 
     begin: int = wired(U32)
     end: int = wired(U32)
 
+    def __post_init__(self) -> None:
+        if self.end < self.begin:
+            raise ValueError(f"end must not be before begin ({self.begin}), not {self.end}")
+
 
 @dataclass
-class Policy(Struct):
+class Policy(Checked):
     """Per-session policy; may be changed while the session lives (``Session.set_policy``).
 
     The first ``sink`` tokens, the last ``window`` tokens and ``protected`` ranges never become lossy. ``ttl_seconds`` 0
@@ -46,6 +57,9 @@ class Policy(Struct):
     that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
     window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless). A
     ``quality`` that is a distortion begins at 0.0005, too.
+
+    Modes and kinds may be given by name. Values of another type raise TypeError, values that no policy can have ValueError;
+    limits of the daemon's configuration are checked when a session is opened.
     """
 
     sink: int = wired(U32, default=4)
@@ -60,14 +74,37 @@ class Policy(Struct):
     near: float | None = flagged(F32, _NEAR)
     distortion_limit: float | None = flagged(F32, _DISTORTION_LIMIT)
 
-    def __post_init__(self) -> None:
-        self.mode = Mode[self.mode.upper()] if isinstance(self.mode, str) else Mode(self.mode)
-        self.protected = [r if isinstance(r, Range) else Range(*r) for r in self.protected]
+    if TYPE_CHECKING:
+        # What the fields take is wider than what they hold.
+        def __init__(
+            self,
+            sink: int = 4,
+            window: int = 128,
+            mode: Mode | ModeName = Mode.LOSSLESS,
+            quality_kind: QualityKind | QualityKindName = QualityKind.RATIO,
+            priority: int = 128,
+            flags: int = 0,
+            quality: float = 16.0,
+            ttl_seconds: int = 0,
+            protected: Sequence[Range | tuple[int, int]] = (),
+            near: float | None = None,
+            distortion_limit: float | None = None,
+        ) -> None: ...
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        if bit := {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}.get(name):
+        if name == "protected" and isinstance(value, (list, tuple)):
+            value = [Range(*item) if isinstance(item, (list, tuple)) and len(item) == 2 else item for item in value]
+        super().__setattr__(name, value)
+        if bit := _OPTIONAL.get(name):
             self._flag(bit, value is not None)
+
+    def _check(self, name: str, value: Any) -> None:
+        if name == "quality" and value < 0:
+            raise ValueError(f"quality must not be negative, not {value!r}")
+        if name in _OPTIONAL and value is not None and not 0 < value < 1:
+            raise ValueError(f"{name} must be above 0 and below 1, not {value!r}")
+        if name in ("pin", "keep_outliers") and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
 
     def _flag(self, bit: int, is_set: bool) -> None:
         self.flags = self.flags | bit if is_set else self.flags & ~bit

@@ -14,6 +14,7 @@ from pathlib import Path
 from . import capture, gradients, sensitivity
 from .corpus import Corpus, demo
 from .demo_daemon import DaemonFailed
+from .digests import file_digest
 from .gradient_model import NoGradients
 from .llama_model import LlamaWorker
 from .progress import say
@@ -80,8 +81,7 @@ def _readable(profile: Path, kvtcctl: Path) -> bool:
 def _identity(worker: LlamaWorker, corpus: Corpus) -> str:
     """Names what the samples depend on: the model file, the engine, the texts and how they are taken."""
     engine = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", "")
-    with worker.path.open("rb") as file:
-        model = hashlib.file_digest(file, "sha256").hexdigest()
+    model = file_digest(worker.path).hex()
     rope = [] if worker.geometry.rope.base is not None else ["measured frequencies"]
     words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else []), *rope]
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 
 from . import messages
 from .arena import Region
+from .deadline import left
 from .errors import ErrorCode, KvtcError, WireError
 from .messages import PullOutcome
 from .wire import NONE32
@@ -98,6 +99,11 @@ class _Pull:
         end = self.layers.stop if self.layers is not None else self.session.geometry.layers
         return bool(self.session.geometry.tensors) and part.layers.stop >= end
 
+    @property
+    def can_do_without_lease(self) -> bool:
+        """Whether the lease is this library's own, whose time may be over: what is still there is wanted anyway."""
+        return self.lease is not None and not isinstance(self.lease, int)
+
     def lease_on(self, connection: Connection) -> int:
         if self.lease is None or isinstance(self.lease, int):
             return (self.lease or 0) if connection is self.first_connection else 0
@@ -115,6 +121,9 @@ def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int
                 progress += 1
                 yield part
         except KvtcError as error:
+            if error.code == ErrorCode.UNKNOWN_LEASE and pull.can_do_without_lease:
+                pull.lease = None
+                continue
             # Three failures with nothing in between: it is of no use.
             attempts, progress = (_ATTEMPTS if progress else attempts - 1), 0
             if not attempts:
@@ -139,7 +148,7 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
                 if arena is not None:
                     # With a batch under way there is something to go on with; without one, waiting is all that is left.
                     size = len(batch.pages) * batch.capacity
-                    region = arena.try_take(size) if under_way else arena.take(size, connection.timeout)
+                    region = arena.try_take(size) if under_way else arena.take(size, left(connection.timeout))
                     if region is None:
                         break
                 message = _message(pull, batch, number, lease, region)

@@ -10,9 +10,10 @@ import numpy as np
 
 from . import messages
 from .arena import Region
-from .errors import ConnectionLost, KvtcError
+from .deadline import left, within
+from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
 from .messages import PullOutcome, PushOutcome, Residence
-from .policy import Policy, Range
+from .policy import Mode, Policy, Range
 from .pull import Part, run
 from .wire import NONE32
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 32 << 20
 _BATCH_PAGES = 1024
 _SPARE = 4096
+_CLOSING = 5.0
 
 
 @dataclass
@@ -69,12 +71,13 @@ class Lease:
         return self.number if connection is self._connection else 0
 
     def release(self) -> None:
+        """Gives it back. One that has ended by itself is no error."""
         if self.number:
             number, self.number = self.number, 0
             try:
                 self._connection.call(messages.Release(number), messages.Empty)
             except KvtcError as error:
-                if not self._connection.is_over(error):
+                if error.code != ErrorCode.UNKNOWN_LEASE and not self._connection.is_over(error):
                     raise
 
     def __enter__(self) -> Lease:
@@ -121,6 +124,21 @@ class Session:
         if link[0] is not connection:
             raise ConnectionLost("the session belongs to another connection")
         return NONE32 if self._closed else link[1]
+
+    @property
+    def identity(self) -> bytes:
+        """The identity that it was opened with; empty without one."""
+        return self._request.identity
+
+    @property
+    def mode(self) -> Mode:
+        """The coder that it was opened with, or set to since."""
+        return Mode(self._request.policy.mode)
+
+    def reopen(self) -> None:
+        """Opens it again where the daemon has ended it; its window begins anew. A session that was closed stays so."""
+        if not self._closed:
+            self.client.persist(self.open_on)
 
     def __int__(self) -> int:
         return self.number
@@ -175,7 +193,7 @@ class Session:
             inline = bytearray(size)
             into = np.frombuffer(inline, np.uint8)
         else:
-            region = arena.take(size, connection.timeout)
+            region = arena.take(size, left(connection.timeout))
             into = arena.array[region.offset : region.offset + size]
         for entry, data in zip(entries, batch.buffers):
             into[entry.offset : entry.offset + entry.length] = data
@@ -284,18 +302,26 @@ class Session:
         return self._call(messages.Flush, messages.FlushReply)
 
     def close(self) -> None:
-        """Ends the session. Its pages stay."""
+        """Ends the session. Its pages stay. A daemon that does not answer is waited for 5 s, and ends it when it goes on."""
         if self._closed:
             return
         connection, number = self._link
         self._closed = True
         self.client.forget(self)
         try:
-            connection.call(messages.CloseSession(number), messages.Empty)
+            with within(0 if self.client.breaker.is_open else _CLOSING):
+                connection.call(messages.CloseSession(number), messages.Empty)
+        except RequestTimedOut:
+            self.client.close_later(connection, number)
         except KvtcError as error:
             # A session ends with its connection.
-            if not connection.is_over(error):
+            if error.code != ErrorCode.UNKNOWN_SESSION and not connection.is_over(error):
                 raise
+
+    def __del__(self) -> None:
+        # Not open, when the daemon refused it.
+        if not self._closed and (link := getattr(self, "_link", None)):
+            self.client.close_later(*link)
 
     def _call(self, make: Callable[[int], Any], kind: type) -> Any:
         return self.client.persist(lambda connection: connection.call(make(self.number_on(connection)), kind))

@@ -7,10 +7,13 @@ before anything is allocated.
 
 from __future__ import annotations
 
+import math
+import operator
 import struct
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Any, Callable, ClassVar
+from numbers import Real
+from typing import Any, Callable, ClassVar, Self, TypeVar
 
 from .errors import ErrorCode, WireError
 
@@ -97,15 +100,59 @@ class Reader:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one field is written and read. ``least`` is its smallest size: a list's count is checked against it."""
+    """How one field is written and read. ``least`` is its smallest size: a list's count is checked against it. ``check`` turns what
+    a caller gave into what the field holds, or raises TypeError or ValueError that names the field."""
 
     write: Callable[[Any, bytearray, str], None]
     read: Callable[[Reader, str], Any]
     least: int
+    check: Callable[[Any, str], Any] = lambda value, name: value
 
 
-def _number(code: str, convert: Callable[[Any], Any] | None = None) -> Encoding:
+E = TypeVar("E", bound=IntEnum)
+
+
+def whole(value: object, name: str, least: int = 0, most: int = 0xFFFFFFFF) -> int:
+    """The value as an int from ``least`` to ``most``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {number}")
+    return number
+
+
+def real(value: object, name: str) -> float:
+    """The value as a float that fits in 32 bits."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > 3.4028234663852886e38:
+        raise ValueError(f"{name} must be a finite 32-bit number, not {value!r}")
+    return number
+
+
+def member(value: object, name: str, kind: type[E]) -> E:
+    """The member of the enumeration, which may be given by its name in small letters."""
+    try:
+        if isinstance(value, str):
+            return kind[value.upper()]
+        return kind(whole(value, name))
+    except (KeyError, ValueError):
+        names = ", ".join(item.name.lower() for item in kind)
+        raise ValueError(f"{name} must be one of {names}, not {value!r}") from None
+
+
+def _number(code: str, convert: type[IntEnum] | None = None) -> Encoding:
     packed = struct.Struct("<" + code)
+
+    def check(value: Any, name: str) -> Any:
+        if convert is not None:
+            return member(value, name, convert)
+        return real(value, name) if code == "f" else whole(value, name, 0, 256**packed.size - 1)
 
     def write(value: Any, out: bytearray, name: str) -> None:
         try:
@@ -122,7 +169,7 @@ def _number(code: str, convert: Callable[[Any], Any] | None = None) -> Encoding:
         except ValueError:
             raise WireError(ErrorCode.INVALID_FIELD, name, f"{value} is not a known {convert.__name__}") from None
 
-    return Encoding(write, read, packed.size)
+    return Encoding(write, read, packed.size, check)
 
 
 U8, U16, U32, U64, F32 = (_number(code) for code in "BHIQf")
@@ -171,7 +218,16 @@ def list_of(item: Encoding) -> Encoding:
             raise WireError(ErrorCode.TRUNCATED, name, f"{count} items do not fit in {reader.left} bytes")
         return [item.read(reader, f"{name}[{index}]") for index in range(count)]
 
-    return Encoding(write, read, 4)
+    def check(values: Any, name: str) -> list[Any]:
+        if isinstance(values, (str, bytes)):
+            raise TypeError(f"{name} must be a list, not {values!r}")
+        try:
+            items = list(values)
+        except TypeError:
+            raise TypeError(f"{name} must be a list, not {values!r}") from None
+        return [item.check(value, f"{name}[{index}]") for index, value in enumerate(items)]
+
+    return Encoding(write, read, 4, check)
 
 
 def wired(encoding: Encoding, **options: Any) -> Any:
@@ -207,7 +263,7 @@ class Struct:
         return out
 
     @classmethod
-    def read(cls, reader: Reader, prefix: str = "") -> Any:
+    def read(cls, reader: Reader, prefix: str = "") -> Self:
         values: dict[str, Any] = {}
         for item in fields(cls):  # type: ignore[arg-type]
             if values.get("flags", 0) & item.metadata.get("bit", 0) == item.metadata.get("bit", 0):
@@ -215,7 +271,7 @@ class Struct:
         return cls(**values)
 
     @classmethod
-    def decode(cls, body: bytes | bytearray | memoryview) -> Any:
+    def decode(cls, body: bytes | bytearray | memoryview) -> Self:
         """Reads exactly one message; bytes left over are an error."""
         reader = Reader(body)
         message = cls.read(reader)
@@ -226,9 +282,37 @@ class Struct:
     def encoding(cls) -> Encoding:
         """This struct as a field of another."""
         least = sum(item.metadata["wire"].least for item in fields(cls) if "bit" not in item.metadata)  # type: ignore[arg-type]
+
+        def check(value: Any, name: str) -> Any:
+            if not isinstance(value, cls):
+                raise TypeError(f"{name} must be a {cls.__name__}, not {value!r}")
+            return value
+
         return Encoding(
-            lambda value, out, name: value.write(out, name + "."), lambda reader, name: cls.read(reader, name + "."), least
+            lambda value, out, name: value.write(out, name + "."), lambda reader, name: cls.read(reader, name + "."), least, check
         )
+
+
+class Checked(Struct):
+    """Base of the structs that callers fill in: a field takes what its encoding can hold, or raises TypeError or ValueError
+    that names it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        item = self.__dataclass_fields__.get(name)  # type: ignore[attr-defined]
+        if item is not None and (value is not None or "bit" not in item.metadata):
+            value = item.metadata["wire"].check(value, name)
+        self._check(name, value)
+        object.__setattr__(self, name, value)
+
+    def _check(self, name: str, value: Any) -> None:
+        """What a field's encoding does not say, before it is set."""
+
+    @classmethod
+    def read(cls, reader: Reader, prefix: str = "") -> Self:
+        try:
+            return super().read(reader, prefix)
+        except (TypeError, ValueError) as error:
+            raise WireError(ErrorCode.INVALID_FIELD, prefix.rstrip("."), str(error)) from None
 
 
 def frame(opcode: int, request: int, body: bytes | bytearray, status: int = 0) -> bytes:
