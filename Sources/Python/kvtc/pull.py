@@ -99,10 +99,12 @@ class _Pull:
         end = self.layers.stop if self.layers is not None else self.session.geometry.layers
         return bool(self.session.geometry.tensors) and part.layers.stop >= end
 
-    @property
-    def can_do_without_lease(self) -> bool:
-        """Whether the lease is this library's own, whose time may be over: what is still there is wanted anyway."""
-        return self.lease is not None and not isinstance(self.lease, int)
+    def drop_lease(self) -> bool:
+        """Goes on without the lease; false where there is none, or a bare number that the caller answers for."""
+        if self.lease is None or isinstance(self.lease, int) or not self.lease.number:
+            return False
+        self.lease.number = 0
+        return True
 
     def lease_on(self, connection: Connection) -> int:
         if self.lease is None or isinstance(self.lease, int):
@@ -121,8 +123,8 @@ def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int
                 progress += 1
                 yield part
         except KvtcError as error:
-            if error.code == ErrorCode.UNKNOWN_LEASE and pull.can_do_without_lease:
-                pull.lease = None
+            # A lease whose time is over: what is still there is wanted anyway.
+            if error.code == ErrorCode.UNKNOWN_LEASE and pull.drop_lease():
                 continue
             # Three failures with nothing in between: it is of no use.
             attempts, progress = (_ATTEMPTS if progress else attempts - 1), 0

@@ -60,7 +60,8 @@ class Lookup:
 class Lease:
     """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time.
 
-    It ends when the daemon does; ``number`` is then of no use any more.
+    It ends when the daemon does; ``number`` is then of no use any more. A pull under a lease that is over goes on without it;
+    ``number`` is 0 then.
     """
 
     def __init__(self, connection: Connection, number: int):
