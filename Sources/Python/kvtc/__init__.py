@@ -25,7 +25,8 @@ from .keys import Span, page_keys, page_runs, part_key
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, QualityKind, Range
 from .ranks import JointLookup, lookup_all
-from .session import Lease, Lookup, Page, Part, Session
+from .pull import Part
+from .session import Lease, Lookup, Page, Session
 
 __version__ = "0.1.0"
 

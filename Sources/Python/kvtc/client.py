@@ -21,12 +21,13 @@ from .geometry import Geometry, Layout
 from .identity import Identity, identity_bytes
 from .policy import Mode, Policy
 from .session import Session
-from .wire import NONE32
+from .wire import NONE32, Struct
 
 DEFAULT_ARENA = 256 << 20
 _SMALLEST_ARENA = 1 << 20
 _ATTEMPTS = 3
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 log = logging.getLogger("kvtc")
 
 
@@ -151,7 +152,7 @@ class Client:
         with self.breaker.guard(seconds, self.ping):
             yield
 
-    def _call(self, message: Any, kind: type) -> Any:
+    def _call(self, message: Struct, kind: type[S]) -> S:
         return self.persist(lambda connection: connection.call(message, kind))
 
     @property
@@ -230,7 +231,8 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """The daemon's state, as ``kvtcctl status --json`` prints it."""
-        return json.loads(self._call(messages.Status(), messages.JsonReply).json)
+        status: dict[str, Any] = json.loads(self._call(messages.Status(), messages.JsonReply).json)
+        return status
 
     def flush(self, session: Session | int | None = None) -> messages.FlushReply:
         """Returns once everything acknowledged so far (or everything of one session) survives a power loss."""
@@ -290,7 +292,7 @@ class Client:
         return time.perf_counter() - start
 
     @staticmethod
-    def _in_chunks(keys: Sequence[bytes], call: Any, chunk: int = 65536) -> int:
+    def _in_chunks(keys: Sequence[bytes], call: Callable[[list[bytes]], int], chunk: int = 65536) -> int:
         # An empty list means "everything" on the wire; here it means what it says.
         return sum(call(list(keys[start : start + chunk])) for start in range(0, len(keys), chunk))
 

@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from . import wire
 from .deadline import left
@@ -21,6 +21,7 @@ from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unrea
 from .arena import Arena
 from .messages import ErrorBody, HelloReply
 
+S = TypeVar("S", bound=wire.Struct)
 DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"
 
 
@@ -56,7 +57,7 @@ class Pending:
             raise body
         return body, more, descriptor
 
-    def reply(self, kind: type) -> Any:
+    def reply(self, kind: type[S]) -> S:
         """The decoded reply of a request that is answered in one part."""
         return kind.decode(self.next()[0])
 
@@ -116,7 +117,7 @@ class Connection:
         """From now on at most this many requests are under way; further ones wait."""
         self._slots = threading.Semaphore(max(in_flight, 1))
 
-    def start(self, message: Any) -> Pending:
+    def start(self, message: wire.Struct) -> Pending:
         """Sends a request and returns without waiting for its reply."""
         if os.getpid() != self._process:
             raise ConnectionLost("this connection belongs to the parent process", advice="connect again after fork")
@@ -150,7 +151,7 @@ class Connection:
                 raise self._failure or ConnectionLost(f"sending failed: {error}") from None
         return pending
 
-    def call(self, message: Any, kind: type) -> Any:
+    def call(self, message: wire.Struct, kind: type[S]) -> S:
         """Sends a request and waits for its one reply."""
         return self.start(message).reply(kind)
 

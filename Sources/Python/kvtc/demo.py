@@ -104,7 +104,7 @@ def _first_worker(
         for index, (tokens, state) in enumerate(states):
             worker.set_state(state)
             if index == 0:
-                pushed.digest = hashlib.sha256(state.blob).hexdigest()
+                pushed.digest = hashlib.sha256(state.to_bytes()).hexdigest()
             with llama_cpp.open_session(client, worker, "demo-lossless") as lossless:
                 llama_cpp.offload(lossless, worker, tokens, deadline=PATIENCE)
             until(client, "coding pages", all_coded)

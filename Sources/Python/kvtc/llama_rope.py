@@ -80,7 +80,7 @@ def measured(
 
 def _alike(found: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which layers' frequencies differ by no more than noise."""
-    return np.abs(found - others).max(axis=1) * _DISTANCES[-1] < _NOISE
+    return np.asarray(np.abs(found - others).max(axis=1) * _DISTANCES[-1] < _NOISE)
 
 
 def _complex(rope: Rope, rows: np.ndarray, head_dim: int) -> np.ndarray:

@@ -206,7 +206,7 @@ def _assembled(data: NDArray[np.uint8], parts: list[_Part], form: StateForm, bef
     return state
 
 
-def blank_state(positions: Sequence[int], form: StateForm) -> SequenceState:
+def blank_state(positions: Sequence[int] | NDArray[np.int32], form: StateForm) -> SequenceState:
     """A state for a worker that never prefilled. Its cells have positions, and any rows until they are replaced."""
     if len(form.header) != 8 or form.gap % 4 or not 0 <= form.gap <= _MAX_GAP:
         raise StateError("header of 8 bytes, gap of whole words")

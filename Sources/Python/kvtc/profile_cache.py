@@ -97,5 +97,5 @@ def _version(package: str) -> str:
 def _run(kvtcctl: Path, arguments: list[str], quiet: bool = False) -> bool:
     # Standard output is for the tables of the caller; its progress and what went wrong come on standard error.
     errors = subprocess.DEVNULL if quiet else None
-    command = [kvtcctl, *arguments]
+    command = [str(kvtcctl), *arguments]
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, check=False).returncode == 0

@@ -9,11 +9,12 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_NAMES = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32", np.dtype("<i2"): "I16", np.dtype("<u2"): "U16", np.dtype("i1"): "I8", np.dtype("u1"): "U8"}
-_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+_NAMES: dict[np.dtype[Any], str] = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32", np.dtype("<i2"): "I16", np.dtype("<u2"): "U16", np.dtype("i1"): "I8", np.dtype("u1"): "U8"}
+_TYPES: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items()}
 _MAX_HEADER = 16 << 20
 
 
@@ -54,7 +55,8 @@ def read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, np.n
     tensors = {}
     for name in header if names is None else names:
         entry = header[name]
-        dtype, (begin, end) = _TYPES[entry["dtype"]], entry["data_offsets"]
+        dtype = _TYPES[entry["dtype"]]
+        begin, end = entry["data_offsets"]
         count = int(np.prod(entry["shape"], dtype=np.int64))
         if not 0 <= begin <= end <= mapped.nbytes or end - begin != count * dtype.itemsize:
             raise ValueError(f"{path}: tensor {name} lies outside the file or disagrees with its shape")

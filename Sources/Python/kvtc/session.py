@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence, TypeVar
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, Range
 from .pull import Part, run
-from .wire import NONE32
+from .wire import NONE32, Struct
 
 if TYPE_CHECKING:
     from .client import Client
     from .connection import Connection, Pending
+
+S = TypeVar("S", bound=Struct)
 
 # Small enough that copying, sending and decoding of different batches overlap, large enough that frames cost nothing.
 _BATCH_BYTES = 32 << 20
@@ -45,7 +47,7 @@ class _Batch:
     entries: list[messages.PushEntry]
     buffers: list[np.ndarray]
     connection: Connection | None = None
-    pending: Pending | None = None
+    pending: Pending = field(init=False)
 
 
 @dataclass
@@ -324,10 +326,10 @@ class Session:
         if not self._closed and (link := getattr(self, "_link", None)):
             self.client.close_later(*link)
 
-    def _call(self, make: Callable[[int], Any], kind: type) -> Any:
+    def _call(self, make: Callable[[int], Struct], kind: type[S]) -> S:
         return self.client.persist(lambda connection: connection.call(make(self.number_on(connection)), kind))
 
-    def _chunked(self, keys, call) -> int:
+    def _chunked(self, keys: Sequence[bytes], call: Callable[[list[bytes]], int]) -> int:
         return self.client._in_chunks(keys, call)
 
     def __enter__(self) -> Session:
@@ -340,5 +342,5 @@ class Session:
 def _flat(data: object) -> np.ndarray:
     """The bytes of any buffer as one row, without a copy where it is contiguous."""
     if isinstance(data, np.ndarray):
-        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return np.frombuffer(data, np.uint8)  # type: ignore[call-overload]
+        return np.asarray(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return np.asarray(np.frombuffer(data, np.uint8))  # type: ignore[call-overload]

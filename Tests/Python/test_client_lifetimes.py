@@ -1,0 +1,80 @@
+"""What nobody refers to any more ends: sessions with the next request, clients at once."""
+
+import gc
+
+import pytest
+
+import kvtc
+from kvtc import ErrorCode
+from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
+
+
+def test_sessions_that_nobody_refers_to_end(client):
+    """More than a user may have at once."""
+    for number in range(1100):
+        client.open_session(f"forgotten {number}", geometry=GEOMETRY, page_tokens=TOKENS)
+    kept = open_session(client)
+    assert [row["id"] for row in client.status()["sessions"]] == [kept.number]
+
+
+def test_sessions_in_cycles_end_when_they_are_found(make_daemon):
+    with make_daemon(**{"limits.sessions_per_user": 3}).connect() as client:
+        kept, contents = open_session(client), random_pages(3)
+        for _ in range(6):
+            session = open_session(client)
+            session.itself = session
+            del session
+            gc.collect()
+        keys, pages = contents
+        assert len(kept.push(to_push(keys, pages))) == 3 and kept.fetch(keys) == pages
+        assert len(client.status()["sessions"]) == 1
+
+
+def test_a_session_lives_as_long_as_what_uses_it(client):
+    keys, contents = random_pages(3)
+    session = open_session(client)
+    session.push(to_push(keys, contents))
+    pull = session.pull(keys)
+    number = session.number
+    del session
+    client.ping()
+    assert [row["id"] for row in client.status()["sessions"]] == [number]
+    assert sorted(bytes(part.data) for part in pull) == sorted(contents)
+    del pull
+    assert client.status()["sessions"] == []
+
+
+def test_a_session_that_was_refused_or_closed_is_not_closed_again(make_daemon):
+    with make_daemon(**{"limits.sessions_per_user": 1}).connect() as client:
+        session = open_session(client)
+        for _ in range(5):
+            with pytest.raises(kvtc.KvtcError) as caught:
+                open_session(client)
+            assert caught.value.code == ErrorCode.LIMIT_EXCEEDED
+        session.close()
+        del session
+        open_session(client)
+        assert client.status()["counters"]["errors"] == 5
+
+
+def test_a_forgotten_session_of_an_old_connection_is_left_alone(make_daemon):
+    daemon = make_daemon()
+    with daemon.connect() as client:
+        forgotten, kept = open_session(client), open_session(client)
+        daemon.restart()
+        link = forgotten._link
+        assert kept.lookup([bytes(32)]).leading_run == 0
+        # As one that the collector found between both connections.
+        client.close_later(*link)
+        del forgotten
+        client.ping()
+        assert [row["id"] for row in client.status()["sessions"]] == [kept.number]
+
+
+def test_clients_that_nobody_refers_to_hang_up(make_daemon):
+    """More than a user may have at once, each with an arena."""
+    daemon = make_daemon(**{"limits.arena_per_user": "16MiB"})
+    for _ in range(100):
+        daemon.connect(arena_bytes=4 << 20).arena()
+    with daemon.connect() as client:
+        assert client.arena() is not None
