@@ -158,6 +158,23 @@ public final class Client: Sendable {
         }
     }
 
+    /// Hands over the bytes of a profile file, which the daemon keeps under the name; for administrators. Returns what the
+    /// daemon says of it, as JSON.
+    public func storeProfile(_ file: UnsafeRawBufferPointer, name: String) throws(ClientError) -> String {
+        guard UInt64(file.count) <= server.maxArena else {
+            throw .refused(
+                WireError(
+                    .limitExceeded, field: "length",
+                    "a profile of \(file.count) bytes, where limits.arena is \(server.maxArena): raise it, or put the file into "
+                        + "the daemon's profile directory yourself and load it by its name"))
+        }
+        let arena = try makeArena(bytes: file.count)
+        guard arena.memory.write(file, offset: 0) else { throw .violation("an arena that is smaller than asked for") }
+        return try call(
+            StoreProfileRequest(arena: arena.number, offset: 0, length: UInt64(file.count), name: name)
+        ).json
+    }
+
     /// Ends the connection, and with it its sessions and arenas.
     public func close() {
         connection.shutdown()

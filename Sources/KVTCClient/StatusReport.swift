@@ -41,6 +41,8 @@ public struct StatusReport: Decodable, Sendable {
         public var stored: UInt64
         /// Given back to workers.
         public var returned: UInt64
+        /// Written to disk for all users; for administrators.
+        public var written: UInt64?
     }
 
     /// Jobs that wait.

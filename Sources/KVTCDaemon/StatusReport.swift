@@ -13,7 +13,11 @@ struct StatusReport: Encodable {
         var disk: Disk
     }
     struct Pages: Encodable { var raw: Int, coded: Int, disk_only: Int }
-    struct Bytes: Encodable { var raw_in: UInt64, stored: UInt64, returned: UInt64 }
+    struct Bytes: Encodable {
+        var raw_in: UInt64, stored: UInt64, returned: UInt64
+        /// To disk, by all tenants.
+        @OrNull var written: UInt64?
+    }
     struct Counters: Encodable {
         var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
         var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
@@ -159,7 +163,9 @@ extension Engine {
                     used: stored.diskUsed, budget: stored.diskBudget, pages: stored.diskPages,
                     segments: stored.segments)),
             pages: .init(raw: stored.rawPages, coded: stored.codedPages, disk_only: stored.diskOnlyPages),
-            bytes: .init(raw_in: counted.rawBytesIn, stored: stored.storedBytes, returned: counted.bytesReturned),
+            bytes: .init(
+                raw_in: counted.rawBytesIn, stored: stored.storedBytes, returned: counted.bytesReturned,
+                written: scope == nil ? store.bytesWritten : nil),
             ratio: stored.storedBytes == 0 ? nil : Double(stored.rawBytes) / Double(stored.storedBytes),
             counters: .init(
                 pushed: counted.pushed, present: counted.present, hits: counted.hits, misses: counted.misses,

@@ -78,12 +78,13 @@ struct FlushCommand: ParsableCommand {
 /// What a flush has done so far, as STATUS shows it, on a line of standard error.
 private struct FlushProgress {
     private struct Point: Equatable {
-        var waiting, pages, used, encoded: UInt64
+        var waiting, encoded, pages, used, written: UInt64
 
         init(_ report: StatusReport) {
             waiting = report.queues.encode
             pages = report.tiers.disk.pages
             used = report.tiers.disk.used
+            written = report.bytes.written ?? 0
             encoded = report.counters["encoded"] ?? 0
         }
     }

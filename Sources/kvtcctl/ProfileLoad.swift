@@ -65,23 +65,8 @@ struct ProfileLoad: ParsableCommand {
             complain("\(error)")
             throw ExitCode.failure
         }
-        let content = profile.file.bytes
         let name = String(file.split(separator: "/").last ?? "")
-        return try connection.withClient { client in
-            guard content.count <= client.server.maxArena else {
-                complain(
-                    "\(file) has \(content.count) bytes, the daemon's limits.arena is \(client.server.maxArena): raise it, or "
-                        + "put the file into the daemon's profile directory yourself and load it by its name")
-                throw ExitCode.failure
-            }
-            let arena = try client.makeArena(bytes: content.count)
-            guard arena.memory.write(content, offset: 0) else {
-                throw ClientError.violation("an arena that is too small")
-            }
-            return try client.call(
-                StoreProfileRequest(arena: arena.number, offset: 0, length: UInt64(content.count), name: name)
-            ).json
-        }
+        return try connection.withClient { try $0.storeProfile(profile.file.bytes, name: name) }
     }
 
     private func currentDirectory() -> String {

@@ -49,6 +49,32 @@ def shared(make_daemon):
     return daemon
 
 
+def test_profiles_are_handed_in_by_administrators_only(shared):
+    file = shared.directory / "m.kvtc.safetensors"
+    file.write_bytes(b"whatever")
+
+    def hand_in():
+        with shared.connect() as client:
+            try:
+                client.load_profile(str(file))
+            except kvtc.KvtcError as error:
+                return [int(error.code), str(error)]
+
+    def load():
+        with shared.connect() as client:
+            try:
+                client.load_profile("none.safetensors")
+            except kvtc.KvtcError as error:
+                return [int(error.code), str(error), client.status()["profile_directory"]]
+
+    # A tenant learns that there is no such file, and nothing of where.
+    code, message, directory = as_user(NOBODY, load)
+    assert code == kvtc.ErrorCode.UNKNOWN_PROFILE and str(shared.directory) not in message and directory is None
+    code, message = as_user(NOBODY, hand_in)
+    assert code == kvtc.ErrorCode.FORBIDDEN and "administrators" in message
+    assert load()[2] == str(shared.directory / "state" / "profiles")
+
+
 def test_a_page_is_found_by_its_own_user_only(shared):
     keys, contents = random_pages(4)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -91,6 +92,7 @@ def test_the_keys_are_always_the_same(daemon, client, kvtcctl, profile):
     assert [set(row) for row in status["sessions"]] == [SESSION, SESSION]
     assert [set(row) for row in read("sessions")] == [SESSION, SESSION]
     assert [set(row) for row in status["profiles"]] == [PROFILE] == [set(row) for row in read("profile", "list")]
+    assert set(status["bytes"]) == {"raw_in", "stored", "returned", "written"}
     assert set(status["tiers"]["ram"]) == {"used", "budget", "pages"}
     policies = [read("policy", "get", session.number) for session in (bare, full)]
     assert [set(policy) for policy in policies] == [POLICY, POLICY]
@@ -166,6 +168,22 @@ def test_the_hit_rate_is_about_what_was_asked_for(daemon, client, kvtcctl):
     counters = client.status()["counters"]
     assert counters["corrupt"] > 0 and counters["corrupt_pulls"] == 0, counters
     assert "8 hits, 0 misses, 0 corrupt (100.0 % hits)" in kvtcctl("status")
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_flush_waits_as_long_as_something_comes_of_it(make_daemon):
+    daemon = make_daemon()
+    daemon.stop()
+    # All writes together take longer than may pass without progress, each one much less.
+    delay = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=800000:when=1+"]
+    daemon.prefix = ["strace", "-f", "-qq", "-o", "/dev/null", *delay]
+    daemon.start()
+    daemon.prefix = []
+    with daemon.connect(arena_bytes=0) as client:
+        open_session(client).push(to_push(*random_pages(4)))
+        start = time.monotonic()
+        assert runner(daemon)("flush", "--timeout", 3).startswith("flushed 4 pages")
+        assert time.monotonic() - start > 3
 
 
 def test_a_daemon_without_a_disk_says_what_that_means(make_daemon):
