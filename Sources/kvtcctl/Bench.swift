@@ -46,6 +46,7 @@ struct BenchCommand: ParsableCommand {
     }
 
     func run() throws {
+        CutFile.explain()
         do {
             let profile = try profile.map { try Profile.open(path: $0) }
             let (geometry, data, positions) = try content()

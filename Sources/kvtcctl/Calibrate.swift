@@ -71,6 +71,7 @@ struct CalibrateCommand: ParsableCommand {
     }
 
     func run() throws {
+        CutFile.explain()
         do {
             var bar = ProgressBar()
             let set = try SampleSet(paths: samples)

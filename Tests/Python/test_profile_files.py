@@ -232,3 +232,17 @@ def test_a_directory_that_takes_no_files_leaves_the_profile_in_memory_and_says_s
         session = client.open_session("s", profile=row["id"], layout=LAYOUT)
         session.push(to_push(keys, contents, TOKENS))
         assert None not in session.fetch(keys)
+
+
+def test_samples_that_are_cut_while_they_are_read_are_an_error_with_words(tmp_path):
+    calibrate(tmp_path)
+    samples = tmp_path / "samples.safetensors"
+    out = tmp_path / "other.kvtc.safetensors"
+    command = [binary("kvtcctl", "KVTCCTL"), "calibrate", *[str(samples)] * 20, "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while process.poll() is None and samples.name not in maps.read_text():
+            pass
+        os.truncate(samples, 4096)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 1 and "kvtcctl: " in message and not out.exists(), message

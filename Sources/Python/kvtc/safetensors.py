@@ -6,6 +6,7 @@ Written tensor by tensor, so that a shard never exists twice in memory; read thr
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,23 +43,27 @@ def write(path: Path, tensors: dict[str, list[np.ndarray]], metadata: dict[str, 
 
 
 def read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors (all, or those named) as read-only views of the mapped file, and the metadata."""
-    size = path.stat().st_size
+    """Tensors (all, or those named), read-only, and the metadata. They are read and not mapped: a file that is cut or written
+    over afterwards changes nothing."""
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MAX_HEADER + 1
         if length > _MAX_HEADER or 8 + length > size:
             raise ValueError(f"{path} is not a safetensors file")
         header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
-    mapped = np.memmap(path, np.uint8, "r", offset=8 + length)
-    tensors = {}
-    for name in header if names is None else names:
-        entry = header[name]
-        dtype = _TYPES[entry["dtype"]]
-        begin, end = entry["data_offsets"]
-        count = int(np.prod(entry["shape"], dtype=np.int64))
-        if not 0 <= begin <= end <= mapped.nbytes or end - begin != count * dtype.itemsize:
-            raise ValueError(f"{path}: tensor {name} lies outside the file or disagrees with its shape")
-        tensors[name] = mapped[begin:end].view(dtype).reshape(entry["shape"])
+        metadata = header.pop("__metadata__", {})
+        tensors = {}
+        for name in header if names is None else names:
+            entry = header[name]
+            dtype = _TYPES[entry["dtype"]]
+            begin, end = entry["data_offsets"]
+            count = int(np.prod(entry["shape"], dtype=np.int64))
+            if not 0 <= begin <= end <= size - 8 - length or end - begin != count * dtype.itemsize:
+                raise ValueError(f"{path}: tensor {name} lies outside the file or disagrees with its shape")
+            file.seek(8 + length + begin)
+            data = file.read(end - begin)
+            if len(data) < end - begin:
+                raise ValueError(f"{path} became shorter while it was read")
+            tensors[name] = np.frombuffer(data, dtype).reshape(entry["shape"])
     return tensors, metadata
