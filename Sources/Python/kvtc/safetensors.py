@@ -1,6 +1,6 @@
 """The safetensors format, as much as samples need: u64 header length, JSON header, raw little-endian tensors.
 
-Written tensor by tensor, so that a shard never exists twice in memory; read through a mapping.
+Written tensor by tensor, so that a shard never exists twice in memory.
 """
 
 from __future__ import annotations
