@@ -135,18 +135,21 @@ final class Engine: Sendable {
         func bytes(_ tokens: Int) -> Int {
             context.codec.wrappedBytes(element: context.layout.element, tokens: tokens)
         }
-        let segment = "disk.segment (disk.budget holds at least four)"
+        let needed = bytes(Int(request.pageTokens))
         var bounds = [
-            (store.maxPageBytes, store.isPageBoundByDisk ? segment : "ram.budget"),
+            // Above the usual size of an arena, arenas grow with the budget.
+            (store.maxRAMPageBytes, needed <= 256 << 20 ? "ram.budget" : "ram.budget (a page takes a 32nd at most)"),
             (max(limits.arenaBytes, limits.bodyBytes) + bytes(0), "limits.arena"),
         ]
+        if let disk = store.maxDiskPageBytes { bounds.append((disk, "disk.segment (disk.budget holds at least four)")) }
         if limits.ramPerUser > 0 { bounds.append((limits.ramPerUser, "limits.ram_per_user")) }
-        let tokens = Int(request.pageTokens)
-        guard let (bound, setting) = bounds.min(by: { $0.0 < $1.0 }), bytes(tokens) > bound else { return }
+        bounds.removeAll { $0.0 >= needed }
+        guard let bound = bounds.map(\.0).min() else { return }
         let fitting = (bound - bytes(0)) / (bytes(1) - bytes(0))
         throw WireError(
             .limitExceeded, field: "pageTokens",
-            "a page of \(tokens) tokens takes \(bytes(tokens)) bytes, at most \(bound) are kept: raise \(setting)"
+            "a page of \(request.pageTokens) tokens takes \(needed) bytes, at most \(bound) are kept: raise "
+                + bounds.map(\.1).joined(separator: " and ")
                 + (fitting >= 16 ? ", or use pages of at most \(fitting) tokens" : ""))
     }
 

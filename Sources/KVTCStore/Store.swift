@@ -24,13 +24,13 @@ public final class Store: Sendable {
     }
 
     /// The largest page in bytes that ``put(_:bytes:attributes:)`` can ever take.
-    public var maxPageBytes: Int {
-        guard hasDisk else { return ram.maxPageBytes }
-        return min(ram.maxPageBytes, DiskLog.maxPayloadBytes(configuration))
-    }
+    public var maxPageBytes: Int { min(maxRAMPageBytes, maxDiskPageBytes ?? .max) }
 
-    /// Whether a segment is what bounds ``maxPageBytes``, rather than an arena.
-    package var isPageBoundByDisk: Bool { maxPageBytes < ram.maxPageBytes }
+    /// What an arena can take.
+    package var maxRAMPageBytes: Int { ram.maxPageBytes }
+
+    /// What a segment can take; nil without a disk tier.
+    package var maxDiskPageBytes: Int? { hasDisk ? DiskLog.maxPayloadBytes(configuration) : nil }
 
     /// Whether pages can move to disk.
     public var hasDisk: Bool { configuration.directory != nil }

@@ -146,6 +146,7 @@ def check_order(client, grouping, tensors, astray):
         ({"disk.segment": "1MiB", "disk.budget": "64MiB"}, 512, "raise disk.segment .*or use pages of at most 255 tokens"),
         ({"disk.budget": "4MiB"}, 512, "raise disk.segment .*disk.budget holds at least four.*or use pages of at most 255 tokens"),
         ({"disk.directory": "", "ram.budget": "1MiB"}, 512, "raise ram.budget, or use pages of at most 255 tokens"),
+        ({"ram.budget": "1MiB", "disk.budget": "4MiB"}, 512, "raise ram.budget and disk.segment .*, or use pages of at most 255 tokens"),
         ({"limits.ram_per_user": 100_000}, 64, "raise limits.ram_per_user, or use pages of at most 24 tokens"),
         ({"limits.ram_per_user": 20_000}, 16, "raise limits.ram_per_user$"),
         ({"limits.arena": 1 << 20, "limits.body": 1 << 20}, 512, "raise limits.arena, or use pages of at most 256 tokens"),
@@ -168,3 +169,10 @@ def test_pages_that_can_never_be_kept_are_refused_at_once(make_daemon, settings,
                     assert session.push([page]) == [PushOutcome.STORED]
             with pytest.raises(kvtc.KvtcError):
                 client.open_session("large", geometry=geometry, page_tokens=tokens + 1)
+
+
+def test_pages_larger_than_any_arena(make_daemon):
+    geometry = kvtc.Geometry.from_heads(80, 8, 512)  # 1.25 MiB a token
+    with make_daemon(**{"ram.budget": "512MiB", "disk.directory": ""}).connect(arena_bytes=0) as client:
+        with pytest.raises(kvtc.KvtcError, match=r"raise ram.budget \(a page takes a 32nd at most\), or use pages of at most 204 tokens"):
+            client.open_session("large", geometry=geometry, page_tokens=256)
