@@ -279,7 +279,11 @@ class Client:
             connection.close()
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
-        """Forgets these pages of the tenant, or every page of the tenant without ``keys``; returns how many there were."""
+        """Forgets these pages of the tenant, or every page of the tenant without ``keys``; returns how many there were.
+
+        Keys are looked for under the 64 models (identity, geometry, profile, element type) that the tenant's sessions used
+        last since the daemon started; ``Session.drop`` reaches those of its own model at any time.
+        """
         if keys is None:
             return self._call(messages.Drop(NONE32), messages.DropReply).dropped
         return self._in_chunks(keys, lambda part: self._call(messages.Drop(NONE32, part), messages.DropReply).dropped)
