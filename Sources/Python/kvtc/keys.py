@@ -63,12 +63,15 @@ def page_keys(
     _check_placeholders(ids, spans)
     ids = ids.astype("<i4")
     end = len(ids) if partial else len(ids) - len(ids) % page_tokens
+    touching: dict[int, list[Span]] = {}
+    for span in spans:
+        for number in range(max(span.begin, 0) // page_tokens, (min(span.end, end) - 1) // page_tokens + 1):
+            touching.setdefault(number * page_tokens, []).append(span)
     keys = []
     for start in range(0, end, page_tokens):
         page = ids[start : min(start + page_tokens, end)]
         head = profile + previous + struct.pack("<I", len(page))
-        touching = [span for span in spans if span.begin < start + len(page) and span.end > start]
-        head = INPUTS_DOMAIN + head + _encoded(touching, start) if touching else DOMAIN + head
+        head = INPUTS_DOMAIN + head + _encoded(touching[start], start) if start in touching else DOMAIN + head
         previous = hashlib.sha256(head + page.tobytes()).digest()
         keys.append(previous)
     return keys
