@@ -23,7 +23,7 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
             no kvtcd answers on \(path): \(reason)
             \(denied(reason)
                 ? "Its socket is for the group kvtcd: 'adduser YOU kvtcd' as root, then log in again."
-                : "Start it with 'systemctl start kvtcd.socket', or name its socket with --socket or KVTC_SOCKET.")
+                : "Start it with 'systemctl start kvtcd.socket', or name its socket with --socket or KVTC_SOCKET. If it failed before, 'journalctl -p err -u kvtcd' says why.")
             """
         case .refused(let error): "the daemon refused: \(error)"
         case .connectionLost(let reason):

@@ -41,6 +41,15 @@ extension Engine {
         return reply
     }
 
+    func closeSessionAndAudit(_ request: CloseSessionRequest, _ caller: Caller) throws(WireError) -> EmptyReply {
+        let tenant = try session(request.session, caller).tenant
+        let reply = try closeSession(request, caller)
+        if tenant != caller.tenant {
+            audit("session of another user closed", caller, ["session": "\(request.session)", "tenant": "\(tenant)"])
+        }
+        return reply
+    }
+
     /// Counts a request that gets an error for its answer: apart from faults of the daemon and its disk, since a mistake of a
     /// client is no reason to look after the daemon.
     func countRefusal(_ error: WireError, opcode: UInt16, _ caller: Caller) {

@@ -84,7 +84,7 @@ struct RequestRouter {
         case .openSession: try openSession(body).encodedBody
         case .setPolicy: try engine.setPolicyAndAudit(SetPolicyRequest(body: body), caller).encodedBody
         case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
-        case .closeSession: try engine.closeSession(CloseSessionRequest(body: body), caller).encodedBody
+        case .closeSession: try engine.closeSessionAndAudit(CloseSessionRequest(body: body), caller).encodedBody
         case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
         case .push: try push(PushRequest(body: body)).encodedBody
         case .release: try engine.release(ReleaseRequest(body: body), caller).encodedBody
@@ -155,6 +155,7 @@ struct RequestRouter {
             guard caller.isAdministrator else {
                 throw WireError(.forbidden, "only administrators may verify all pages")
             }
+            engine.audit("verification asked for", caller, [:])
         } catch { throw .refused(error) }
         do throws(ConnectionError) {
             let found = try engine.verify { (part) throws(ConnectionError) in

@@ -25,7 +25,7 @@ struct DropCommand: ParsableCommand {
 
             EXAMPLES
               kvtcctl drop --session 3                    all pages of the session
-              kvtcctl drop 6b8f…(64 hexadecimal digits)   single pages
+              kvtcctl drop 6b8f...(64 hexadecimal digits)   single pages
               kvtcctl drop --all                          every page of your user id
             """)
 
