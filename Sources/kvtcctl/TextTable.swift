@@ -42,10 +42,16 @@ struct TextTable {
         while excess() > 0, let last = columns.map(\.rank).max(), last > 0 {
             columns.removeAll { $0.rank == last }
         }
-        let texts = columns.indices.filter { columns[$0].side == .left }
-        if excess() > 0, let widest = texts.max(by: { columns[$0].width < columns[$1].width }) {
-            let width = max(columns[widest].width - excess(), Terminal.width(columns[widest].title))
+        var texts = columns.indices.filter { columns[$0].side == .left }
+        while excess() > 0, let widest = texts.max(by: { columns[$0].width < columns[$1].width }) {
+            // No narrower than the next, so that several long ones share what there is.
+            texts.removeAll { $0 == widest }
+            let next = texts.map { columns[$0].width }.max() ?? 0
+            let least = max(Terminal.width(columns[widest].title), 8)
+            let width = max(columns[widest].width - excess(), min(next, columns[widest].width - 1), least)
+            guard width < columns[widest].width else { continue }
             columns[widest].cells = columns[widest].cells.map { Terminal.clipped($0, to: width) }
+            texts.append(widest)
         }
         return columns
     }

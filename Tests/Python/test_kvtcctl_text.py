@@ -13,6 +13,7 @@ import kvtc
 
 from conftest import binary
 from samples import open_session, random_pages, to_push
+from synthetic import calibrate
 
 FORGED = "\x1b]0;owned\x07\x1b[2Jgone\n  7  forged row"
 HOSTILE = [
@@ -83,13 +84,15 @@ def test_columns_fit_wide_characters(client, kvtcctl):
     del sessions
 
 
-def test_everything_fits_eighty_columns(client, kvtcctl):
+def test_everything_fits_eighty_columns(client, kvtcctl, tmp_path):
+    profile = calibrate(tmp_path, "--model", "a model with a long name, 漢字 \x1b[2J " * 4).rename(tmp_path / ("m" * 90 + ".safetensors"))
+    client.load_profile(profile)
     sessions = [open_session(client, name) for name in (*HOSTILE, *WIDE, "a long name " * 20)]
     keys, contents = random_pages(5)
     sessions[0].push(to_push(keys, contents))
     kvtcctl("policy", "get", 99, status=1)
     for columns in (80, 60, 132):
-        for command in (["status"], ["sessions"], ["policy", "get", sessions[0].number], ["profile", "list"], ["ping"]):
+        for command in (["status"], ["sessions"], ["policy", "get", sessions[0].number], ["profile", "list"], ["ping"], ["profile", "show", profile]):
             for line in kvtcctl(*command, COLUMNS=str(columns)).splitlines():
                 assert cells(line) <= columns, (columns, cells(line), line)
     wide = kvtcctl("sessions", COLUMNS="400").splitlines()[0]
