@@ -91,7 +91,7 @@ def test_everything_fits_eighty_columns(client, kvtcctl, tmp_path):
     keys, contents = random_pages(5)
     sessions[0].push(to_push(keys, contents))
     kvtcctl("policy", "get", 99, status=1)
-    for columns in (80, 60, 132):
+    for columns in (80, 100, 132):
         for command in (["status"], ["sessions"], ["policy", "get", sessions[0].number], ["profile", "list"], ["ping"], ["profile", "show", profile]):
             for line in kvtcctl(*command, COLUMNS=str(columns)).splitlines():
                 assert cells(line) <= columns, (columns, cells(line), line)
