@@ -95,7 +95,8 @@ public struct Calibrator<Samples: SampleSource> {
         let held = weightedHeldOut(mean: moments.mean, weights: weights, root: metric?.root)
         let tables = try TableTraining(parts: parts, rows: held, halves: samples.geometry.halves, step: work.advance)
         let metadata = ProfileMetadata(
-            model: model, rank: samples.rank, weighting: weighting.name, geometry: samples.geometry,
+            model: model, weights: samples.weightsDigest, rank: samples.rank, weighting: weighting.name,
+            geometry: samples.geometry,
             bases: parts.map {
                 .init(
                     begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,

@@ -14,6 +14,7 @@ public enum SampleContent: String, Sendable {
 struct SampleDescription {
     var geometry: Geometry
     var model: String
+    var weightsDigest: String?
     var rank: ModelRank?
 
     private static let prefixes: [(text: String, role: TensorRole)] = [("k.", .key), ("v.", .value), ("c.", .latent)]
@@ -29,6 +30,7 @@ struct SampleDescription {
                 "its metadata lacks format \"\(content.rawValue)\"; capture with \(content.program)")
         }
         model = file.metadata["model"] ?? ""
+        weightsDigest = file.metadata["weights"]
         rank = try SampleDescription.rank(file.metadata)
         var tensors: [TensorGeometry] = []
         for (name, tensor) in file.tensors {
@@ -101,6 +103,10 @@ struct SampleDescription {
         }
         if model != other.model {
             throw CalibrationError("is of the model \"\(model)\", but \(first) of \"\(other.model)\"")
+        }
+        if let weightsDigest, let others = other.weightsDigest, weightsDigest != others {
+            throw CalibrationError(
+                "comes from other weights than \(first), whatever their names; capture all from one model")
         }
         guard geometry != other.geometry else { return }
         let (own, others) = (Dictionary(of: geometry), Dictionary(of: other.geometry))

@@ -17,6 +17,8 @@ public final class SampleSet: SampleSource {
     public let geometry: Geometry
     /// The model named in the files.
     public let model: String
+    /// The digest of the model's weights that the files name; nil where they name none.
+    public let weightsDigest: String?
     /// The rank that the files name, nil where they are of a whole model.
     public let rank: ModelRank?
     /// Tokens in all files.
@@ -51,6 +53,7 @@ public final class SampleSet: SampleSource {
         self.shards = shards
         geometry = description!.geometry
         model = description!.model
+        weightsDigest = description!.weightsDigest
         rank = description!.rank
         rotation = Rotation(geometry: geometry)
         let elements = Set(shards.flatMap { $0.tensors.map(\.element) })

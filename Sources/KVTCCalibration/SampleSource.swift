@@ -6,6 +6,8 @@ public protocol SampleSource {
     var geometry: Geometry { get }
     /// Name of the model, for people.
     var model: String { get }
+    /// Digest of the model's weights, in hexadecimal; nil where the samples do not say.
+    var weightsDigest: String? { get }
     /// The rank that the rows are of; nil for a whole model.
     var rank: ModelRank? { get }
     /// Number of rows.

@@ -14,6 +14,7 @@ import KVTCCodec
 package struct SyntheticCache: SampleSource {
     package let geometry: Geometry
     package let model = "synthetic"
+    package let weightsDigest: String? = nil
     package let rank: ModelRank? = nil
     package let tokens: Int
     package var contexts: [Range<Int>] { (0..<tokens / 2048).map { $0 * 2048..<($0 + 1) * 2048 } }

@@ -68,6 +68,8 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
     public var format: Int
     /// Name of the model, for people.
     public var model: String
+    /// Digest of the weights whose cache it was calibrated on, in hexadecimal; nil in profiles that do not say.
+    public var weights: String?
     /// The rank of the model that the tensors belong to; absent for a whole model.
     public var rank: ModelRank?
     /// "gradients" or "sensitivity" (measured), "variance" (fallback) or "none" (the published method).
@@ -89,12 +91,14 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
 
     /// Puts the pieces of a profile's description together.
     public init(
-        model: String, rank: ModelRank? = nil, weighting: String, geometry: Geometry, bases: [Basis],
+        model: String, weights: String? = nil, rank: ModelRank? = nil, weighting: String, geometry: Geometry,
+        bases: [Basis],
         calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, peaks: [Double]? = nil,
         expectations: [Expectation], hasRoots: Bool = false
     ) {
         format = hasRoots ? 3 : 2
         self.model = model
+        self.weights = weights
         self.rank = rank
         self.weighting = weighting
         self.bases = bases

@@ -61,6 +61,7 @@ struct StatusReport: Encodable {
         var id: String
         @OrNull var file: String?
         var model: String, bytes: Int, stored: Bool
+        @OrNull var weights: String?
         @OrNull var problem: String?
 
         /// - Parameter problem: why it is not in the profile directory.
@@ -69,6 +70,7 @@ struct StatusReport: Encodable {
             file = loaded.file
             model = loaded.profile.model
             bytes = loaded.profile.byteCount
+            weights = loaded.profile.metadata.weights
             stored = loaded.isStored
             self.problem = problem
         }

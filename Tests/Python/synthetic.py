@@ -38,12 +38,12 @@ def cache(count, seed):
     return tensors
 
 
-def calibrate(directory, *options):
-    """The path of a profile that kvtcctl made from such samples."""
+def calibrate(directory, *options, **about):
+    """The path of a profile that kvtcctl made from such samples, whose metadata says `about`."""
     tensors = {f"{'k' if role == kvtc.Role.KEY else 'v'}.{layer}": [a] for (layer, role), a in cache(6000, 1).items()}
     tensors["positions"] = [np.arange(6000, dtype=np.int32)]
     metadata = {"format": "kvtc-samples-1", "model": "synthetic", "rope_style": "half_split", "rope_base": "10000"}
-    safetensors.write(directory / "samples.safetensors", tensors, metadata | {"rope_dims": "16"})
+    safetensors.write(directory / "samples.safetensors", tensors, metadata | {"rope_dims": "16"} | about)
     out = directory / "synthetic.kvtc.safetensors"
     command = [binary("kvtcctl", "KVTCCTL"), "calibrate", str(directory / "samples.safetensors"), "--out", str(out), "--json", *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)

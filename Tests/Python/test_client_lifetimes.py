@@ -54,7 +54,8 @@ def test_a_session_that_was_refused_or_closed_is_not_closed_again(make_daemon):
         session.close()
         del session
         open_session(client)
-        assert client.status()["counters"]["errors"] == 5
+        status = client.status()
+        assert (status["refused"]["total"], status["counters"]["errors"]) == (5, 0)
 
 
 def test_a_forgotten_session_of_an_old_connection_is_left_alone(make_daemon):

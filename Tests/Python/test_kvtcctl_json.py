@@ -16,7 +16,7 @@ from samples import open_session, random_pages, to_push
 from synthetic import LAYOUT, TOKENS, calibrate, document
 
 LATENCY = {"p50", "p90", "p99", "count"}
-PROFILE = {"id", "file", "model", "bytes", "stored", "problem"}
+PROFILE = {"id", "file", "model", "bytes", "stored", "weights", "problem"}
 SESSION = {
     "id", "name", "tenant", "connection", "profile", "mode", "quality_kind", "quality", "sink", "window", "tokens", "pages",
     "raw_pages", "pinned", "ttl_s", "priority", "idle_s", "near", "distortion_limit", "keep_outliers", "is_idle", "outlier_rows",

@@ -3,6 +3,7 @@ of the tokens that it was computed from."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -95,6 +96,29 @@ def test_with_the_same_profile_as_well(make_daemon, tmp_path: Path) -> None:
         assert llama_cpp.restore(llama_cpp.open_session(client, other, "other", profile=profile), other, tokens) == 0
         other.identity = IDENTITY
         assert llama_cpp.restore(llama_cpp.open_session(client, other, "same", profile=profile), other, tokens) == 512
+
+
+def test_a_profile_is_chosen_by_the_weights_it_was_made_of(make_daemon, model: Path, worker: LlamaWorker, tmp_path: Path) -> None:
+    daemon = make_daemon()
+    profiles = daemon.directory / "state" / "profiles"
+    profiles.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    (tmp_path / "other").mkdir()
+    with daemon.connect() as client:
+        assert llama_cpp.profile_for(client, worker) == ""
+        for directory, about in ((tmp_path / "other", {"weights": "ab" * 32, "model": worker.name}), (tmp_path, {"weights": digest})):
+            path = calibrate(directory, **about)
+            path = path.rename(path.with_name(f"{directory.name}.kvtc.safetensors"))
+            shutil.copy(path, profiles)
+            identifier = client.load_profile(path.name)["id"]
+            assert llama_cpp.profile_for(client, worker) == (identifier if about["weights"] == digest else "")
+
+
+def test_samples_of_other_weights_do_not_mix(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    calibrate(tmp_path / "other", weights="ab" * 32)
+    with pytest.raises(AssertionError, match="comes from other weights"):
+        calibrate(tmp_path, str(tmp_path / "other" / "samples.safetensors"), weights="cd" * 32)
 
 
 def test_adapters_and_scales_never_share(client: Client, worker: LlamaWorker, tmp_path: Path) -> None:

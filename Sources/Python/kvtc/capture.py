@@ -32,11 +32,12 @@ FEWEST_TOKENS = 1024
 
 
 def metadata(worker: LlamaWorker) -> dict[str, str]:
-    """What calibration must know to undo RoPE."""
+    """What calibration must know to undo RoPE, and whose cache it is."""
     rope = worker.geometry.rope
     named = {} if rope.base is None else {"rope_base": repr(rope.base), "rope_dims": str(rope.dims)}
     offset = {"rope_offset": str(rope.offset)} if rope.offset else {}
-    return {"format": "kvtc-samples-1", "model": worker.name, "rope_style": rope.style} | named | offset
+    own = {"format": "kvtc-samples-1", "model": worker.name, "weights": worker.weights.hex(), "rope_style": rope.style}
+    return own | named | offset
 
 
 def rope_tensors(worker: LlamaWorker) -> dict[str, list[np.ndarray]]:
