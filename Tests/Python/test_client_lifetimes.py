@@ -58,6 +58,25 @@ def test_a_session_that_was_refused_or_closed_is_not_closed_again(make_daemon):
         assert (status["refused"]["total"], status["counters"]["errors"]) == (5, 0)
 
 
+def test_a_session_that_is_refused_after_a_restart_does_not_take_the_others_along(make_daemon):
+    daemon, (keys, contents) = make_daemon(), random_pages(2)
+    with daemon.connect() as client:
+        first, second = open_session(client), open_session(client)
+        assert len(first.push(to_push(keys, contents))) == 2
+        client.flush()
+        daemon.settings["limits.sessions_per_user"] = 1
+        daemon.restart()
+        assert first.fetch(keys) == contents
+        with pytest.raises(kvtc.KvtcError) as caught:
+            second.lookup(keys)
+        assert caught.value.code == ErrorCode.LIMIT_EXCEEDED
+        first.close()
+        assert second.lookup(keys).leading_run == 2 and second.fetch(keys) == contents
+        with pytest.raises(kvtc.KvtcError) as caught:
+            first.lookup(keys)
+        assert caught.value.code == ErrorCode.UNKNOWN_SESSION
+
+
 def test_a_forgotten_session_of_an_old_connection_is_left_alone(make_daemon):
     daemon = make_daemon()
     with daemon.connect() as client:

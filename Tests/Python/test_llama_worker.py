@@ -189,6 +189,15 @@ def test_a_cut_behind_a_sliding_window_keeps_what_the_next_token_sees(tmp_path: 
             first.truncate(position)
 
 
+def test_a_closed_worker_says_so(model: Path) -> None:
+    worker = opened(model)
+    worker.close()
+    worker.close()
+    for act in (worker.clear, worker.get_state, lambda: worker.prefill([1]), lambda: worker.truncate(0), lambda: worker.matching([1])):
+        with pytest.raises(LlamaError, match="closed"):
+            act()
+
+
 # Identity
 
 

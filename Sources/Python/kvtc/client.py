@@ -118,7 +118,13 @@ class Client:
         connection = self._connect()
         try:
             for session in sorted(self._sessions, key=int):
-                session.open_on(connection)
+                try:
+                    session.open_on(connection)
+                except KvtcError as error:
+                    if is_away(error):
+                        raise
+                    # Whoever uses it next is told; the others go on.
+                    log.warning("session %d could not be opened again: %s", session.number, error)
         except BaseException:
             connection.close()
             raise

@@ -33,7 +33,7 @@ from .keys import page_keys
 from .llama_geometry import ModelGeometry
 from .llama_library import LlamaError, TokenError
 from .llama_model import LlamaWorker
-from .llama_state import Origin, SequenceState, blank_state
+from .llama_state import Origin, SequenceState, StateError, blank_state
 from .messages import PullOutcome, PushOutcome
 from .policy import Mode, Policy
 from .session import Lookup, Page, Session
@@ -147,7 +147,11 @@ def offload(
         return Offload(len(chosen), refused=len(chosen), reason=reason)
     if not chosen:
         return Offload(0)
-    state = worker.get_state()
+    try:
+        state = worker.get_state()
+    except (LlamaError, StateError) as error:
+        log.warning("nothing offloaded: %s", error)
+        return Offload(len(chosen), refused=len(chosen), reason=str(error))
     pages = (Page(keys[i], i * size, state.page(i * size, size), size) for i in chosen)
     raw_bytes = len(chosen) * size * state.token_bytes()
     try:
@@ -233,7 +237,7 @@ def fetch_state(
     if not _is_same(session, worker):
         log.warning("nothing restored: %s", _OTHER_MODEL)
         return None, 0
-    wanted = min(int(deadline * 1000) + 1000 if lease_ms is None else lease_ms, _LONGEST_LEASE)
+    wanted = int(min(deadline * 1000 + 1000 if lease_ms is None else lease_ms, _LONGEST_LEASE))
     try:
         with session.client.bounded(deadline):
             found = _lookup(session, keys, wanted)

@@ -185,6 +185,10 @@ class LlamaWorker:
             self._files.close()
         self._model = None
 
+    def _check_open(self) -> None:
+        if not self._context:
+            raise LlamaError("the worker is closed")
+
     def _close_context(self) -> None:
         if self._context:
             self._library.llama_batch_free(self._batch)
@@ -271,6 +275,7 @@ class LlamaWorker:
     @property
     def position(self) -> int:
         """Where the next token stands, as the engine counts: one after the last of the sequence."""
+        self._check_open()
         end: int = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE)
         return end + 1
 
@@ -317,6 +322,7 @@ class LlamaWorker:
 
     def clear(self) -> None:
         """Forgets the sequence."""
+        self._check_open()
         self._library.llama_memory_clear(self._memory, True)
         self._record, self._seen = TokenRecord(), None
 
@@ -419,6 +425,7 @@ class LlamaWorker:
 
     def get_state(self) -> SequenceState:
         """A copy of the sequence's cache."""
+        self._check_open()
         size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
         blob = np.empty(size, np.uint8)
         written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence, TypeVar
@@ -97,6 +98,7 @@ class Session:
         self.client = client
         self._request = request
         self._closed = False
+        self._opening = threading.Lock()
         reply = self.open_on(connection)
         self.profile = reply.profile
         self.token_bytes = reply.token_bytes
@@ -122,11 +124,17 @@ class Session:
         return NONE32 if self._closed else self._link[1]
 
     def number_on(self, connection: Connection) -> int:
-        """The daemon's id of it on that connection."""
+        """The daemon's id of it on that connection. One that was refused when the client connected again is opened now."""
+        if self._closed:
+            return NONE32
+        if self._link[0] is not connection:
+            with self._opening:
+                if self._link[0] is not connection:
+                    self.open_on(connection)
         link = self._link
         if link[0] is not connection:
             raise ConnectionLost("the session belongs to another connection")
-        return NONE32 if self._closed else link[1]
+        return link[1]
 
     @property
     def identity(self) -> bytes:
