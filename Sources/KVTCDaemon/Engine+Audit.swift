@@ -79,12 +79,16 @@ struct Refusals: Sendable {
         var time: UInt64
     }
 
+    private static let longestMessage = 300
+
     private(set) var counts: [ErrorCode: UInt64] = [:]
     private(set) var last: Last?
 
     mutating func add(_ error: WireError, opcode: UInt16, time: UInt64) {
         counts[error.code, default: 0] += 1
         last = Last(error: error, opcode: opcode, time: time)
+        // It may quote the client, and stays until the next one.
+        last?.error.message = String(error.message.unicodeScalars.prefix(Refusals.longestMessage).map(Character.init))
     }
 
     static func += (sum: inout Refusals, more: Refusals) {
