@@ -164,7 +164,7 @@ public final class Client: Sendable {
         guard UInt64(file.count) <= server.maxArena else {
             throw .refused(
                 WireError(
-                    .limitExceeded, field: "length",
+                    .tooLarge, field: "length",
                     "a profile of \(file.count) bytes, where limits.arena is \(server.maxArena): raise it, or put the file into "
                         + "the daemon's profile directory yourself and load it by its name"))
         }

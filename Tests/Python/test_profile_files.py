@@ -246,3 +246,10 @@ def test_samples_that_are_cut_while_they_are_read_are_an_error_with_words(tmp_pa
         os.truncate(samples, 4096)
         _, message = process.communicate(timeout=60)
     assert process.returncode == 1 and "kvtcctl: " in message and not out.exists(), message
+
+
+def test_a_profile_larger_than_an_arena_says_what_to_do(make_daemon, profiles, tmp_path):
+    daemon = make_daemon(**{"limits.arena": "16KiB"})
+    (tmp_path / NAME).write_bytes(profiles[0])
+    result = kvtcctl(daemon, "profile", "load", tmp_path / NAME)
+    assert result.returncode == 1 and "limits.arena" in result.stderr and "profile directory" in result.stderr
