@@ -35,6 +35,8 @@ struct ProfileShow: ParsableCommand {
 /// What people want to know of a profile.
 struct ProfileSummary: Encodable {
     let id, file, model, weighting: String
+    /// Digest of the weights whose cache it was calibrated on.
+    @OrNull private(set) var weights: String?
     /// Nil for a whole model.
     @OrNull private(set) var rank: ModelRank?
     let layers, rowElements, calibrationTokens, heldOutTokens: Int
@@ -50,6 +52,7 @@ struct ProfileSummary: Encodable {
         file = path
         model = profile.model
         weighting = profile.metadata.weighting
+        weights = profile.metadata.weights
         rank = profile.metadata.rank
         layers = profile.geometry.layers
         rowElements = profile.geometry.rowElements
@@ -70,6 +73,7 @@ struct ProfileSummary: Encodable {
             "calibrated   on \(Text.count(UInt64(calibrationTokens))) tokens, \(Text.count(UInt64(heldOutTokens))) held out, "
                 + "errors weighed by \(weighting.escapedForDisplay)",
         ]
+        if let weights { lines.append("weights      \(weights.escapedForDisplay)") }
         if let captured { lines.append("captured     \(Text.decimal(100 * captured, 2)) % of their variance") }
         for (index, basis) in bases.enumerated() {
             lines.append(

@@ -36,7 +36,7 @@ POLICY = {
     "distortion_limit", "keep_outliers",
 }  # fmt: skip
 SUMMARY = {
-    "id", "file", "model", "weighting", "rank", "layers", "row_elements", "calibration_tokens", "held_out_tokens", "captured", "bases",
+    "id", "file", "model", "weights", "weighting", "rank", "layers", "row_elements", "calibration_tokens", "held_out_tokens", "captured", "bases",
     "expectations", "spectrum",
 }  # fmt: skip
 BENCH = {"mode", "ratio", "distortion", "encode_tokens_per_second", "decode_tokens_per_second", "decode_over_copy"}
