@@ -131,9 +131,9 @@ struct StatusView {
     /// The table of sessions, also shown by `kvtcctl sessions`.
     static func sessions(_ sessions: [StatusReport.Session]) -> [String] {
         var table = TextTable([
-            ("SESSION", .right, 0), ("NAME", .left, 0), ("UID", .right, 3), ("MODE", .left, 0), ("SINK", .right, 6),
+            ("SESSION", .right, 0), ("NAME", .left, 0), ("UID", .right, 1), ("MODE", .left, 0), ("SINK", .right, 6),
             ("WINDOW", .right, 5), ("TOKENS", .right, 0), ("PAGES", .right, 0), ("RAW", .right, 4),
-            ("OUTLIERS", .right, 7), ("DRIFT", .right, 1), ("PRIO", .right, 5), ("TTL", .right, 6), ("IDLE", .right, 2),
+            ("OUTLIERS", .right, 7), ("DRIFT", .right, 3), ("PRIO", .right, 5), ("TTL", .right, 6), ("IDLE", .right, 2),
         ])
         for session in sessions.sorted(by: { $0.id < $1.id }) {
             let lossless = session.mode == "lossless"

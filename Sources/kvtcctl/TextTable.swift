@@ -1,5 +1,5 @@
-/// Columns that are as wide as their widest cell. Where the terminal is too narrow for all, those that matter least are left
-/// out, and then the widest text is cut.
+/// Columns that are as wide as their widest cell. Where the terminal is too narrow for all, long texts are cut, and then the
+/// columns that matter least left out.
 struct TextTable {
     /// Where a column's cells stand.
     enum Side { case left, right }
@@ -35,22 +35,30 @@ struct TextTable {
     }
 
     private func fitted(to cells: Int) -> [Column] {
-        var columns = columns
-        func excess() -> Int {
-            columns.reduce(0) { $0 + $1.width } + TextTable.gap * (columns.count - 1) - cells
-        }
-        while excess() > 0, let last = columns.map(\.rank).max(), last > 0 {
+        // Long texts first: a name must not push out what is told of every row.
+        var columns = TextTable.cut(columns, to: cells, leaving: 16)
+        while TextTable.width(columns) > cells, let last = columns.map(\.rank).max(), last > 0 {
             columns.removeAll { $0.rank == last }
         }
+        return TextTable.cut(columns, to: cells, leaving: 8)
+    }
+
+    private static func width(_ columns: [Column]) -> Int {
+        columns.reduce(0) { $0 + $1.width } + gap * (columns.count - 1)
+    }
+
+    /// Shortens texts, the longest first, but none below `least` cells or its title.
+    private static func cut(_ columns: [Column], to cells: Int, leaving least: Int) -> [Column] {
+        var columns = columns
         var texts = columns.indices.filter { columns[$0].side == .left }
-        while excess() > 0, let widest = texts.max(by: { columns[$0].width < columns[$1].width }) {
-            // No narrower than the next, so that several long ones share what there is.
+        while width(columns) > cells, let widest = texts.max(by: { columns[$0].width < columns[$1].width }) {
             texts.removeAll { $0 == widest }
+            let (own, excess) = (columns[widest].width, width(columns) - cells)
+            // No shorter than the next, so that several long ones share what there is.
             let next = texts.map { columns[$0].width }.max() ?? 0
-            let least = max(Terminal.width(columns[widest].title), 8)
-            let width = max(columns[widest].width - excess(), min(next, columns[widest].width - 1), least)
-            guard width < columns[widest].width else { continue }
-            columns[widest].cells = columns[widest].cells.map { Terminal.clipped($0, to: width) }
+            let limit = max(own - excess, min(next, own - 1), least, Terminal.width(columns[widest].title))
+            guard limit < own else { continue }
+            columns[widest].cells = columns[widest].cells.map { Terminal.clipped($0, to: limit) }
             texts.append(widest)
         }
         return columns

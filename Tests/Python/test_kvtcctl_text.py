@@ -99,7 +99,7 @@ def test_everything_fits_eighty_columns(client, kvtcctl, tmp_path):
     for title in ("SESSION", "NAME", "UID", "MODE", "SINK", "WINDOW", "TOKENS", "PAGES", "RAW", "OUTLIERS", "DRIFT", "PRIO", "TTL", "IDLE"):
         assert title in wide
     narrow = kvtcctl("sessions", COLUMNS="80").splitlines()[0]
-    for title in ("SESSION", "NAME", "MODE", "TOKENS", "PAGES"):
+    for title in ("SESSION", "NAME", "UID", "MODE", "TOKENS", "PAGES", "IDLE"):
         assert title in narrow
 
 
