@@ -356,7 +356,8 @@ def test_what_does_not_exist(witness):
     assert refused(lambda: witness.flush(4711)) == ErrorCode.UNKNOWN_SESSION
     assert refused(lambda: witness.load_profile("none.kvtc.safetensors")) == ErrorCode.UNKNOWN_PROFILE
     for name in ("../../etc/passwd", "/etc/passwd", "", ".", ".."):
-        assert refused(lambda name=name: witness.load_profile(name)) == ErrorCode.INVALID_FIELD
+        request = messages.Profile(1, name)
+        assert refused(lambda request=request: witness.connection.call(request, messages.JsonReply)) == ErrorCode.INVALID_FIELD
 
 
 def test_layers_that_do_not_exist(witness):
