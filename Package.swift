@@ -19,7 +19,6 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
-let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
 let package = Package(
     name: "kvtcd",
@@ -33,7 +32,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         systemLibrary("CLZ4", "liblz4", apt: "liblz4-dev"),
@@ -51,7 +49,7 @@ let package = Package(
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
         module("KVTCCalibration", ["KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCClient", ["KVTCProtocol", "KVTCSystem"]),
-        module("KVTCDaemon", ["CCrypto", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging, toml]),
+        module("KVTCDaemon", ["CCrypto", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(

@@ -1,97 +1,187 @@
-import TOMLKit
+import Glibc
 
-/// Reads a configuration from TOML: unknown keys, wrong types and values out of range are errors with their place.
+/// Reads a configuration from TOML. Whatever is wrong comes back with its place, all of a file at once; where the text
+/// is not UTF-8 or no TOML, nothing else can be known of it.
 public enum ConfigurationFile {
     /// The names of log levels, from chatty to quiet.
-    public static let levels = ConfigurationSetting.levels
+    public static let levels = "trace, debug, info, notice, warning, error, critical"
 
-    /// All keys, dotted.
-    public static let keys: [String] = ConfigurationSetting.all.keys.sorted()
+    /// Bytes of the largest file that is read.
+    static let limit = 1 << 20
 
-    /// Applies the text to a configuration. `file` is only for error messages.
-    public static func apply(
-        _ text: String, file: String, to configuration: inout DaemonConfiguration
-    ) throws(ConfigurationError) {
-        let table: TOMLTable
-        do { table = try TOMLTable(string: text) } catch let error as TOMLParseError {
-            var failure = ConfigurationError(key: "", error.description)
-            (failure.file, failure.line, failure.column) = (file, error.source.begin.line, error.source.begin.column)
-            throw failure
+    /// Applies a file to a configuration and returns what is wrong.
+    public static func read(_ path: String, into configuration: inout DaemonConfiguration) -> [ConfigurationError] {
+        do throws(ConfigurationError) {
+            return apply(try contents(path), file: path, to: &configuration)
         } catch {
-            var failure = ConfigurationError(key: "", "\(error)")
-            failure.file = file
-            throw failure
-        }
-        do throws(ConfigurationError) { try walk(table, prefix: "", &configuration) } catch {
-            var failure = error
-            failure.file = file
-            (failure.line, failure.column) = locate(error.key, in: text)
-            throw failure
+            return [error]
         }
     }
 
-    private static func walk(
-        _ table: TOMLTable, prefix: String, _ configuration: inout DaemonConfiguration
+    private static func contents(_ path: String) throws(ConfigurationError) -> [UInt8] {
+        func failure(_ reason: String) -> ConfigurationError {
+            ConfigurationError(
+                key: "", "cannot be read: \(reason)", origin: .file(path, line: 0, column: 0, text: ""))
+        }
+        // A pipe without a writer must not keep the daemon from starting.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+        guard descriptor >= 0 else { throw failure(String(cString: strerror(errno))) }
+        defer { close(descriptor) }
+        var info = stat()
+        guard fstat(descriptor, &info) == 0 else { throw failure(String(cString: strerror(errno))) }
+        guard info.st_mode & S_IFMT == S_IFREG else {
+            throw failure(info.st_mode & S_IFMT == S_IFDIR ? "it is a directory" : "it is no regular file")
+        }
+        var bytes = [UInt8](repeating: 0, count: limit + 1)
+        var count = 0
+        while count < bytes.count {
+            let more = bytes.withUnsafeMutableBytes {
+                pread(descriptor, $0.baseAddress! + count, $0.count - count, off_t(count))
+            }
+            if more < 0, errno == EINTR { continue }
+            guard more >= 0 else { throw failure(String(cString: strerror(errno))) }
+            guard more > 0 else { break }
+            count += more
+        }
+        guard count <= limit else { throw failure("it is larger than \(ByteSize.text(limit))") }
+        return Array(bytes[..<count])
+    }
+
+    /// Applies a text to a configuration and returns what is wrong. `file` is only for the errors.
+    public static func apply(
+        _ bytes: [UInt8], file: String, to configuration: inout DaemonConfiguration
+    ) -> [ConfigurationError] {
+        let isMarked = bytes.starts(with: [0xEF, 0xBB, 0xBF])
+        let bytes = isMarked ? Array(bytes[3...]) : bytes
+        let problems = encodingProblems(bytes, file: file)
+        guard problems.isEmpty else { return problems }
+        let (entries, failures) = TOMLReader.read(bytes)
+        var errors = failures.map { failure in
+            // Without a key where nothing behind it was read.
+            let entry = failure.isSyntax ? nil : entries.last { $0.place == failure.place }
+            let (line, column) = (failure.place.line, failure.place.column)
+            return ConfigurationError(
+                key: entry?.path.joined(separator: ".") ?? "", failure.message,
+                origin: .file(file, line: line, column: column, text: entry?.text ?? ""))
+        }
+        // What is below a table that is no good, or is there twice, is not looked at: one mistake is one error.
+        let twice = Set(failures.map(\.place))
+        var refused: [[String]] = []
+        for entry in entries where !refused.contains(where: entry.path.starts) && !twice.contains(entry.place) {
+            do throws(ConfigurationError) {
+                try apply(entry, file, &configuration)
+            } catch {
+                var error = error
+                error.origin = origin(entry, file)
+                errors.append(error)
+                refused.append(entry.path)
+            }
+        }
+        return ConfigurationErrors(errors).all
+    }
+
+    /// Lines that are not UTF-8 or have characters that TOML forbids, which includes NUL, where C ends its texts.
+    private static func encodingProblems(_ bytes: [UInt8], file: String) -> [ConfigurationError] {
+        var problems: [ConfigurationError] = []
+        var (line, column, at) = (1, 1, 0)
+        var parser = Unicode.UTF8.ForwardParser()
+        var input = bytes.makeIterator()
+        // A file that is no text at all need not be shown to its end.
+        while problems.count < 20 {
+            var problem: String?
+            let result = parser.parseScalar(from: &input)
+            switch result {
+            case .emptyInput: return problems
+            case .error:
+                problem =
+                    "the byte 0x\(String(bytes[at], radix: 16, uppercase: true)) is not UTF-8; save the file as UTF-8"
+            case .valid(let encoded):
+                let scalar = Unicode.UTF8.decode(encoded).value
+                let isLineEnd = scalar == 0x0A || (scalar == 0x0D && bytes[(at + 1)...].first == 0x0A)
+                if !isLineEnd, scalar != 0x09, scalar < 0x20 || scalar == 0x7F {
+                    problem =
+                        scalar == 0x0D
+                        ? "a carriage return without a line feed; save the file with line ends of Unix or DOS"
+                        : "the control character U+00\(scalar < 0x10 ? "0" : "")\(String(scalar, radix: 16, uppercase: true)) is not allowed"
+                }
+            }
+            if let problem, problems.last?.line != line {
+                problems.append(
+                    ConfigurationError(
+                        key: "", problem, origin: .file(file, line: line, column: column, text: "")))
+            }
+            if case .valid(let encoded) = result, encoded.first == 0x0A { (line, column) = (line + 1, 0) }
+            column += 1
+            at += result.length
+        }
+        return problems
+    }
+
+    private static func apply(
+        _ entry: TOMLReader.Entry, _ file: String, _ configuration: inout DaemonConfiguration
     ) throws(ConfigurationError) {
-        for name in table.keys.sorted() {
-            let key = prefix + name
-            guard let value = table[name] else { continue }
-            if let apply = ConfigurationSetting.apply(key) {
-                try apply(key, value, &configuration)
-            } else if key == "tenants" || ConfigurationSetting.all.keys.contains(where: { $0.hasPrefix(key + ".") }) {
-                guard let inner = value.table else { throw ConfigurationError(key: key, "expected a table") }
-                try walk(inner, prefix: key + ".", &configuration)
-            } else {
-                let near = ConfigurationSetting.nearest(to: key).map { "; did you mean \($0)?" } ?? ""
-                throw ConfigurationError(key: key, "unknown key\(near)")
-            }
+        let key = entry.path.joined(separator: ".")
+        // A point inside quotes is part of a name: "ram.budget" would be a key of its own. Only tenants may be called so.
+        if let part = entry.path.suffix(entry.ownParts).first(where: { $0.contains(".") }),
+            entry.path.first != "tenants"
+        {
+            throw ConfigurationError(
+                key: "\"\(part)\"", "in quotes this is one name with a point in it; write \(key) without quotes")
+        }
+        if let setting = ConfigurationSetting.named(key) {
+            guard entry.value != setting.absent else { return }
+            try setting.apply(entry.value, to: &configuration)
+            configuration.origins[key] = origin(entry, file)
+        } else if !ConfigurationSetting.isTable(key) {
+            throw ConfigurationError(key: key, "unknown key" + suggestion(key))
+        } else if entry.value != .other("a table") {
+            throw ConfigurationError(key: key, "is \(entry.value.kind); expected a table")
         }
     }
 
-    /// Line and column, from 1, of where a dotted key stands; the parser keeps no positions of valid keys. Headers,
-    /// dotted keys and the first level of inline tables are understood; anything else gives the closest parent.
-    static func locate(_ key: String, in text: String) -> (line: Int, column: Int) {
-        let wanted = key.split(separator: ".").map(String.init)
-        var section: [String] = []
-        var best = (length: 0, line: 1, column: 1)
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-            let indent = line.prefix { $0 == " " || $0 == "\t" }.count
-            let content = line.dropFirst(indent)
-            guard let first = content.first, first != "#" else { continue }
-            let path: [String]
-            if first == "[" {
-                section = parts(content.drop { $0 == "[" }.prefix { $0 != "]" })
-                path = section
-            } else if let equals = content.firstIndex(of: "=") {
-                path = section + parts(content[..<equals])
-            } else {
-                continue
-            }
-            let common = zip(wanted, path).prefix { $0 == $1 }.count
-            guard common == path.count, common > best.length else { continue }
-            best = (common, index + 1, indent + 1)
-            // An inline table: the key itself stands further right.
-            if common < wanted.count, let inner = content.range(of: wanted[common]) {
-                best = (common, index + 1, indent + 1 + content.distance(from: content.startIndex, to: inner))
-            }
-        }
-        return (best.line, best.column)
+    private static func origin(_ entry: TOMLReader.Entry, _ file: String) -> ConfigurationOrigin {
+        .file(file, line: entry.place.line, column: entry.place.column, text: entry.text)
     }
 
-    private static func parts(_ text: Substring) -> [String] {
-        text.split(separator: ".").map { part in
-            String(part.drop { " \t\"'".contains($0) }.reversed().drop { " \t\"'".contains($0) }.reversed())
+    /// Known keys that were probably meant: the same name in another table, or nearly the same spelling.
+    private static func suggestion(_ key: String) -> String {
+        let keys = ConfigurationSetting.all.map(\.key)
+        let last = key.split(separator: ".").last ?? ""
+        var near = keys.filter { $0.hasSuffix("." + last) }
+        if near.isEmpty {
+            let tables = Set(keys.map { String($0.prefix { $0 != "." }) } + ["tenants"])
+            let candidates = (keys + tables).map { ($0, distance(Array(key), Array($0))) }
+            near = candidates.filter { $0.1 <= 3 }.min { ($0.1, $0.0) < ($1.1, $1.0) }.map { [$0.0] } ?? []
+        }
+        return near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
+    }
+
+    /// The edits between two words (Levenshtein).
+    private static func distance(_ a: [Character], _ b: [Character]) -> Int {
+        var row = Array(0...b.count)
+        for (i, x) in a.enumerated() {
+            var diagonal = row[0]
+            row[0] = i + 1
+            for (j, y) in b.enumerated() {
+                let next = min(row[j] + 1, row[j + 1] + 1, diagonal + (x == y ? 0 : 1))
+                diagonal = row[j + 1]
+                row[j + 1] = next
+            }
+        }
+        return row[b.count]
+    }
+}
+
+extension Unicode.ParseResult where T == Unicode.UTF8.EncodedScalar {
+    fileprivate var length: Int {
+        switch self {
+        case .valid(let encoded): encoded.count
+        case .error(let length): length
+        case .emptyInput: 0
         }
     }
 }
 
-extension Substring {
-    fileprivate func range(of needle: String) -> Index? {
-        var at = startIndex
-        while at < endIndex {
-            if self[at...].hasPrefix(needle) { return at }
-            at = index(after: at)
-        }
-        return nil
-    }
+extension ConfigurationError {
+    fileprivate var line: Int? { if case .file(_, let line, _, _) = origin { line } else { nil } }
 }

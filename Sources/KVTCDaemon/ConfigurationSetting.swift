@@ -1,156 +1,238 @@
-import KVTCSystem
-import TOMLKit
+/// One key of the configuration: what it may be, what it sets and what is in effect. The reader of files, the options,
+/// the report of a check and the test of the documents all go by ``all``.
+public struct ConfigurationSetting: Sendable {
+    /// The dotted key.
+    public let key: String
+    /// What its value may be, as errors and the manual say it.
+    public let allowed: String
+    /// The value that stands for the default, where there is one.
+    let absent: ConfigurationValue?
+    /// Sets a value, or says what is wrong with it.
+    private let read: @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?
+    private let show: @Sendable (DaemonConfiguration) -> ConfigurationValue
 
-/// What each key of the configuration file sets.
-enum ConfigurationSetting {
-    typealias Apply =
-        @Sendable (String, any TOMLValueConvertible, inout DaemonConfiguration) throws(ConfigurationError) -> Void
-
-    static let all: [String: Apply] = [
-        "socket.path": text { $0.socketPath = $1 },
-        "socket.mode": { key, value, configuration throws(ConfigurationError) in
-            guard let digits = value.string, let mode = UInt32(digits, radix: 8), mode <= 0o777 else {
-                throw ConfigurationError(key: key, "expected permissions as a string of octal digits, such as \"0660\"")
-            }
-            configuration.socketMode = mode
-        },
-        "ram.budget": size { $0.ramBudget = $1 },
-        "disk.directory": text { $0.directory = $1.isEmpty ? nil : $1 },
-        "disk.budget": size { $0.diskBudget = $1 },
-        "disk.segment": size(1 << 20...4 << 30) { $0.segmentBytes = $1 },
-        "profiles.directory": text { $0.profileDirectory = $1.isEmpty ? nil : $1 },
-        "workers.threads": number(0...1024) { $0.workers = $1 == 0 ? Machine.processors : $1 },
-        "sessions.near_after_s": number(1...1 << 30) { $0.nearAfterSeconds = $1 },
-        "admin.users": { key, value, configuration throws(ConfigurationError) in
-            configuration.tenants.administrators = Set(try users(value, key: key))
-        },
-        "admin.group": { key, value, configuration throws(ConfigurationError) in
-            guard let name = value.string else { throw ConfigurationError(key: key, "expected a string") }
-            configuration.tenants.administratorGroup = name.isEmpty ? nil : try Tenants.group(name, key: key)
-        },
-        "log.level": { key, value, configuration throws(ConfigurationError) in
-            guard let level = value.string, levels.contains(level) else {
-                throw ConfigurationError(key: key, "expected one of \(levels.joined(separator: ", "))")
-            }
-            configuration.logLevel = level
-        },
-        "limits.connections": number(1...65_536) { $0.limits.connections = $1 },
-        "limits.connections_per_user": number(1...65_536) { $0.limits.connectionsPerUser = $1 },
-        "limits.in_flight": number(1...4096) { $0.limits.inFlight = $1 },
-        "limits.body": size(4096...64 << 20) { $0.limits.bodyBytes = $1 },
-        "limits.keys": number(1...1 << 21) { $0.limits.keys = $1 },
-        "limits.in_flight_bytes_per_user": size(4096...1 << 44) { $0.limits.inFlightBytesPerUser = $1 },
-        "limits.ram_per_user": size { $0.limits.ramPerUser = $1 },
-        "limits.disk_per_user": size { $0.limits.diskPerUser = $1 },
-        "limits.idle_s": number(1...1 << 30) { $0.limits.idleSeconds = $1 },
-        "limits.arena": size(4096...1 << 40) { $0.limits.arenaBytes = $1 },
-        "limits.arena_per_user": size(4096...1 << 44) { $0.limits.arenaBytesPerUser = $1 },
-        "limits.sessions_per_user": number(1...1 << 20) { $0.limits.sessionsPerUser = $1 },
-        "limits.leases_per_user": number(1...1 << 20) { $0.limits.leasesPerUser = $1 },
-        "limits.lease_s": number(1...86_400) { $0.limits.leaseSeconds = $1 },
-        "limits.sink_tokens": number(0...1 << 24) { $0.limits.sinkTokens = $1 },
-        "limits.window_tokens": number(0...1 << 24) { $0.limits.windowTokens = $1 },
-        "limits.protected_ranges": number(0...1 << 16) { $0.limits.protectedRanges = $1 },
-        "limits.session_tokens": number(16...1 << 30) { $0.limits.sessionTokens = $1 },
-        "limits.hello_s": number(1...3600) { $0.limits.helloSeconds = $1 },
-        "limits.frame_s": number(1...3600) { $0.limits.frameSeconds = $1 },
-        "limits.write_s": number(1...3600) { $0.limits.writeSeconds = $1 },
+    /// All settings but those of tenants, which are named freely, in the order of `Config/kvtcd.toml`.
+    public static let all: [ConfigurationSetting] = [
+        path("socket.path", \.socketPath),
+        mode("socket.mode", \.socketMode),
+        size("ram.budget", 1 << 20...1 << 50, \.ramBudget),
+        path("disk.directory", orEmpty: "for RAM only", \.directoryText),
+        size("disk.budget", 1 << 20...1 << 50, orZero: "for RAM only", \.diskBudgetInEffect),
+        size("disk.segment", 1 << 20...4 << 30, \.segmentBytes),
+        path("profiles.directory", orEmpty: "for the default", absent: .text(""), \.profilesInEffect),
+        number("workers.threads", 0...1024, absent: .integer(0), \.workers),
+        number("sessions.near_after_s", 1...1 << 30, \.nearAfterSeconds),
+        users("admin.users"),
+        group("admin.group"),
+        choice("log.level", ["trace", "debug", "info", "notice", "warning", "error", "critical"], \.logLevel),
+        number("limits.connections", 1...65_536, \.limits.connections),
+        number("limits.connections_per_user", 1...65_536, \.limits.connectionsPerUser),
+        number("limits.in_flight", 1...4096, \.limits.inFlight),
+        size("limits.body", 4096...64 << 20, \.limits.bodyBytes),
+        number("limits.keys", 1...1 << 21, \.limits.keys),
+        size("limits.in_flight_bytes_per_user", 4096...1 << 44, \.limits.inFlightBytesPerUser),
+        size("limits.arena", 4096...1 << 40, \.limits.arenaBytes),
+        size("limits.arena_per_user", 4096...1 << 44, \.limits.arenaBytesPerUser),
+        size("limits.ram_per_user", 1 << 20...1 << 50, orZero: "for no limit of its own", \.limits.ramPerUser),
+        size("limits.disk_per_user", 1 << 20...1 << 50, orZero: "for no limit of its own", \.limits.diskPerUser),
+        number("limits.sessions_per_user", 1...1 << 20, \.limits.sessionsPerUser),
+        number("limits.leases_per_user", 1...1 << 20, \.limits.leasesPerUser),
+        number("limits.lease_s", 1...86_400, \.limits.leaseSeconds),
+        number("limits.sink_tokens", 0...1 << 24, \.limits.sinkTokens),
+        number("limits.window_tokens", 0...1 << 24, \.limits.windowTokens),
+        number("limits.protected_ranges", 0...1 << 16, \.limits.protectedRanges),
+        number("limits.session_tokens", 16...1 << 30, \.limits.sessionTokens),
+        number("limits.hello_s", 1...3600, \.limits.helloSeconds),
+        number("limits.idle_s", 1...1 << 30, \.limits.idleSeconds),
+        number("limits.frame_s", 1...3600, \.limits.frameSeconds),
+        number("limits.write_s", 1...3600, \.limits.writeSeconds),
     ]
 
-    static let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+    private static let byKey = Dictionary(uniqueKeysWithValues: all.map { ($0.key, $0) })
 
-    /// What a key sets; tenants are named freely.
-    static func apply(_ key: String) -> Apply? {
-        if let setting = all[key] { return setting }
-        guard key.hasPrefix("tenants.") else { return nil }
-        return { key, value, configuration throws(ConfigurationError) in
-            try configuration.tenants.share(try users(value, key: key), key: key)
+    /// The setting of a key.
+    static func named(_ key: String) -> ConfigurationSetting? {
+        if let setting = byKey[key] { return setting }
+        return key.hasPrefix("tenants.") ? tenant(key) : nil
+    }
+
+    /// Whether a dotted key names a table.
+    static func isTable(_ key: String) -> Bool { key == "tenants" || all.contains { $0.key.hasPrefix(key + ".") } }
+
+    /// Sets a value.
+    func apply(_ value: ConfigurationValue, to configuration: inout DaemonConfiguration) throws(ConfigurationError) {
+        // C ends its text there, and with it a path or the name of a user.
+        let reason = value.hasNUL ? "has a NUL character" : read(value, &configuration)
+        if let reason {
+            throw ConfigurationError(key: key, "\(reason); expected \(allowed)")
         }
     }
 
-    private static func users(
-        _ value: any TOMLValueConvertible, key: String
-    ) throws(ConfigurationError) -> [UInt32] {
-        guard let list = value.array else { throw ConfigurationError(key: key, "expected a list of users") }
-        var users: [UInt32] = []
-        for item in list {
-            guard let name = item.string ?? item.int.map(String.init) else {
-                throw ConfigurationError(key: key, "expected names or numbers of users")
-            }
-            users.append(try Tenants.user(name, key: key))
-        }
-        return users
+    /// The value in effect.
+    public func value(in configuration: DaemonConfiguration) -> ConfigurationValue { show(configuration) }
+}
+
+/// The kinds of settings.
+extension ConfigurationSetting {
+    private typealias Field<Value> = WritableKeyPath<DaemonConfiguration, Value> & Sendable
+
+    private init(
+        _ key: String, _ allowed: String, absent: ConfigurationValue? = nil,
+        read: @escaping @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?,
+        show: @escaping @Sendable (DaemonConfiguration) -> ConfigurationValue
+    ) {
+        (self.key, self.allowed, self.absent, self.read, self.show) = (key, allowed, absent, read, show)
     }
 
-    private static func text(_ set: @escaping @Sendable (inout DaemonConfiguration, String) -> Void) -> Apply {
-        { key, value, configuration throws(ConfigurationError) in
-            guard let text = value.string else { throw ConfigurationError(key: key, "expected a string") }
-            guard !text.utf8.contains(0) else { throw ConfigurationError(key: key, "contains a NUL character") }
-            set(&configuration, text)
+    private static func path(
+        _ key: String, orEmpty: String? = nil, absent: ConfigurationValue? = nil, _ field: any Field<String>
+    ) -> ConfigurationSetting {
+        let allowed = "a path as text" + (orEmpty.map { ", or \"\" \($0)" } ?? "")
+        return ConfigurationSetting(key, allowed, absent: absent) { value, configuration in
+            guard case .text(let path) = value else { return "is \(value.kind)" }
+            if path.isEmpty, orEmpty == nil { return "is empty" }
+            // What a shell would have made something else of; and what an option takes that was given no value.
+            if let first = path.first, "~$".contains(first) { return "\(first) is not expanded here" }
+            if path.hasPrefix("-") { return "looks like an option (if it is a path, write ./\(path))" }
+            configuration[keyPath: field] = path
+            return nil
+        } show: {
+            .text($0[keyPath: field])
         }
     }
 
     private static func number(
-        _ range: ClosedRange<Int>, _ set: @escaping @Sendable (inout DaemonConfiguration, Int) -> Void
-    ) -> Apply {
-        { key, value, configuration throws(ConfigurationError) in
-            guard let number = value.int else { throw ConfigurationError(key: key, "expected an integer") }
-            guard range.contains(number) else {
-                throw ConfigurationError(
-                    key: key, "\(number) is not between \(range.lowerBound) and \(range.upperBound)")
-            }
-            set(&configuration, number)
+        _ key: String, _ range: ClosedRange<Int>, absent: ConfigurationValue? = nil, _ field: any Field<Int>
+    ) -> ConfigurationSetting {
+        let unit = key.hasSuffix("_s") ? "number of seconds" : "number"
+        let allowed = "a whole \(unit) from \(range.lowerBound) to \(range.upperBound)"
+        return ConfigurationSetting(key, allowed, absent: absent) { value, configuration in
+            guard case .integer(let number) = value else { return "is \(value.kind)" }
+            guard range.contains(number) else { return "out of range" }
+            configuration[keyPath: field] = number
+            return nil
+        } show: {
+            .integer($0[keyPath: field])
         }
     }
 
     private static func size(
-        _ range: ClosedRange<Int> = 0...(1 << 50),
-        _ set: @escaping @Sendable (inout DaemonConfiguration, Int) -> Void
-    ) -> Apply {
-        { key, value, configuration throws(ConfigurationError) in
-            let parsed = value.int ?? value.string.flatMap(ByteSize.parse)
-            guard let bytes = parsed else {
-                throw ConfigurationError(key: key, "expected bytes as an integer, or a string such as \"4GiB\"")
+        _ key: String, _ range: ClosedRange<Int>, orZero: String? = nil, _ field: any Field<Int>
+    ) -> ConfigurationSetting {
+        let (least, most) = (ByteSize.text(range.lowerBound), ByteSize.text(range.upperBound))
+        let allowed = "\(ByteSize.form), from \(least) to \(most)" + (orZero.map { ", or 0 \($0)" } ?? "")
+        return ConfigurationSetting(key, allowed) { value, configuration in
+            let bytes: Int
+            switch value {
+            case .integer(let number): bytes = number
+            case .text(let text):
+                switch ByteSize.read(text) {
+                case .success(let number): bytes = number
+                case .failure(let error): return error.reason
+                }
+            default: return "is \(value.kind)"
             }
-            guard range.contains(bytes) else {
-                throw ConfigurationError(
-                    key: key, "\(bytes) bytes are not between \(range.lowerBound) and \(range.upperBound)")
-            }
-            set(&configuration, bytes)
+            guard range.contains(bytes) || (bytes == 0 && orZero != nil) else { return "out of range" }
+            configuration[keyPath: field] = bytes
+            return nil
+        } show: {
+            .bytes($0[keyPath: field])
         }
     }
 
-    /// A known key that was probably meant: the same last part elsewhere, or nearly the same spelling.
-    static func nearest(to key: String) -> String? {
-        let candidates = all.keys.map { ($0, distance(Array(key), Array($0))) }
-        return candidates.filter { $0.1 <= 3 }.min { ($0.1, $0.0) < ($1.1, $1.0) }?.0
+    private static func mode(_ key: String, _ field: any Field<UInt32>) -> ConfigurationSetting {
+        ConfigurationSetting(key, "permissions as text of octal digits, such as \"0660\"") { value, configuration in
+            guard case .text(let digits) = value else { return "is \(value.kind)" }
+            guard digits.allSatisfy({ ("0"..."7").contains($0) }), let mode = UInt32(digits, radix: 8), mode <= 0o777
+            else { return "no permissions" }
+            configuration[keyPath: field] = mode
+            return nil
+        } show: {
+            .text("0" + String($0[keyPath: field], radix: 8))
+        }
     }
 
-    private static func distance(_ a: [Character], _ b: [Character]) -> Int {
-        var row = Array(0...b.count)
-        for (i, x) in a.enumerated() {
-            var diagonal = row[0]
-            row[0] = i + 1
-            for (j, y) in b.enumerated() {
-                let next = min(row[j] + 1, row[j + 1] + 1, diagonal + (x == y ? 0 : 1))
-                diagonal = row[j + 1]
-                row[j + 1] = next
+    private static func choice(
+        _ key: String, _ choices: [String], _ field: any Field<String>
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(key, "one of " + choices.joined(separator: ", ")) { value, configuration in
+            guard case .text(let text) = value else { return "is \(value.kind)" }
+            guard choices.contains(text) else { return "unknown" }
+            configuration[keyPath: field] = text
+            return nil
+        } show: {
+            .text($0[keyPath: field])
+        }
+    }
+
+    private static let listOfUsers = "a list of names and numbers of users, such as [\"alice\", 1001]"
+
+    private static func users(_ key: String) -> ConfigurationSetting {
+        ConfigurationSetting(key, listOfUsers) { value, configuration in
+            reason { () throws(ConfigurationError) in
+                configuration.tenants.administrators = Set(try numbers(value, key: key))
+            }
+        } show: {
+            .list($0.tenants.administrators.sorted().map { .integer(Int($0)) })
+        }
+    }
+
+    private static func group(_ key: String) -> ConfigurationSetting {
+        ConfigurationSetting(key, "the name of a group or its number as text, or \"\" for none") {
+            value, configuration in
+            guard case .text(let name) = value else { return "is \(value.kind)" }
+            return reason { () throws(ConfigurationError) in
+                configuration.tenants.administratorGroup = name.isEmpty ? nil : try Tenants.group(name, key: key)
+            }
+        } show: {
+            .text($0.tenants.administratorGroup.map { "\($0)" } ?? "")
+        }
+    }
+
+    private static func tenant(_ key: String) -> ConfigurationSetting {
+        ConfigurationSetting(key, listOfUsers) { value, configuration in
+            reason { () throws(ConfigurationError) in
+                try configuration.tenants.share(try numbers(value, key: key), key: key)
+                configuration.sharing[key] = value
+            }
+        } show: {
+            $0.sharing[key] ?? .list([])
+        }
+    }
+
+    private static func reason(_ body: () throws(ConfigurationError) -> Void) -> String? {
+        do throws(ConfigurationError) { try body() } catch { return error.message }
+        return nil
+    }
+
+    private static func numbers(_ value: ConfigurationValue, key: String) throws(ConfigurationError) -> [UInt32] {
+        guard case .list(let items) = value else { throw ConfigurationError(key: key, "is \(value.kind)") }
+        var users: [UInt32] = []
+        for item in items {
+            switch item {
+            case .text(let name): users.append(try Tenants.user(name, key: key))
+            case .integer(let number): users.append(try Tenants.user("\(number)", key: key))
+            default: throw ConfigurationError(key: key, "\(item.toml) is no user")
             }
         }
-        return row[b.count]
+        return users
     }
 }
 
-/// Sizes as people write them.
-public enum ByteSize {
-    /// Bytes of a text such as `4096`, `512MiB` or `1.5GiB`; nil for anything else.
-    public static func parse(_ text: String) -> Int? {
-        let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-        let units = ["": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40]
-        let unit = String(text.dropFirst(digits.count).drop { $0 == " " })
-        guard let number = Double(digits), number.isFinite, let shift = units[unit] else { return nil }
-        let bytes = number * Double(1 << shift)
-        guard bytes < 0x1p60 else { return nil }
-        return Int(bytes)
+/// Values that are kept as something else than they are written.
+extension DaemonConfiguration {
+    fileprivate var directoryText: String {
+        get { directory ?? "" }
+        set { directory = newValue.isEmpty ? nil : newValue }
+    }
+
+    fileprivate var diskBudgetInEffect: Int {
+        get { effectiveDiskBudget }
+        set { diskBudget = newValue }
+    }
+
+    fileprivate var profilesInEffect: String {
+        get { effectiveProfileDirectory ?? "" }
+        set { profileDirectory = newValue }
     }
 }

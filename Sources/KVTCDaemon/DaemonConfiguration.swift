@@ -77,112 +77,136 @@ public struct DaemonConfiguration: Sendable, Equatable {
         public init() {}
     }
 
-    /// What a daemon does that is told nothing: places by the service manager's or the user's conventions, a quarter of
-    /// the memory, a thread per processor.
-    public init(environment: [String: String] = [:], isRoot: Bool = geteuid() == 0) {
-        let home = environment["HOME"] ?? "/tmp"
-        if isRoot || environment["STATE_DIRECTORY"] != nil {
-            socketPath = "/run/kvtcd/kvtcd.sock"
-            directory = environment["STATE_DIRECTORY"] ?? "/var/lib/kvtcd"
-        } else {
-            socketPath = (environment["XDG_RUNTIME_DIR"] ?? "\(home)/.cache") + "/kvtcd/kvtcd.sock"
-            directory = (environment["XDG_STATE_HOME"] ?? "\(home)/.local/state") + "/kvtcd"
+    /// Tenants by their keys, as they were written.
+    var sharing: [String: ConfigurationValue] = [:]
+    /// Where values come from that were set, and what the defaults follow that differ from place to place.
+    var origins: [String: ConfigurationOrigin] = [:]
+    /// What the defaults follow and the budgets must fit into.
+    public let machine: Machine
+    /// The user's home directory, if there is one.
+    let home: String?
+
+    /// What a daemon does that is told nothing: places by the service manager's or the user's conventions (file-hierarchy(7),
+    /// the XDG base directories), budgets and threads by what this process may use of the machine.
+    public init(
+        environment: [String: String] = [:], isRoot: Bool = geteuid() == 0, machine: Machine = .current()
+    ) {
+        // As the XDG specification has it, what is empty or relative counts as not set.
+        typealias Place = (path: String, origin: ConfigurationOrigin)
+        func place(_ variable: String) -> Place? {
+            // systemd separates several directories by colons.
+            guard var path = environment[variable]?.split(separator: ":").first, path.hasPrefix("/") else { return nil }
+            while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+            return (String(path), .standard(follows: variable))
         }
-        ramBudget = Machine.memoryBytes / 4
-        workers = Machine.processors
+        let home = place("HOME") ?? DaemonConfiguration.homeOfUser.map { ($0, .standard(follows: "the user's entry")) }
+        let (runtime, state): (Place?, Place?)
+        if isRoot || place("STATE_DIRECTORY") != nil {
+            runtime = ("/run", .standard(follows: nil))
+            state = place("STATE_DIRECTORY") ?? ("/var/lib/kvtcd", .standard(follows: nil))
+        } else {
+            runtime = place("XDG_RUNTIME_DIR") ?? home.map { ($0.path + "/.cache", $0.origin) }
+            state = (place("XDG_STATE_HOME") ?? home.map { ($0.path + "/.local/state", $0.origin) })
+                .map { ($0.path + "/kvtcd", $0.origin) }
+        }
+        (socketPath, origins["socket.path"]) = (runtime.map { $0.path + "/kvtcd/kvtcd.sock" } ?? "", runtime?.origin)
+        (directory, origins["disk.directory"]) = (state?.path, state?.origin ?? .standard(follows: "a missing HOME"))
+        self.home = home?.path
+        self.machine = machine
+        // A quarter each for pages and for what clients may make the daemon hold beside them, in whole MiB.
+        let quarter = max(1 << 20, (machine.memory.value / 4) & ~0xF_FFFF)
+        ramBudget = quarter
+        limits.arenaBytesPerUser = min(limits.arenaBytesPerUser, quarter)
+        limits.arenaBytes = min(limits.arenaBytes, quarter)
+        limits.inFlightBytesPerUser = min(limits.inFlightBytesPerUser, max(limits.bodyBytes, quarter / 2))
+        workers = machine.processors.value
+        for key in ["ram.budget", "limits.arena", "limits.arena_per_user", "limits.in_flight_bytes_per_user"] {
+            origins[key] = .standard(follows: machine.memory.source ?? "the machine's memory")
+        }
+        origins["workers.threads"] = .standard(follows: machine.processors.source ?? "the machine's processors")
+        origins["disk.budget"] = .standard(follows: "ram.budget and the file system")
+        origins["profiles.directory"] = .standard(follows: "disk.directory")
+    }
+
+    private static var homeOfUser: String? {
+        guard let entry = getpwuid(geteuid()) else { return nil }
+        return String(cString: entry.pointee.pw_dir)
     }
 
     /// Where profiles are looked for: as told, else beside the pages; nil when there is neither.
     public var effectiveProfileDirectory: String? { profileDirectory ?? directory.map { $0 + "/profiles" } }
 
-    /// As told, else 10 GiB, or half of the directory's file system where that is less.
+    /// As told, else a quarter more than RAM, so that a stop can keep what RAM holds, and 10 GiB at least; but half of the
+    /// directory's file system at most.
     public var effectiveDiskBudget: Int {
         if let diskBudget { return diskBudget }
         guard let directory else { return 0 }
-        return min(10 << 30, DaemonConfiguration.fileSystemBytes(directory).map { $0 / 2 } ?? .max)
+        let wanted = max(10 << 30, ramBudget + ramBudget / 4)
+        return min(wanted, DaemonConfiguration.room(directory).map { $0.size / 2 } ?? .max)
     }
 
-    private static func fileSystemBytes(_ directory: String) -> Int? {
+    /// Bytes of a directory's file system: all, and those that are left for what is in the directory and will be. A directory
+    /// that is missing will be on its parent's.
+    static func room(_ directory: String) -> (size: Int, free: Int)? {
+        var path = directory
         var filesystem = statvfs()
-        guard statvfs(directory, &filesystem) == 0 else { return nil }
-        let (size, overflow) = Int(filesystem.f_blocks).multipliedReportingOverflow(by: Int(filesystem.f_frsize))
-        return overflow ? nil : size
-    }
-
-    /// Checks what no single key shows: that the machine is large enough and that the directory can be written to
-    /// (it is made when missing). The key at fault is named.
-    /// - Parameter isTrial: leave no directory behind that was not there before.
-    public func validate(isTrial: Bool = false) throws(ConfigurationError) {
-        let memory = Machine.memoryBytes
-        guard ramBudget <= memory else {
-            throw ConfigurationError(
-                key: "ram.budget", "\(ramBudget) bytes are more than the \(memory) bytes of this machine")
+        while statvfs(path, &filesystem) != 0 {
+            guard let slash = path.lastIndex(of: "/"), path != "/" else { return nil }
+            path = slash == path.startIndex ? "/" : String(path[..<slash])
         }
-        guard ramBudget >= 1 << 20 else { throw ConfigurationError(key: "ram.budget", "at least 1MiB is needed") }
-        if let directory {
-            let made = try DaemonConfiguration.makeWritable(directory)
-            defer { if isTrial { for path in made.reversed() { rmdir(path) } } }
-            if let diskBudget, let size = DaemonConfiguration.fileSystemBytes(directory), diskBudget > size {
-                throw ConfigurationError(
-                    key: "disk.budget", "\(diskBudget) bytes are more than the \(size) bytes of the file system")
+        // Such as proc has no size to go by.
+        guard filesystem.f_blocks > 0 else { return nil }
+        func bytes(_ blocks: fsblkcnt_t) -> Int {
+            Int(clamping: UInt64(blocks).multipliedReportingOverflow(by: UInt64(filesystem.f_frsize)).partialValue)
+        }
+        var free = bytes(filesystem.f_bavail)
+        if let stream = opendir(directory) {
+            defer { closedir(stream) }
+            while let entry = readdir(stream) {
+                var info = stat()
+                let found = withUnsafeBytes(of: &entry.pointee.d_name) { name in
+                    fstatat(
+                        dirfd(stream), name.assumingMemoryBound(to: CChar.self).baseAddress!, &info, AT_SYMLINK_NOFOLLOW
+                    )
+                }
+                if found == 0, info.st_mode & S_IFMT == S_IFREG { free += Int(info.st_blocks) * 512 }
             }
         }
-        guard !socketPath.isEmpty else { throw ConfigurationError(key: "socket.path", "a path is needed") }
-        guard socketPath.utf8.count <= 107 else {
-            throw ConfigurationError(key: "socket.path", "longer than the 107 bytes a socket address holds")
-        }
+        return (bytes(filesystem.f_blocks), free)
     }
 
-    /// Returns the directories that it made.
-    private static func makeWritable(_ path: String) throws(ConfigurationError) -> [String] {
-        var made: [String] = []
-        var partial = path.hasPrefix("/") ? "" : "."
-        for part in path.split(separator: "/") {
-            partial += "/" + part
-            if mkdir(partial, 0o700) == 0 {
-                made.append(partial)
-            } else if errno != EEXIST {
-                throw ConfigurationError(
-                    key: "disk.directory", "cannot make \(partial): \(String(cString: strerror(errno)))")
+    /// Sets a key to what an option of the command line was given.
+    public mutating func set(_ key: String, to text: String, option: String) throws(ConfigurationError) {
+        let origin = ConfigurationOrigin.option(option, text: text)
+        do throws(ConfigurationError) {
+            guard let setting = ConfigurationSetting.named(key) else {
+                throw ConfigurationError(key: key, "unknown key")
             }
+            guard .text(text) != setting.absent else { return }
+            try setting.apply(.text(text), to: &self)
+        } catch {
+            throw ConfigurationError(key: error.key, error.message, origin: origin)
         }
-        // Asking by doing: access() would answer for root what a read-only file system refuses.
-        let probe = "\(path)/.write-test.\(getpid())"
-        let descriptor = open(probe, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else {
-            throw ConfigurationError(
-                key: "disk.directory", "\(path) is not writable: \(String(cString: strerror(errno)))")
-        }
-        close(descriptor)
-        unlink(probe)
-        return made
-    }
-}
-
-/// What is wrong with a configuration, and where.
-public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// The file, empty when the value did not come from one.
-    public var file = ""
-    /// The line, from 1; 0 when unknown.
-    public var line = 0
-    /// The column, from 1; 0 when unknown.
-    public var column = 0
-    /// The dotted key at fault; empty for a file that cannot be read as TOML at all.
-    public var key: String
-    /// What is wrong.
-    public var message: String
-
-    /// An error about a key.
-    public init(key: String, _ message: String) {
-        self.key = key
-        self.message = message
+        origins[key] = origin
     }
 
-    /// `file:line:column: key: message`, as compilers write it.
-    public var description: String {
-        var parts: [String] = []
-        if !file.isEmpty { parts.append(line > 0 ? "\(file):\(line):\(column)" : file) }
-        if !key.isEmpty { parts.append(key) }
-        return (parts + [message]).joined(separator: ": ")
+    /// Where the value of a key comes from.
+    func origin(of key: String) -> ConfigurationOrigin { origins[key] ?? .standard(follows: nil) }
+
+    /// All settings: their keys, the values in effect and where these come from.
+    public var settings: [(key: String, value: ConfigurationValue, origin: ConfigurationOrigin)] {
+        let tenants = sharing.keys.sorted().compactMap(ConfigurationSetting.named)
+        return (ConfigurationSetting.all + tenants).map { ($0.key, $0.value(in: self), origin(of: $0.key)) }
+    }
+
+    /// All settings as the lines of a file that says the same, and where the values come from.
+    public var lines: [(assignment: String, place: String)] {
+        settings.map { key, value, origin in
+            let parts = key.split(separator: ".", maxSplits: 1).map(String.init)
+            // Names of tenants may need quotes.
+            let isBare = parts[1].utf8.allSatisfy { isalnum(Int32($0)) != 0 && $0 < 0x80 || $0 == 0x2D || $0 == 0x5F }
+            let name = isBare ? parts[1] : ConfigurationValue.text(parts[1]).toml
+            return ("\(parts[0]).\(name) = \(value.toml)", origin.place)
+        }
     }
 }

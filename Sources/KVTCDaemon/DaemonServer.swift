@@ -27,7 +27,9 @@ public final class DaemonServer: Sendable {
     public init(
         configuration: DaemonConfiguration, inherited: [UnixListener] = [], keeper: ArenaKeeper? = nil, log: Logger
     ) throws {
-        try configuration.validate()
+        for warning in try configuration.validate(makesSocket: inherited.isEmpty) {
+            log.warning("questionable configuration", metadata: ["about": "\(warning)"])
+        }
         self.log = log
         let profiles = ProfileRegistry(directory: configuration.effectiveProfileDirectory) {
             (path) throws(CodecError) in try Profile.open(path: path)
@@ -46,19 +48,13 @@ public final class DaemonServer: Sendable {
             configuration: configuration, store: store, pool: pool, readers: readers, profiles: profiles, log: log)
         wakeUp = try WakeUp()
         if inherited.isEmpty {
-            DaemonServer.makeParent(of: configuration.socketPath)
+            SocketDirectory(of: configuration.socketPath, home: configuration.home).make()
             listeners = [
                 try UnixListener(path: configuration.socketPath, mode: mode_t(configuration.socketMode))
             ]
         } else {
             listeners = inherited
         }
-    }
-
-    private static func makeParent(of path: String) {
-        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return }
-        // Fails where it exists already or may not be made; binding then says what is wrong.
-        mkdir(String(path[..<slash]), 0o755)
     }
 
     /// Starts to take connections.
@@ -71,12 +67,6 @@ public final class DaemonServer: Sendable {
             }.detach()
         }
         let found = engine.store.statistics
-        let (ram, disk) = (engine.configuration.ramBudget, engine.configuration.effectiveDiskBudget)
-        if engine.store.hasDisk, disk < ram {
-            log.warning(
-                "a stop cannot keep all that RAM holds: raise disk.budget above ram.budget",
-                metadata: ["ram": "\(ram)", "disk": "\(disk)"])
-        }
         log.info(
             "serving",
             metadata: [

@@ -46,7 +46,7 @@ public struct StoreCheck: Sendable {
     /// Whether anything is there that should not be: a start would lose pages, or not start.
     public var isDamaged: Bool { files.contains { ![.clean, .torn].contains($0.verdict) } }
 
-    /// Reads every byte of a directory that no daemon uses. `progress` is told the bytes read and those there are.
+    /// Reads every byte of a directory that no daemon uses; one that is no store's is an error. `progress` is told the bytes read and those there are.
     public static func run(
         directory: String, progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
     ) throws(StoreError) -> StoreCheck {
@@ -70,6 +70,10 @@ public struct StoreCheck: Sendable {
         }
         defer { withExtendedLifetime(lock) {} }
         let found = names.filter { DiskLog.segmentID($0) != nil || DiskLog.setAsideID($0) != nil }
+        // Every start leaves a lock file; calling any other directory good would be a comfort that nothing backs.
+        guard lock != nil || !found.isEmpty else {
+            throw .invalid("\(directory) is not the directory of a disk tier: it has no segments and no lock file")
+        }
         var sizes: [String: Int] = [:]
         for name in found { sizes[name] = size(directory + "/" + name, device) }
         let total = sizes.values.reduce(0, +)

@@ -72,14 +72,3 @@ public struct InheritedDescriptors: Sendable {
         return result
     }
 }
-
-/// How large the machine is.
-public enum Machine {
-    /// Bytes of main memory.
-    public static var memoryBytes: Int { sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) }
-
-    /// Processors this process may run on.
-    public static var processors: Int {
-        max(1, Int(clinux_processors()))
-    }
-}

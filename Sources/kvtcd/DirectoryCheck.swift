@@ -14,6 +14,10 @@ struct DirectoryCheck {
         var directory: String, damaged: Bool, pages: Int, page_bytes: Int, files: [File]
     }
 
+    private struct Failure: Encodable {
+        var directory: String, error: String
+    }
+
     /// Prints the result; the exit code is as for fsck(8): 0 good, 4 damaged, 8 not checked.
     func run() -> Int32 {
         let check: StoreCheck
@@ -26,11 +30,12 @@ struct DirectoryCheck {
         } catch {
             if isTerminal { complain("\r\u{1B}[K") }
             complain("kvtcd: \(error)\n")
+            if asJSON { print(json(Failure(directory: directory, error: "\(error)"))) }
             if case .locked = error { complain("A daemon uses it: 'kvtcctl verify' checks it meanwhile.\n") }
             return 8
         }
         if isTerminal { complain("\r\u{1B}[K") }
-        print(asJSON ? json(check) : text(check))
+        print(asJSON ? json(report(check)) : text(check))
         return check.isDamaged ? 4 : 0
     }
 
@@ -51,17 +56,21 @@ struct DirectoryCheck {
         return lines.joined(separator: "\n")
     }
 
-    private func json(_ check: StoreCheck) -> String {
-        let report = Report(
+    private func report(_ check: StoreCheck) -> Report {
+        Report(
             directory: directory, damaged: check.isDamaged, pages: check.pages, page_bytes: check.pageBytes,
             files: check.files.map { file in
                 Report.File(
                     name: file.name, bytes: file.bytes, verdict: file.verdict.rawValue, page_records: file.pageRecords,
                     damaged_bytes: file.damagedBytes, torn_bytes: file.tornBytes, sealed: file.isSealed)
             })
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        guard let data = try? encoder.encode(report) else { return "{}" }
-        return String(decoding: data, as: UTF8.self)
     }
+}
+
+/// A report in one line, its keys in order.
+func json(_ report: some Encodable) -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    guard let data = try? encoder.encode(report) else { return "{}" }
+    return String(decoding: data, as: UTF8.self)
 }

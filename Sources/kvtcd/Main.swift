@@ -12,41 +12,44 @@ struct Main: ParsableCommand {
         abstract: "Keeps the KV caches of inference workers: compressed, in RAM and on disk.",
         discussion: """
             Without --config it serves with defaults. Options override the configuration file.
-            Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options, \
-            78 bad configuration, values of options among it. With --fsck: 0 nothing is damaged, 4 something is, \
-            8 it could not be checked.
+            Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options or values \
+            of options, 78 bad configuration. With --fsck: 0 nothing is damaged, 4 something is, 8 it could not be \
+            checked.
             """,
         version: Daemon.version)
 
     @Option(help: "The configuration file.") var config: String?
-    @Option(help: "Where to listen.") var socket: String?
-    @Option(help: "Where pages are kept on disk; empty for RAM only.") var directory: String?
-    @Option(help: "RAM for pages, such as 4GiB.") var ramBudget: String?
-    @Option(help: "Disk for pages, such as 100GiB; 0 for RAM only.") var diskBudget: String?
-    @Option(help: "The directory of profiles.") var profiles: String?
-    @Flag(help: "Check the configuration and exit.") var checkConfig = false
+    // Whatever follows is the value: what begins with a dash is judged where the value's form is known.
+    @Option(parsing: .unconditional, help: "Where to listen.") var socket: String?
+    @Option(parsing: .unconditional, help: "Where pages are kept on disk; empty for RAM only.") var directory: String?
+    @Option(parsing: .unconditional, help: "RAM for pages, such as 4GiB.") var ramBudget: String?
+    @Option(parsing: .unconditional, help: "Disk for pages, such as 100GiB; 0 for RAM only.") var diskBudget: String?
+    @Option(parsing: .unconditional, help: "The directory of profiles.") var profiles: String?
+    @Option(parsing: .unconditional, help: "The least severe level to log: \(ConfigurationFile.levels).")
+    var logLevel: String?
+    @Flag(help: "Check the configuration, show every value with where it comes from, and exit.") var checkConfig = false
     @Option(help: ArgumentHelp("Check the directory of a disk tier and exit; changes nothing.", valueName: "directory"))
     var fsck: String?
-    @Flag(help: "With --fsck: print the result as JSON.") var json = false
-    @Option(help: "The least severe level to log: \(ConfigurationFile.levels.joined(separator: ", ")).")
-    var logLevel: String?
+    @Flag(help: "With --fsck and --check-config: print the result as JSON.") var json = false
 
     func validate() throws {
-        if json, fsck == nil { throw ValidationError("--json goes with --fsck DIRECTORY") }
+        if json, fsck == nil, !checkConfig {
+            throw ValidationError("--json goes with --fsck DIRECTORY or --check-config")
+        }
+        if fsck == "" { throw ValidationError("--fsck needs the directory of a disk tier") }
+        if config == "" { throw ValidationError("--config needs the path of a file") }
+        if fsck != nil, checkConfig { throw ValidationError("--fsck and --check-config are separate checks") }
     }
 
     func run() throws {
         if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
         let signals = TerminationSignals()
-        let configuration: DaemonConfiguration
-        do throws(ConfigurationError) {
-            configuration = try settings()
-            if checkConfig { try configuration.validate(isTrial: true) }
-        } catch {
-            FileHandle.standardError.write(Data("kvtcd: \(error)\n".utf8))
-            throw ExitCode(78)
+        let (configuration, errors) = settings()
+        if checkConfig { throw ExitCode(ConfigurationCheck(configuration, errors, asJSON: json).run()) }
+        guard errors.isEmpty else {
+            // What else is wrong is told along with it.
+            throw refuse(ConfigurationErrors(errors + configuration.check(isTrial: true, besides: errors).errors))
         }
-        guard !checkConfig else { return print("configuration is good") }
         let isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
         let level = Logger.Level(rawValue: configuration.logLevel) ?? .info
         let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: level, isJournal: isJournal) }
@@ -58,9 +61,11 @@ struct Main: ParsableCommand {
                 configuration: configuration, inherited: inherited.listeners,
                 keeper: keeper(inherited.stored, notifier, log), log: log)
             try server.start()
+        } catch let error as ConfigurationErrors {
+            throw refuse(error)
         } catch {
             log.critical("cannot start", metadata: ["error": "\(error)"])
-            throw error is ConfigurationError ? ExitCode(78) : ExitCode.failure
+            throw ExitCode.failure
         }
         notifier.ready(status: server.summary())
         // Three signs of life in the time that the service manager allows for one.
@@ -91,32 +96,29 @@ struct Main: ParsableCommand {
             })
     }
 
-    private func settings() throws(ConfigurationError) -> DaemonConfiguration {
+    /// What file and options say, and what is wrong with that.
+    private func settings() -> (DaemonConfiguration, [ConfigurationError]) {
         var settings = DaemonConfiguration(environment: ProcessInfo.processInfo.environment)
-        if let config {
-            guard let data = FileManager.default.contents(atPath: config) else {
-                throw ConfigurationError(key: "", "cannot read \(config)")
+        var errors = config.map { ConfigurationFile.read($0, into: &settings) } ?? []
+        let options = [
+            ("--socket", "socket.path", socket), ("--directory", "disk.directory", directory),
+            ("--ram-budget", "ram.budget", ramBudget), ("--disk-budget", "disk.budget", diskBudget),
+            ("--profiles", "profiles.directory", profiles), ("--log-level", "log.level", logLevel),
+        ]
+        for case (let option, let key, let text?) in options {
+            do throws(ConfigurationError) { try settings.set(key, to: text, option: option) } catch {
+                errors.append(error)
             }
-            try ConfigurationFile.apply(String(decoding: data, as: UTF8.self), file: config, to: &settings)
         }
-        if let socket { settings.socketPath = socket }
-        if let directory { settings.directory = directory.isEmpty ? nil : directory }
-        if let profiles { settings.profileDirectory = profiles }
-        if let ramBudget { settings.ramBudget = try size(ramBudget, "--ram-budget") }
-        if let diskBudget { settings.diskBudget = try size(diskBudget, "--disk-budget") }
-        if let logLevel {
-            guard ConfigurationFile.levels.contains(logLevel) else {
-                throw ConfigurationError(key: "--log-level", "\(logLevel) is not a level")
-            }
-            settings.logLevel = logLevel
-        }
-        return settings
+        return (settings, errors)
     }
 
-    private func size(_ text: String, _ option: String) throws(ConfigurationError) -> Int {
-        guard let bytes = ByteSize.parse(text) else {
-            throw ConfigurationError(key: option, "\(text) is not a size such as 4GiB")
+    /// Tells what is wrong; a journal is told how severe it is.
+    private func refuse(_ errors: ConfigurationErrors) -> ExitCode {
+        let isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
+        for error in errors.all {
+            FileHandle.standardError.write(Data("\(isJournal ? "<2>" : "")kvtcd: \(error)\n".utf8))
         }
-        return bytes
+        return ExitCode(errors.exitCode)
     }
 }

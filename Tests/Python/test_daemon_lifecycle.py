@@ -1,4 +1,4 @@
-"""Starting and stopping the daemon, and what it says about a configuration it can't serve with."""
+"""Starting and stopping the daemon."""
 
 import os
 import signal
@@ -69,40 +69,3 @@ def test_a_socket_from_the_service_manager(tmp_path, make_daemon):
             process.terminate()
             assert process.wait(60) == 0
     assert os.path.exists(path)
-
-
-def check(tmp_path, text):
-    """Exit status and complaint of --check-config for a configuration."""
-    file = tmp_path / "kvtcd.toml"
-    file.write_text(text)
-    command = [binary("kvtcd", "KVTCD"), "--check-config", "--config", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return result.returncode, result.stderr
-
-
-@pytest.mark.parametrize(
-    "text, where, what",
-    [
-        ('[ram]\nbudgt = "1GiB"\n', ":2:1: ram.budgt", "budget"),
-        ("[ram]\nbudget = true\n", ":2:1: ram.budget", "bytes"),
-        ('[ram]\nbudget = "900TiB"\n', "ram.budget", "machine"),
-        ('[disk]\ndirectory = "/proc/none"\n', "disk.directory", "cannot make"),
-        ('[socket]\npath = ""\n', "socket.path", "needed"),
-        ('[log]\nlevel = "loud"\n', ":2:1: log.level", "debug"),
-        ("[ram\n", "kvtcd.toml:1", ""),
-    ],
-    ids=["unknown key", "wrong type", "too large", "unwritable", "no path", "unknown value", "syntax"],
-)
-def test_bad_configurations_name_the_place(tmp_path, text, where, what):
-    status, complaint = check(tmp_path, text)
-    assert status == 78 and where in complaint and what in complaint, complaint
-
-
-def test_a_good_configuration_is_good(tmp_path):
-    assert check(tmp_path, f'[ram]\nbudget = "64MiB"\n[disk]\ndirectory = "{tmp_path}/state/pages"\n') == (0, "")
-    assert not (tmp_path / "state").exists(), "checking leaves nothing behind"
-
-
-def test_json_alone_starts_no_daemon():
-    result = subprocess.run([binary("kvtcd", "KVTCD"), "--json"], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 64 and "--fsck" in result.stderr

@@ -1,0 +1,143 @@
+import CLinux
+import Glibc
+
+/// How large the machine is for this process: what the hardware has, or less where a control group or a resource limit
+/// says so.
+public struct Machine: Sendable, Equatable {
+    /// An amount, and what sets it.
+    public struct Limit: Sendable, Equatable {
+        /// Bytes, or processors.
+        public var value: Int
+        /// The file or the limit that it comes from, such as `/sys/fs/cgroup/kvtcd.slice/memory.max`; nil for the hardware.
+        public var source: String?
+
+        /// An amount; without a source it is the hardware's.
+        public init(_ value: Int, source: String? = nil) { (self.value, self.source) = (value, source) }
+    }
+
+    /// Bytes of memory.
+    public var memory: Limit
+    /// Processors' worth of time, rounded up; at least 1.
+    public var processors: Limit
+
+    /// A machine of a size.
+    public init(memory: Limit, processors: Limit) { (self.memory, self.processors) = (memory, processors) }
+
+    /// What this process may use now. `root` stands before `/proc` and `/sys`.
+    public static func current(root: String = "") -> Machine {
+        let groups = ControlGroups(root: root)
+        var memory = [Limit(sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)))]
+        var addressSpace = rlimit()
+        if getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &addressSpace) == 0, addressSpace.rlim_cur != rlim_t.max {
+            memory.append(Limit(Int(clamping: addressSpace.rlim_cur), source: "RLIMIT_AS"))
+        }
+        memory += groups.memory
+        // The affinity mask has what cpusets leave.
+        let processors = [Limit(max(1, Int(clinux_processors())))] + groups.processors
+        return Machine(memory: least(memory), processors: least(processors))
+    }
+
+    /// The first of the least.
+    private static func least(_ limits: [Limit]) -> Limit { limits.min { $0.value < $1.value }! }
+}
+
+/// What the control groups of this process allow, of version 2 and 1: each group's limit holds for all below it, so
+/// those of the ancestors count as well. See cgroups(7) and the kernel's cgroup-v2.rst.
+struct ControlGroups {
+    private let root: String
+    private let unified: [String]
+    private let memoryGroups: [String]
+    private let processorGroups: [String]
+
+    init(root: String) {
+        self.root = root
+        let mounts = lines(root + "/proc/self/mountinfo").compactMap(Mount.init)
+        var paths: [(controllers: [Substring], path: String)] = []
+        for line in lines(root + "/proc/self/cgroup") {
+            let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            if parts.count == 3 { paths.append((parts[1].split(separator: ","), String(parts[2]))) }
+        }
+        func groups(_ type: Substring, _ controller: Substring?) -> [String] {
+            guard
+                let mount = mounts.first(where: { mount in
+                    mount.type == type && controller.map(mount.options.contains) ?? true
+                }),
+                let own = paths.first(where: { controller.map($0.controllers.contains) ?? $0.controllers.isEmpty })
+            else { return [] }
+            return mount.groups(upFrom: own.path)
+        }
+        unified = groups("cgroup2", nil)
+        memoryGroups = groups("cgroup", "memory")
+        processorGroups = groups("cgroup", "cpu")
+    }
+
+    /// Limits of memory, in bytes. Above `memory.high` everything stalls, which for a cache is as bad as the end.
+    var memory: [Machine.Limit] {
+        let files =
+            unified.flatMap { [$0 + "/memory.max", $0 + "/memory.high"] }
+            + memoryGroups.map { $0 + "/memory.limit_in_bytes" }
+        return files.compactMap { file in numbers(file).first.map { Machine.Limit($0, source: file) } }
+    }
+
+    /// Quotas of processor time, in processors, rounded up.
+    var processors: [Machine.Limit] {
+        let current = unified.map { (file: $0 + "/cpu.max", numbers: numbers($0 + "/cpu.max")) }
+        let former = processorGroups.map { group in
+            let quota = group + "/cpu.cfs_quota_us"
+            return (file: quota, numbers: numbers(quota) + numbers(group + "/cpu.cfs_period_us"))
+        }
+        return (current + former).compactMap { file, numbers in
+            guard numbers.count == 2, numbers[0] > 0, numbers[1] > 0 else { return nil }
+            return Machine.Limit((numbers[0] - 1) / numbers[1] + 1, source: file)
+        }
+    }
+
+    /// The numbers in a file up to the first word that is none: `max` and -1 stand for no limit.
+    private func numbers(_ file: String) -> [Int] {
+        let words = lines(root + file).first?.split(separator: " ") ?? []
+        return Array(words.map { Int($0) }.prefix { $0 != nil && $0! >= 0 }.compactMap(\.self))
+    }
+}
+
+/// A mounted hierarchy of control groups: a line of proc_pid_mountinfo(5).
+private struct Mount {
+    var type: Substring
+    var options: [Substring]
+    /// The group that the mount point shows.
+    var group: String
+    var point: String
+
+    init?(_ line: Substring) {
+        let fields = line.split(separator: " ")
+        guard let dash = fields.firstIndex(of: "-"), dash >= 6, fields.count > dash + 3 else { return nil }
+        type = fields[dash + 1]
+        options = fields[dash + 3].split(separator: ",")
+        (group, point) = (String(fields[3]), String(fields[4]))
+    }
+
+    /// The directories of a group and its ancestors, as far as they are mounted. A path outside of what is mounted, as a
+    /// container sees its host's, leaves the mount point itself: the container's own group.
+    func groups(upFrom path: String) -> [String] {
+        let top = group == "/" ? "" : group
+        var below = path.hasPrefix(top + "/") ? path.dropFirst(top.count).split(separator: "/") : []
+        if below.contains("..") { below = [] }
+        return (0...below.count).reversed().map { count in
+            below.prefix(count).reduce(point) { $0 + "/" + $1 }
+        }
+    }
+}
+
+/// The lines of a small file of the kernel's; none when it cannot be read.
+private func lines(_ path: String) -> [Substring] {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return [] }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while true {
+        let count = read(descriptor, &buffer, buffer.count)
+        guard count > 0 else { break }
+        bytes += buffer[..<count]
+    }
+    return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+}
