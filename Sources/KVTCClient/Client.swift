@@ -39,11 +39,12 @@ public final class Client: Sendable {
         if let given { return given }
         if let variable = getenv("KVTC_SOCKET"), variable.pointee != 0 { return String(cString: variable) }
         // A daemon of one's own, started without root and without a socket path.
-        if access(defaultSocket, F_OK) != 0, let runtime = getenv("XDG_RUNTIME_DIR"), runtime.pointee != 0 {
-            let own = String(cString: runtime) + "/kvtcd/kvtcd.sock"
-            if access(own, F_OK) == 0 { return own }
+        guard access(defaultSocket, F_OK) != 0 else { return defaultSocket }
+        let places = [("XDG_RUNTIME_DIR", ""), ("HOME", "/.cache")].compactMap { place -> String? in
+            getenv(place.0).map { String(cString: $0) + place.1 }
         }
-        return defaultSocket
+        let own = places.first { $0.hasPrefix("/") }.map { $0 + "/kvtcd/kvtcd.sock" }
+        return own.flatMap { access($0, F_OK) == 0 ? $0 : nil } ?? defaultSocket
     }
 
     /// Connects to the socket at a path and says HELLO.

@@ -121,9 +121,9 @@ public enum ConfigurationFile {
         _ entry: TOMLReader.Entry, _ file: String, _ configuration: inout DaemonConfiguration
     ) throws(ConfigurationError) {
         let key = entry.path.joined(separator: ".")
-        // A point inside quotes is part of a name: "ram.budget" would be a key of its own. Only tenants may be called so.
+        // A point inside quotes is part of a name: "ram.budget" would be a key of its own. Only free names may be so.
         if let part = entry.path.suffix(entry.ownParts).first(where: { $0.contains(".") }),
-            entry.path.first != "tenants"
+            ConfigurationSetting.tablesOfNames[entry.path[0]] == nil
         {
             throw ConfigurationError(
                 key: "\"\(part)\"", "in quotes this is one name with a point in it; write \(key) without quotes")
@@ -149,7 +149,7 @@ public enum ConfigurationFile {
         let last = key.split(separator: ".").last ?? ""
         var near = keys.filter { $0.hasSuffix("." + last) }
         if near.isEmpty {
-            let tables = Set(keys.map { String($0.prefix { $0 != "." }) } + ["tenants"])
+            let tables = Set(keys.map { String($0.prefix { $0 != "." }) } + ConfigurationSetting.tablesOfNames.keys)
             let candidates = (keys + tables).map { ($0, distance(Array(key), Array($0))) }
             near = candidates.filter { $0.1 <= 3 }.min { ($0.1, $0.0) < ($1.1, $1.0) }.map { [$0.0] } ?? []
         }

@@ -11,7 +11,7 @@ public struct ConfigurationSetting: Sendable {
     private let read: @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?
     private let show: @Sendable (DaemonConfiguration) -> ConfigurationValue
 
-    /// All settings but those of tenants, which are named freely, in the order of `Config/kvtcd.toml`.
+    /// All settings but those of ``tablesOfNames``, in the order of `Config/kvtcd.toml`.
     public static let all: [ConfigurationSetting] = [
         path("socket.path", \.socketPath),
         mode("socket.mode", \.socketMode),
@@ -48,16 +48,22 @@ public struct ConfigurationSetting: Sendable {
         number("limits.write_s", 1...3600, \.limits.writeSeconds),
     ]
 
+    /// Tables whose keys are free names, and what each such key sets.
+    public static let tablesOfNames: [String: @Sendable (_ key: String) -> ConfigurationSetting] = ["tenants": tenant]
+
     private static let byKey = Dictionary(uniqueKeysWithValues: all.map { ($0.key, $0) })
 
     /// The setting of a key.
     static func named(_ key: String) -> ConfigurationSetting? {
         if let setting = byKey[key] { return setting }
-        return key.hasPrefix("tenants.") ? tenant(key) : nil
+        guard let point = key.firstIndex(of: ".") else { return nil }
+        return tablesOfNames[String(key[..<point])]?(key)
     }
 
     /// Whether a dotted key names a table.
-    static func isTable(_ key: String) -> Bool { key == "tenants" || all.contains { $0.key.hasPrefix(key + ".") } }
+    static func isTable(_ key: String) -> Bool {
+        tablesOfNames[key] != nil || all.contains { $0.key.hasPrefix(key + ".") }
+    }
 
     /// Sets a value.
     func apply(_ value: ConfigurationValue, to configuration: inout DaemonConfiguration) throws(ConfigurationError) {
@@ -66,6 +72,7 @@ public struct ConfigurationSetting: Sendable {
         if let reason {
             throw ConfigurationError(key: key, "\(reason); expected \(allowed)")
         }
+        if ConfigurationSetting.byKey[key] == nil { configuration.named[key] = value }
     }
 
     /// The value in effect.
@@ -193,10 +200,9 @@ extension ConfigurationSetting {
         ConfigurationSetting(key, listOfUsers) { value, configuration in
             reason { () throws(ConfigurationError) in
                 try configuration.tenants.share(try numbers(value, key: key), key: key)
-                configuration.sharing[key] = value
             }
         } show: {
-            $0.sharing[key] ?? .list([])
+            $0.named[key] ?? .list([])
         }
     }
 

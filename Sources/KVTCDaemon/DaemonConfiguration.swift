@@ -77,8 +77,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
         public init() {}
     }
 
-    /// Tenants by their keys, as they were written.
-    var sharing: [String: ConfigurationValue] = [:]
+    /// The values of keys that are free names, as they were written.
+    var named: [String: ConfigurationValue] = [:]
     /// Where values come from that were set, and what the defaults follow that differ from place to place.
     var origins: [String: ConfigurationOrigin] = [:]
     /// What the defaults follow and the budgets must fit into.
@@ -195,8 +195,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
 
     /// All settings: their keys, the values in effect and where these come from.
     public var settings: [(key: String, value: ConfigurationValue, origin: ConfigurationOrigin)] {
-        let tenants = sharing.keys.sorted().compactMap(ConfigurationSetting.named)
-        return (ConfigurationSetting.all + tenants).map { ($0.key, $0.value(in: self), origin(of: $0.key)) }
+        let named = named.keys.sorted().compactMap(ConfigurationSetting.named)
+        return (ConfigurationSetting.all + named).map { ($0.key, $0.value(in: self), origin(of: $0.key)) }
     }
 
     /// All settings as the lines of a file that says the same, and where the values come from.

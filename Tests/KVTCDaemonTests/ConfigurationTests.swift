@@ -258,7 +258,7 @@ import Testing
                 entries[key] = entry.split(whereSeparator: \.isWhitespace).joined(separator: " ")
             }
         }
-        #expect(page.contains("\n.SH [tenants]\n"))
+        for table in ConfigurationSetting.tablesOfNames.keys { #expect(page.contains("\n.SH [\(table)]\n")) }
         #expect(Set(keys) == Set(ConfigurationSetting.all.map(\.key)) && keys.count == Set(keys).count)
         let defaults = Dictionary(uniqueKeysWithValues: configuration().settings.map { ($0.key, $0) })
         for setting in ConfigurationSetting.all {

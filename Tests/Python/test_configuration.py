@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import kvtc
+from kvtc.connection import DEFAULT_SOCKET, default_socket
 from conftest import ROOT, await_end, binary
 from test_daemon_tenants import NOBODY
 
@@ -231,6 +232,19 @@ def test_what_is_probably_not_meant_is_warned_of(tmp_path, place, make_daemon):
     assert "level=warning" in log and "raise disk.budget above ram.budget (64MiB)" in log
 
 
+@needs_root
+@pytest.mark.parametrize("options, reason", [("nr_inodes=1", "No space left on device"), ("ro", "Read-only file system")])
+def test_a_file_system_that_takes_nothing_now_is_warned_of(place, tmp_path, options, reason):
+    """It may do so later: the daemon can serve from RAM until then."""
+    (tmp_path / "state").mkdir()
+    mount = f'mount -t tmpfs -o size=64m,{options} none {tmp_path}/state && exec "$0" "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", mount]
+    if subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("no namespace of mounts may be made")
+    status, _, complaints = kvtcd("--check-config", *place, "--ram-budget", "16MiB", prefix=prefix)
+    assert status == 0 and f"warning: --directory {tmp_path}/state" in complaints and reason in complaints, complaints
+
+
 def test_defaults_have_room_for_what_ram_holds(tmp_path):
     settings = report("--socket", tmp_path / "s", "--directory", tmp_path / "state")
     room = os.statvfs(tmp_path)
@@ -308,7 +322,7 @@ def test_resource_limits_and_affinity_count(place):
 
 
 @needs_root
-def test_without_a_runtime_directory_the_socket_is_below_home(as_nobody):
+def test_without_a_runtime_directory_the_socket_is_below_home(as_nobody, monkeypatch):
     """As nobody in an empty home: parents are made, for the user only, and the daemon serves there."""
     start, home = as_nobody
     process = start("--ram-budget", "16MiB", environment={"HOME": str(home)})
@@ -316,8 +330,16 @@ def test_without_a_runtime_directory_the_socket_is_below_home(as_nobody):
         for line in process.stderr:
             if "msg=serving" in line:
                 break
-        with kvtc.connect(str(home / ".cache/kvtcd/kvtcd.sock")) as client:
+        socket = str(home / ".cache/kvtcd/kvtcd.sock")
+        with kvtc.connect(socket) as client:
             assert client.status()["tiers"]["ram"]["budget"] == 16 << 20
+        # Clients that are told nothing look there as well, when the system has no daemon.
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.delenv("KVTC_SOCKET", raising=False)
+        if not os.path.exists(DEFAULT_SOCKET):
+            assert default_socket() == socket
+            assert subprocess.run([binary("kvtcctl", "KVTCCTL"), "ping"], stdout=subprocess.DEVNULL, timeout=60).returncode == 0
         for made in [".cache", ".cache/kvtcd", ".local", ".local/state", ".local/state/kvtcd"]:
             assert stat.S_IMODE((home / made).stat().st_mode) == 0o700, made
     finally:

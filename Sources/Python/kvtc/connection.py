@@ -27,7 +27,9 @@ DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"
 
 def default_socket() -> str:
     """The system's daemon; the user's own, started without root and without a socket path, where only that is there."""
-    own = os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), "kvtcd/kvtcd.sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # As the daemon takes it: what is empty or relative counts as not set.
+    own = os.path.join(runtime if os.path.isabs(runtime) else os.path.expanduser("~/.cache"), "kvtcd/kvtcd.sock")
     return own if not os.path.exists(DEFAULT_SOCKET) and os.path.exists(own) else DEFAULT_SOCKET
 
 
