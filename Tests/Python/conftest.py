@@ -1,5 +1,6 @@
 """The real daemon for tests: one of its own for every test that asks, in a directory of its own."""
 
+import contextlib
 import os
 import select
 import shutil
@@ -99,6 +100,16 @@ class Daemon:
         self.process = None
         return status
 
+    @contextlib.contextmanager
+    def stopped(self):
+        """Within the block none of its threads runs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
     def restart(self):
         assert self.stop() == 0, self.log.read_text()
         return self.start()
@@ -122,6 +133,14 @@ def await_end(process, seconds):
 
 def toml(value):
     return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Digests of the tests' files are kept in a directory of their own, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,8 +84,7 @@ def test_a_stopped_daemon_costs_a_bounded_wait_once(make_daemon, worker: Computi
     daemon = make_daemon()
     with daemon.connect() as client:
         session = kept(client, worker)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
+        with daemon.stopped():
             expect_as_without(session, worker, expected)
             # What the worker holds itself is kept, and nothing is asked any more.
             seen = client.breaker.is_open
@@ -95,8 +93,6 @@ def test_a_stopped_daemon_costs_a_bounded_wait_once(make_daemon, worker: Computi
             done = llama_cpp.offload(session, worker, TOKENS)
             assert seen and (done.refused, done.stored) == (FULL // PAGE, 0) and "did not answer" in done.reason
             session.close()
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
         # It goes on answering, and is used again.
         session = opened(client, worker)
         worker.clear()
@@ -207,8 +203,8 @@ def found_all(server, connection, number, request) -> None:
     server.reply(connection, number, request, messages.LookupReply(0, run, bytes([1] * run + [0] * (len(keys) - run))))
 
 
-def cut_after(parts: int) -> Callable:
-    """Answers a pull with so many pages, in order, and hangs up."""
+def cut_after(parts: int, goes_on: bool = False) -> Callable:
+    """Answers a pull with so many pages, in order, and hangs up, or says nothing more."""
 
     def pull(server, connection, number, request) -> bool:
         for index, entry in enumerate(request.entries[:parts]):
@@ -216,7 +212,7 @@ def cut_after(parts: int) -> Callable:
             server.arena[entry.offset : entry.offset + len(page)] = page
             part = messages.PullPart(index, 0, 2, PullOutcome.HIT, entry.offset, len(page), b"")
             server.reply(connection, number, request, part, MORE)
-        return False
+        return goes_on
 
     return pull
 
@@ -241,14 +237,15 @@ def test_whatever_is_answered(
         expect_as_without(session, worker, expected, computed=1 if opcode == Opcode.PUSH else len(TOKENS))
 
 
+@pytest.mark.parametrize("goes_on", [False, True], ids=["hangs up", "too slow"])
 def test_what_came_before_an_end_is_a_shorter_beginning(
-    scripted: ScriptedDaemon, worker: Computing, expected: np.ndarray
+    scripted: ScriptedDaemon, worker: Computing, expected: np.ndarray, goes_on: bool
 ) -> None:
     scripted.token_bytes = worker.geometry.token_bytes
     scripted.override = {Opcode.LOOKUP: found_all}
     with kvtc.connect(scripted.path, arena_bytes=1 << 20, timeout=5, reconnect=0) as client:
         session = kept(client, worker)
-        scripted.override[Opcode.PULL] = cut_after(3)
+        scripted.override[Opcode.PULL] = cut_after(3, goes_on)
         expect_as_without(session, worker, expected, computed=len(TOKENS) - 3 * PAGE)
 
 
@@ -346,9 +343,5 @@ def test_every_call_heeds_the_deadline(make_daemon, worker: Computing, ask: Call
     daemon = make_daemon()
     with daemon.connect() as client:
         session = opened(client, worker)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(kvtc.KvtcError), kvtc.within(SHORT):
-                ask(client, session)
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
+        with daemon.stopped(), pytest.raises(kvtc.KvtcError), kvtc.within(SHORT):
+            ask(client, session)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ ROUNDING, ANOTHER = 0.15, 0.25
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[LlamaWorker]:
-    with LlamaWorker(context=512) as worker:
+    with LlamaWorker(context=512, threads=1) as worker:
         yield worker
 
 
@@ -69,7 +68,7 @@ def test_a_conversation_goes_on_and_other_weights_do_not_hear_of_it(
     make_daemon, worker: LlamaWorker, tokens: list[int], expected: np.ndarray, other_weights: Path
 ) -> None:
     daemon = make_daemon()
-    with daemon.connect() as client, LlamaWorker(other_weights, context=512) as other:
+    with daemon.connect() as client, LlamaWorker(other_weights, context=512, threads=1) as other:
         assert other.name == worker.name and other.geometry == worker.geometry and other.identity != worker.identity
         session = llama_cpp.open_session(client, worker, "chat", page_tokens=PAGE)
         with pytest.raises(ValueError):
@@ -91,13 +90,10 @@ def test_a_daemon_that_stops_and_ends_changes_no_answer(
     daemon = make_daemon()
     with daemon.connect() as client:
         session = llama_cpp.open_session(client, worker, "chat", page_tokens=PAGE)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
+        with daemon.stopped():
             worker.truncate(40)
             assert error(llama_cpp.resume(session, worker, tokens, deadline=0.3), expected) < ROUNDING
             assert llama_cpp.offload(session, worker, tokens).refused == FULL // PAGE
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
         daemon.stop(signal.SIGKILL)
         worker.truncate(60)
         assert error(llama_cpp.resume(session, worker, tokens, deadline=0.3), expected) < ROUNDING

@@ -43,6 +43,8 @@ class Client:
     to drop, and a pull goes on with the pages that were not complete. Leases end with a connection; a pull under one goes on
     without it. A new session has no tokens yet: its window begins with the next page pushed, and pages pushed before stay
     as they are, never coded with less protection. A request that fails three connections in a row raises.
+
+    A session that nobody refers to any more is closed with the next request.
     """
 
     def __init__(
