@@ -77,7 +77,7 @@ struct TableTraining {
             }
         }
         var bits = [Double](repeating: 0, count: grid.count)
-        var gains = bits
+        var errors = [CodingError](repeating: CodingError(), count: grid.count)
         var ranks = [Int](repeating: 0, count: grid.count)
         let values = projections
         try forEachComponent(projections, grid: grid, progress: progress) { place, entropyClass, codes in
@@ -87,7 +87,7 @@ struct TableTraining {
             let step = Float(exp2(Double(grid[place.grid]) / 64))
             let row = values[place.basis].values + place.component * codes.count
             let sums = kv_error(row, codes.baseAddress, codes.count, step)
-            gains[place.grid] += sums.energy - sums.error
+            errors[place.grid].add(error: sums.error, energy: sums.energy)
             ranks[place.grid] += 1
         }
         let finest = ProfileMetadata.finestStep(peaks: peaks)
@@ -95,10 +95,11 @@ struct TableTraining {
             let page = bits[index] / 8 / Double(tokens) * 64 + Double(BlockHeader.size + 80 + ranks[index] / 64)
             let ratio = Double(64 * elements * 2) / page
             guard (3...500).contains(ratio) else { continue }
+            let total = energy * Double(tokens)
             expectations.append(
                 .init(
-                    stepIndex: stepIndex, ratio: ratio,
-                    distortion: max(0, 1 - gains[index] / (energy * Double(tokens))), rank: ranks[index]))
+                    stepIndex: stepIndex, ratio: ratio, distortion: errors[index].total(of: total) / total,
+                    rank: ranks[index]))
         }
         expectations.sort { $0.ratio < $1.ratio }
     }

@@ -103,7 +103,7 @@ struct Allocation {
             chosen.append(choice)
             cell -= choice.cells
         }
-        var tally = RateControl.Tally(coefficients)
+        var tally = RateControl.Tally()
         for choice in chosen.reversed() { tally.add(choice.cost) }
         return control.makePlan(stepIndex, allocation, tally, coefficients)
     }

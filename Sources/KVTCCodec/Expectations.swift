@@ -11,13 +11,14 @@ extension ProfileMetadata {
     }
 
     /// The distortion to expect of a page at a coded ratio (for elements of 16 bits): between the lines of ``expectations`` on
-    /// logarithmic axes; nil outside of them.
+    /// logarithmic axes. Finer than their first line it is at most that line's, and coarser than the last at most 1, when
+    /// nothing is kept. Lines of distortion 0, in profiles of the past, say nothing; nil where all do.
     public func expectedDistortion(ratio: Double) -> Double? {
-        guard let next = expectations.firstIndex(where: { $0.ratio >= ratio }) else { return nil }
-        let upper = expectations[next]
-        let lower = upper.ratio == ratio ? upper : next > 0 ? expectations[next - 1] : nil
-        guard let lower, lower.distortion > 0, upper.distortion > 0 else { return nil }
-        guard lower.ratio < upper.ratio else { return upper.distortion }
+        let lines = expectations.filter { $0.distortion > 0 }
+        guard let next = lines.firstIndex(where: { $0.ratio >= ratio }) else { return lines.isEmpty ? nil : 1 }
+        let upper = lines[next]
+        guard next > 0, upper.ratio > ratio else { return upper.distortion }
+        let lower = lines[next - 1]
         let share = log(ratio / lower.ratio) / log(upper.ratio / lower.ratio)
         return lower.distortion * pow(upper.distortion / lower.distortion, share)
     }

@@ -42,9 +42,11 @@ struct KVTCCoder {
             // λ in quarter octaves around the energy of one code.
             let slope = exp2f(Float(power) / 4)
             let plans = tables.map { $0.plan(slope: slope) }
-            let error = zip(tables, plans).reduce(coefficients.energy) { $0 + $1.0.change(of: $1.1) }
+            var error = CodingError()
+            for (table, plan) in zip(tables, plans) { table.add(plan, to: &error) }
             let (section, largest) = pack(plans, coefficients)
-            return (section, max(0, error) / (profile.metadata.energy * Double(max(rows, 1))), largest)
+            let expected = profile.metadata.energy * Double(max(rows, 1))
+            return (section, error.total(of: coefficients.energy) / expected, largest)
         }
         var (low, high) = (-80, 120)
         var fine = attempt(low)

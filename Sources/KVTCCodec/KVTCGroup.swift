@@ -151,14 +151,13 @@ struct KVTCChoices {
         return groups
     }
 
-    /// Error of the groups minus the energy of their components: what coding them changes against dropping all.
-    func change(of groups: [KVTCCoder.Group]) -> Double {
-        var (first, total) = (0, 0.0)
+    /// Adds what the groups make of their components; those of no group are dropped.
+    func add(_ groups: [KVTCCoder.Group], to error: inout CodingError) {
+        var first = 0
         for group in groups {
             let errors = errors[group.size][first / KVTCCoder.sizes[group.size]]
-            total += Double(errors[group.type]) - Double(errors[0])
+            error.add(error: Double(errors[group.type]), energy: Double(errors[0]))
             first += KVTCCoder.sizes[group.size]
         }
-        return total
     }
 }

@@ -92,7 +92,7 @@ struct RateControl {
     /// Quantises at one step, the same for all groups, and counts exactly what it costs.
     func plan(_ stepIndex: Int, _ coefficients: Coefficients) -> Plan {
         let allocation = allocation(stepIndex, coefficients)
-        var tally = Tally(coefficients)
+        var tally = Tally()
         withScratch(coefficients) { scratch in
             forEachGroup(allocation) { index, first, option in
                 tally.add(
@@ -107,13 +107,11 @@ struct RateControl {
     /// What the groups cost so far, in their order.
     struct Tally {
         private(set) var bits: UInt64 = 0
-        private(set) var error: Double
-
-        init(_ coefficients: Coefficients) { error = coefficients.energy }
+        private(set) var error = CodingError()
 
         mutating func add(_ group: GroupCost) {
             bits += group.bits
-            error += group.error - group.energy
+            error.add(error: group.error, energy: group.energy)
         }
     }
 
@@ -123,7 +121,8 @@ struct RateControl {
         Plan(
             stepIndex: stepIndex, allocation: allocation,
             bytes: TransformCoder.fixedBytes(ranks: allocation.ranks) + Int((tally.bits + 511) / 512),
-            distortion: max(0, tally.error) / (profile.metadata.energy * Double(max(coefficients.rows, 1))))
+            distortion: tally.error.total(of: coefficients.energy)
+                / (profile.metadata.energy * Double(max(coefficients.rows, 1))))
     }
 
     /// The codes of a plan, basis by basis: [component][row], zeros where a group is cut.

@@ -3,6 +3,7 @@
 import json
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,12 +26,17 @@ def put(daemon, name, content):
     (directory / name).write_bytes(content)
 
 
+def load(client, daemon, profile):
+    """The id of a profile that the daemon has then."""
+    put(daemon, profile.name, profile.read_bytes())
+    return client.load_profile(profile.name)["id"]
+
+
 @pytest.fixture
 def loaded(daemon, profile):
     """A client of a daemon that has the profile, and the profile's id."""
-    put(daemon, profile.name, profile.read_bytes())
     with daemon.connect() as client:
-        yield client, client.load_profile(profile.name)["id"]
+        yield client, load(client, daemon, profile)
 
 
 @pytest.mark.parametrize("mode", [Mode.TRANSFORM, Mode.KVTC])
@@ -246,9 +252,45 @@ def test_kvtcctl_sets_bounds_and_shows_drift(daemon, loaded):
     now = json.loads(run("policy", "get", session.number, "--json"))
     assert now["near"] is None and now["distortion_limit"] is None and not now["keep_outliers"]
     keys, contents = document(70, 12)
-    session.push(to_push(keys, [(3 * rows([page])).astype("float16").tobytes() for page in contents], TOKENS))
+    session.push(to_push(keys, widened(contents), TOKENS))
     client.flush()
     row = json.loads(run("status", "--json"))["sessions"][0]
     assert row["drifting"] and row["drift"] > 1.5 and row["drift_pages"] == 12
     assert "Drift: the profile expects" in run("status") and "odd one" in run("status") and " !" in run("sessions")
     assert daemon.log.read_text().count("drifts from its profile") == 1
+
+
+def widened(contents):
+    """Pages three times as far from their mean as those calibrated on."""
+    return [(3 * rows([page])).astype("float16").tobytes() for page in contents]
+
+
+def runnable_kernels():
+    """Names of OpenBLAS's kernels that this processor has the instructions for."""
+    flags = set(Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n")[0].split())
+    needs = {"Prescott": {"pni"}, "Nehalem": {"sse4_2"}, "Sandybridge": {"avx"}, "Haswell": {"avx2", "fma"}, "Zen": {"avx2", "fma"}}
+    needs |= {"SkylakeX": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    return [name for name, instructions in needs.items() if instructions <= flags] or [""]
+
+
+@pytest.mark.parametrize("kernels", runnable_kernels())
+def test_profiles_are_of_one_quality_whatever_the_kernels(daemon, tmp_path, monkeypatch, kernels):
+    """Kernels round differently. What a page costs, and whether drift is seen, does not depend on who calibrated."""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", kernels)
+    with daemon.connect() as client:
+        identifier = load(client, daemon, calibrate(tmp_path))
+        for number, ratio in enumerate((4, 8, 16, 64)):
+            policy = Policy(sink=0, window=0, mode=Mode.TRANSFORM, quality=ratio)
+            policy.keep_outliers = False
+            for seed, change in ((70 + number, list), (80 + number, widened)):
+                session = client.open_session("text", profile=identifier, layout=LAYOUT, policy=policy)
+                keys, contents = document(seed, 12)
+                session.push(to_push(keys, change(contents), TOKENS))
+                client.flush()
+                row = next(row for row in client.status()["sessions"] if row["id"] == session.number)
+                assert row["drift_pages"] == 12, (ratio, row)
+                # Below 16 times it is mostly the basis's rounding that errs, and the profile expects that.
+                assert row["drifting"] == (change is widened) or ratio < 16, (ratio, row)
+                pushed, pulled = rows(change(contents)), rows(session.fetch(keys))
+                error = ((pushed - pulled) ** 2).sum() / (pushed**2).sum()
+                assert 0 < error < (0.1 if ratio > 16 else 0.0005), (ratio, error)
