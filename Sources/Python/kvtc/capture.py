@@ -6,29 +6,35 @@ Writes shards `samples-00.safetensors`, `samples-01…` (or one file per documen
 (or latents, `c.<layer>`) F16 [tokens, heads, head_dim] as llama.cpp keeps them, K after RoPE; `positions` I32 [tokens];
 `rope.<layer>` F32 [pairs], radians a position, where one base does not say it all. The first four positions of
 every context are left out of calibration shards: sinks are outliers that a profile must not spend components on.
+
+Beforehand it says what will be written, how long that takes and, where the tokens are few for the model, what it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
 from . import safetensors
-from .corpus import Corpus, add_source_options, chosen_corpus, demo
+from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .llama_state import SequenceState
-from .progress import Progress
-from .texts import MissingTexts, held_out_documents
+from .progress import Progress, say
+from .texts import Document, MissingTexts
 
 CONTEXT_TOKENS = 2048
 SINKS = 4
 HELD_OUT_TOKENS = 2304
 CONTEXTS_PER_SHARD = 4
 FEWEST_TOKENS = 1024
+DEFAULT_TOKENS = 57_344
+_TRIAL_TOKENS = 256
 
 
 def metadata(worker: LlamaWorker) -> dict[str, str]:
@@ -70,6 +76,9 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
     Up to `tokens` tokens in contexts of up to 2048; fewer where the corpus (by default the demo's) has no more.
     """
     documents = (corpus or demo()).calibration(-(-tokens // CONTEXT_TOKENS))
+    if hint := too_few(tokens, worker.geometry.token_bytes // 2):
+        say(f"warning: {hint}")
+    _announce(worker, documents, tokens, out)
     paths: list[Path] = []
     pending: list[SequenceState] = []
     left = tokens
@@ -94,6 +103,36 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
     return paths
 
 
+def too_few(tokens: int, elements: int) -> str:
+    """What so few tokens for rows of so many elements cost a profile; empty where they are enough."""
+    if tokens >= 2 * elements:
+        return ""
+    return (
+        f"{tokens} tokens for {elements} elements a token, fewer than two an element: what calibration has not seen is coded badly "
+        f"(SmolLM2-135M, 16 times: a third of a token an element gave 2.5 times the distortion of five). {2 * elements} or more are better"
+    )
+
+
+def _announce(worker: LlamaWorker, documents: list[Document], tokens: int, out: Path) -> None:
+    """Says how much will be written and, from a short trial, how long it takes; refuses what has no room."""
+    size = tokens * worker.geometry.token_bytes
+    room = shutil.disk_usage(out.absolute().parent).free
+    if size > room:
+        raise OSError(f"{tokens} tokens take {size / 1e6:.0f} MB, and {out.absolute().parent} has {room / 1e6:.0f} MB left: fewer --tokens?")
+    trial = worker.tokenize(documents[0].text)[: min(_TRIAL_TOKENS, worker.context)] if documents else []
+    if not trial:
+        return
+    begin = time.perf_counter()
+    worker.clear()
+    worker.prefill(trial)
+    minutes = (time.perf_counter() - begin) / len(trial) * tokens / 60
+    # The first tokens of a context have the least to attend to.
+    say(
+        f"{tokens} tokens: {size / 1e6:.0f} MB beside {out}, {max(minutes, 1):.0f} minutes or some more; "
+        f"one context of {CONTEXT_TOKENS} tokens is in memory at a time, {CONTEXTS_PER_SHARD} before they are written"
+    )
+
+
 def shard_path(out: Path, number: int) -> Path:
     """`samples-07.safetensors` of `samples.safetensors`."""
     return out.with_name(f"{out.stem}-{number:02}{out.suffix}")
@@ -105,12 +144,16 @@ def _write_shard(worker: LlamaWorker, states: list[SequenceState], out: Path, nu
     return path
 
 
-def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
-    """One file per held-out document: all positions, and the token ids as `tokens`."""
+def capture_held_out(
+    worker: LlamaWorker, count: int, out: Path, corpus: Corpus | None = None, limit: int = HELD_OUT_TOKENS
+) -> list[Path]:
+    """One file for each of `count` documents that calibration does not read, of up to `limit` tokens: all positions, and the
+    token ids as `tokens`."""
+    documents = (corpus or demo()).evaluation(count)[:count]
     paths: list[Path] = []
-    with Progress("reading held-out texts", count * HELD_OUT_TOKENS, "tokens") as progress:
-        for index, document in enumerate(held_out_documents(count)):
-            tokens = worker.tokenize(document.text)[:HELD_OUT_TOKENS]
+    with Progress("reading held-out texts", len(documents) * limit, "tokens") as progress:
+        for index, document in enumerate(documents):
+            tokens = worker.tokenize(document.text)[: min(limit, worker.context)]
             worker.clear()
             worker.prefill(tokens, progress.advance)
             tensors = sample_tensors(worker, [worker.get_state()], 0)
@@ -124,16 +167,27 @@ def capture_held_out(worker: LlamaWorker, count: int, out: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.capture", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
-    parser.add_argument("--tokens", type=int, default=57_344, help="calibration tokens (default: %(default)s)")
-    parser.add_argument("--held-out", type=int, metavar="COUNT", help="write held-out documents instead")
+    parser.add_argument(
+        "--tokens",
+        type=at_least(1),
+        help=f"calibration tokens (default: {DEFAULT_TOKENS}, least: {FEWEST_TOKENS}); with --held-out, the most of each document "
+        f"(default: {HELD_OUT_TOKENS})",
+    )
+    parser.add_argument("--held-out", type=at_least(1), metavar="COUNT", help="write so many held-out documents instead")
     add_source_options(parser)
     options = parser.parse_args(arguments)
+    tokens = options.tokens or (HELD_OUT_TOKENS if options.held_out else DEFAULT_TOKENS)
+    if not options.held_out and tokens < FEWEST_TOKENS:
+        parser.error(f"argument --tokens: {tokens}; a calibration takes at least {FEWEST_TOKENS}")
     try:
-        with LlamaWorker(options.model, threads=options.threads) as worker:
+        corpus = chosen_corpus(options)
+        # Room for the whole of a document or context, as far as the model was trained for it.
+        context = tokens if options.held_out else CONTEXT_TOKENS
+        with LlamaWorker(options.model, context=context, threads=options.threads) as worker:
             if options.held_out:
-                paths = capture_held_out(worker, options.held_out, options.out)
+                paths = capture_held_out(worker, options.held_out, options.out, corpus, tokens)
             else:
-                paths = capture_calibration(worker, options.tokens, options.out, chosen_corpus(options))
+                paths = capture_calibration(worker, tokens, options.out, corpus)
     except (LlamaError, MissingTexts, OSError) as error:
         print(f"kvtc.capture: {error}", file=sys.stderr)
         return 1

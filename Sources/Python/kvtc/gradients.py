@@ -27,7 +27,7 @@ import numpy as np
 
 from . import safetensors, sensitivity
 from .capture import metadata, rope_tensors, shard_path
-from .corpus import Corpus, add_source_options, chosen_corpus, demo
+from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
@@ -115,7 +115,7 @@ def _document(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.gradients", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="shards are named after this: NAME-00.safetensors …")
-    parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
+    parser.add_argument("--documents", type=at_least(1), default=Plan.documents, help="default: %(default)s")
     add_source_options(parser)
     options = parser.parse_args(arguments)
     try:

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .corpus import Corpus, add_source_options, chosen_corpus, demo
+from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .llama_library import LlamaError
 from .llama_model import LlamaWorker
 from .progress import Progress
@@ -162,7 +162,7 @@ def at_least_seen(sensitivities: np.ndarray) -> np.ndarray:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kvtc.sensitivity", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON file for 'kvtcctl calibrate --sensitivity'")
-    parser.add_argument("--documents", type=int, default=Plan.documents, help="default: %(default)s")
+    parser.add_argument("--documents", type=at_least(1), default=Plan.documents, help="default: %(default)s")
     add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
