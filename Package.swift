@@ -36,12 +36,12 @@ let package = Package(
     targets: [
         systemLibrary("CLZ4", "liblz4", apt: "liblz4-dev"),
         systemLibrary("CSystemd", "libsystemd", apt: "libsystemd-dev"),
-        systemLibrary("COpenBLAS", "openblas", apt: "libopenblas-dev"),
         systemLibrary("CXXHash", "libxxhash", apt: "libxxhash-dev"),
         systemLibrary("CDeflate", "libdeflate", apt: "libdeflate-dev"),
         systemLibrary("CCrypto", "libcrypto", apt: "libssl-dev"),
         .target(name: "CKernels", cSettings: kernelFlags),
         .target(name: "CLinux"),
+        .target(name: "COpenBLAS", cSettings: kernelFlags),
 
         module("KVTCCodec", ["CKernels", "CLZ4", "CXXHash", "CDeflate", "CCrypto"]),
         module("KVTCProtocol", []),
@@ -85,7 +85,7 @@ let package = Package(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
         tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
-        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec", "CKernels"]),
+        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
         tests(
             "KVTCDaemonTests",
             [

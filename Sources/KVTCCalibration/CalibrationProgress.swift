@@ -19,7 +19,8 @@ struct WorkPlan {
     /// Adds a stage, in the order in which they will come; `work` in floating-point operations of matrix products.
     mutating func add(_ name: String, work: Double) { stages.append((name, work)) }
 
-    private var total: Double { stages.reduce(0) { $0 + $1.work } }
+    /// Of all stages.
+    var total: Double { stages.reduce(0) { $0 + $1.work } }
 
     /// Reports that `fraction` of the present stage is done.
     func advance(_ fraction: Double) throws {

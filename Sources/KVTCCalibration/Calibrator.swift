@@ -40,6 +40,7 @@ public struct Calibrator<Samples: SampleSource> {
         self.model = model ?? samples.model
         self.limits = limits
         self.report = report
+        try MatrixLibrary.load()
         rankLimit = rank
         split = SampleSplit(samples.contexts)
         guard SampleSplit.count(split.training) >= 64, SampleSplit.count(split.heldOut) >= 16 else {
@@ -55,11 +56,7 @@ public struct Calibrator<Samples: SampleSource> {
     public func run(writingTo path: String) throws { try calibrate().write(to: path) }
 
     private func calibrate() throws -> ProfileFile {
-        let bases = bases()
-        let isJoint = bases.map { limits.exact < $0.count }
-        let groups = zip(bases, isJoint).map { basis, isJoint in
-            ColumnGroup.groups(of: basis, geometry: samples.geometry, limit: isJoint ? limits.group : basis.count)
-        }
+        let (bases, isJoint, groups) = shape()
         var work = plan(groups, isJoint)
         let training =
             isJoint.contains(true) ? SampleSplit.thinned(split.training, to: 32 * limits.group) : split.training
@@ -107,6 +104,37 @@ public struct Calibrator<Samples: SampleSource> {
         return ProfileFile(
             metadata: metadata, geometry: samples.geometry, mean: moments.mean, weight: weights, bases: parts,
             levels: tables.levels, frequencies: tables.frequencies, metric: metric)
+    }
+
+    /// The columns of each basis, whether it takes two stages, and what is decomposed at once.
+    private func shape() -> (bases: [Range<Int>], isJoint: [Bool], groups: [[ColumnGroup]]) {
+        let bases = bases()
+        let isJoint = bases.map { limits.exact < $0.count }
+        let groups = zip(bases, isJoint).map { basis, isJoint in
+            ColumnGroup.groups(of: basis, geometry: samples.geometry, limit: isJoint ? limits.group : basis.count)
+        }
+        return (bases, isJoint, groups)
+    }
+
+    /// What the run will take, as far as that can be said beforehand.
+    /// - Parameter speed: of matrix products, of one of `threads` threads.
+    public func forecast(speed: MatrixLibrary.Speed, threads: Int) -> CalibrationForecast {
+        let (bases, isJoint, groups) = shape()
+        let covariances = groups.joined().reduce(0) { $0 + $1.width * $1.width }
+        // Beside its covariance a group has its eigenvectors, those being found, and their room to work in.
+        let largest = groups.joined().map(\.width).max() ?? 0
+        let components = zip(bases, isJoint).reduce(0) {
+            $0 + min($1.0.count, rankLimit ?? Calibrator.mostComponents(width: $1.0.count, isJoint: $1.1))
+        }
+        let held = heldOutLimit
+        let floats =
+            covariances + 2 * largest * largest + samples.batch * width
+            + max(components * width, held * (width + components))
+        // Digits of up to two bytes, and what the library keeps for its threads.
+        let rest = 2 * components * width + (64 << 20)
+        return CalibrationForecast(
+            tokens: samples.tokens, elements: width, memory: 4 * floats + rest,
+            seconds: plan(groups, isJoint).total / (speed.gflops * 1e9 * Double(max(1, threads))))
     }
 
     private func bases() -> [Range<Int>] {

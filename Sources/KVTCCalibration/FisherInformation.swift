@@ -29,6 +29,7 @@ public struct FisherInformation: Sendable {
         guard gradients.geometry == geometry else {
             throw CalibrationError("the gradients are of other tensors than the samples: capture both from one model")
         }
+        try MatrixLibrary.load()
         self.geometry = geometry
         let width = geometry.rowElements
         let blocks = HeadMatrices.blocks(of: geometry)

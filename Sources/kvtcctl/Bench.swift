@@ -9,7 +9,7 @@ struct BenchCommand: ParsableCommand {
         abstract: "Time the codec on this machine, one thread.",
         discussion: """
             Codes pages of 64 tokens with every mode, checks that exact modes return every bit, and prints the speed beside \
-            that of copying the same bytes. With samples of your model (safetensors, see 'kvtcctl calibrate --help') the \
+            that of copying the same bytes; below, which kernels multiply matrices in calibration, and how fast. With samples of your model (safetensors, see 'kvtcctl calibrate --help') the \
             ratios are real; without, the pages hold noise. Needs no daemon.
 
             EXAMPLES
@@ -34,6 +34,12 @@ struct BenchCommand: ParsableCommand {
     @Flag(help: "Print one line of JSON.")
     var json = false
 
+    struct Result: Encodable {
+        var modes: [Line]
+        /// What calibration runs on.
+        var matrixProducts: MatrixLibrary.Speed
+    }
+
     struct Line: Encodable {
         var mode: String
         var ratio, distortion, encodeTokensPerSecond, decodeTokensPerSecond, decodeOverCopy: Double
@@ -48,6 +54,7 @@ struct BenchCommand: ParsableCommand {
     func run() throws {
         CutFile.explain()
         do {
+            try MatrixLibrary.load()
             let profile = try profile.map { try Profile.open(path: $0) }
             let (geometry, data, positions) = try content()
             let codec = try PageCodec(geometry: geometry, profile: profile)
@@ -61,8 +68,9 @@ struct BenchCommand: ParsableCommand {
                             codec, data, positions, "\(mode) \(Text.decimal(Double(ratio), 0))×", mode, .ratio(ratio)))
                 }
             }
+            let speed = MatrixLibrary.measure()
             if json {
-                print(try jsonLine(lines))
+                print(try jsonLine(Result(modes: lines, matrixProducts: speed)))
                 return
             }
             var table = TextTable([
@@ -77,6 +85,10 @@ struct BenchCommand: ParsableCommand {
                 ])
             }
             Terminal.show(table.lines)
+            Terminal.show(Terminal.wrapped(speed.text))
+            if speed.isWeak {
+                Terminal.show(["Others would be much faster: is OPENBLAS_CORETYPE set, or OpenBLAS very old?"])
+            }
         } catch let error as CodecError {
             complain("\(error)")
             throw ExitCode.failure

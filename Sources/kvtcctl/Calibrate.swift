@@ -10,10 +10,10 @@ struct CalibrateCommand: ParsableCommand {
         discussion: """
             SAMPLES are safetensors files of what the model's cache holds after reading text like your users' (tensors \
             k.<layer> and v.<layer>, or c.<layer> for latents, [tokens, heads, headDim], positions; 'python -m kvtc.capture' \
-            writes them). 50 000 tokens of mixed text make a good profile, of a model with more than 24 576 elements a token \
-            two or more tokens an element. Files may be larger than memory. Each rank of tensor or pipeline parallelism is \
-            calibrated from samples of its own. Needs no daemon. Memory: four bytes times the square of the elements a token, or \
-            about 4 GB where these are more than 24 576: the layers are then decomposed one by one, and their leading \
+            writes them). 50 000 tokens of mixed text make a good profile, and two or more tokens an element of a row: of fewer \
+            you are warned. Files may be larger than memory. Each rank of tensor or pipeline parallelism is \
+            calibrated from samples of its own. Needs no daemon. Memory: about twelve bytes times the square of the elements a token, \
+            or about 4 GB where these are more than 24 576: the layers are then decomposed one by one, and their leading \
             components jointly.
 
             EXAMPLES
@@ -75,6 +75,7 @@ struct CalibrateCommand: ParsableCommand {
         do {
             var bar = ProgressBar()
             let set = try SampleSet(paths: samples)
+            try MatrixLibrary.load()
             let weighting: Weighting =
                 if published { .published } else if let sensitivity {
                     .sensitivity(try Sensitivity(contentsOf: sensitivity))
@@ -84,9 +85,11 @@ struct CalibrateCommand: ParsableCommand {
                             SampleSet(paths: gradients, content: .gradients), geometry: set.geometry
                         ) { bar.show($0.stage, $0.fraction) })
                 } else { .variance }
-            try Calibrator(samples: set, weighting: weighting, model: model, rank: rank, exactLimit: exactLimit) {
-                bar.show($0.stage, $0.fraction)
-            }.run(writingTo: out)
+            let calibrator = try Calibrator(
+                samples: set, weighting: weighting, model: model, rank: rank, exactLimit: exactLimit
+            ) { bar.show($0.stage, $0.fraction) }
+            announce(calibrator)
+            try calibrator.run(writingTo: out)
             bar.finish()
             let profile = try Profile.open(path: out)
             if json {
@@ -101,5 +104,17 @@ struct CalibrateCommand: ParsableCommand {
             complain("\(error)")
             throw ExitCode.failure
         }
+    }
+
+    /// What it will take, before it begins.
+    private func announce(_ calibrator: Calibrator<SampleSet>) {
+        let speed = MatrixLibrary.measure()
+        let threads = MatrixLibrary.threads
+        let forecast = calibrator.forecast(speed: speed, threads: threads)
+        if let warning = forecast.warning { complain("warning: \(warning)") }
+        complain(
+            "\(Text.count(UInt64(forecast.tokens))) tokens of \(Text.count(UInt64(forecast.elements))) elements: about "
+                + "\(Text.duration(max(1, forecast.seconds))) on \(threads) processors that do nothing else, and "
+                + "\(Text.bytes(UInt64(forecast.memory))) of memory; \(speed.text)")
     }
 }

@@ -1,26 +1,25 @@
 import Glibc
 
-/// One line on standard error that shows how far a long run is and when it will end; silent where that is no terminal.
+/// How far a long run is and when it will end, on standard error: one line that moves, or where that is no terminal, a line for
+/// each stage and every ten percent.
 struct ProgressBar {
-    private let start = now()
+    private var start = now()
     private let isTerminal = Terminal.canRedraw
     private var shown = -1.0
     private var stage = ""
 
     /// Redraws when there is something new to see.
     mutating func show(_ stage: String, _ fraction: Double) {
+        // Another run begins anew.
+        if fraction < shown { (start, shown) = (ProgressBar.now(), -1) }
         let elapsed = ProgressBar.now() - start
-        if !isTerminal {
-            // In a log: a line for each stage.
-            if stage != self.stage {
-                complain("\(stage) (\(Text.decimal(100 * fraction, 0)) %, \(Text.duration(elapsed)))")
-            }
-            self.stage = stage
-            return
-        }
-        guard stage != self.stage || fraction - shown >= 0.002 || fraction >= 1 else { return }
+        guard stage != self.stage || fraction - shown >= (isTerminal ? 0.002 : 0.1) || fraction >= 1 && shown < 1
+        else { return }
         (self.stage, shown) = (stage, fraction)
         let left = fraction > 0.02 ? "about \(Text.duration(elapsed / fraction * (1 - fraction))) left" : "estimating"
+        guard isTerminal else {
+            return complain("\(Text.decimal(100 * fraction, 0)) %  \(stage), \(Text.duration(elapsed)) so far, \(left)")
+        }
         let line = Terminal.shown("\(Text.bar(fraction)) \(Text.decimal(100 * fraction, 0)) %  \(stage), \(left)")
         // A line that wraps can't be drawn over.
         write("\r\u{1B}[K\(Terminal.clipped(line, to: (Terminal.columns ?? 80) - 1))")

@@ -38,12 +38,17 @@ def cache(count, seed):
     return tensors
 
 
-def calibrate(directory, *options, **about):
-    """The path of a profile that kvtcctl made from such samples, whose metadata says `about`."""
-    tensors = {f"{'k' if role == kvtc.Role.KEY else 'v'}.{layer}": [a] for (layer, role), a in cache(6000, 1).items()}
-    tensors["positions"] = [np.arange(6000, dtype=np.int32)]
+def write_samples(path, count, **about):
+    """A sample file of so many tokens, whose metadata says `about`."""
+    tensors = {f"{'k' if role == kvtc.Role.KEY else 'v'}.{layer}": [a] for (layer, role), a in cache(count, 1).items()}
+    tensors["positions"] = [np.arange(count, dtype=np.int32)]
     metadata = {"format": "kvtc-samples-1", "model": "synthetic", "rope_style": "half_split", "rope_base": "10000"}
-    safetensors.write(directory / "samples.safetensors", tensors, metadata | {"rope_dims": "16"} | about)
+    safetensors.write(path, tensors, metadata | {"rope_dims": "16"} | about)
+
+
+def calibrate(directory, *options, **about):
+    """The path of a profile that kvtcctl made from such samples."""
+    write_samples(directory / "samples.safetensors", 6000, **about)
     out = directory / "synthetic.kvtc.safetensors"
     command = [binary("kvtcctl", "KVTCCTL"), "calibrate", str(directory / "samples.safetensors"), "--out", str(out), "--json", *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)

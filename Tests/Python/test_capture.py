@@ -18,6 +18,7 @@ class Reader(FakeWorker):
 
     context: int = 4096
     name: str = "reader"
+    weights: bytes = bytes(32)
 
     def tokenize(self, text):
         return [ord(character) for character in text]

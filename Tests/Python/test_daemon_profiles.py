@@ -3,12 +3,12 @@
 import json
 import struct
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import kvtc
 from conftest import binary
+from kernels import runnable
 from kvtc import ErrorCode, Mode, Policy, PushOutcome, QualityKind
 from samples import to_push
 from synthetic import GEOMETRY, LAYOUT, SHAPE, TOKENS, calibrate, document, rows
@@ -265,15 +265,7 @@ def widened(contents):
     return [(3 * rows([page])).astype("float16").tobytes() for page in contents]
 
 
-def runnable_kernels():
-    """Names of OpenBLAS's kernels that this processor has the instructions for."""
-    flags = set(Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n")[0].split())
-    needs = {"Prescott": {"pni"}, "Nehalem": {"sse4_2"}, "Sandybridge": {"avx"}, "Haswell": {"avx2", "fma"}, "Zen": {"avx2", "fma"}}
-    needs |= {"SkylakeX": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
-    return [name for name, instructions in needs.items() if instructions <= flags] or [""]
-
-
-@pytest.mark.parametrize("kernels", runnable_kernels())
+@pytest.mark.parametrize("kernels", runnable() or [""])
 def test_profiles_are_of_one_quality_whatever_the_kernels(daemon, tmp_path, monkeypatch, kernels):
     """Kernels round differently. What a page costs, and whether drift is seen, does not depend on who calibrated."""
     monkeypatch.setenv("OPENBLAS_CORETYPE", kernels)

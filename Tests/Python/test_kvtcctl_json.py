@@ -104,7 +104,8 @@ def test_the_keys_are_always_the_same(daemon, client, kvtcctl, profile):
     assert set(read("drop", "--session", bare.number)) == {"dropped"}
     assert set(read("ping", "--count", 3)) == {"count", "bytes", "min_us", "p50_us", "max_us"}
     benched = read("bench", "--pages", 1)
-    assert [set(row) for row in benched] == [BENCH] * 4
+    assert [set(row) for row in benched["modes"]] == [BENCH] * 4
+    assert set(benched["matrix_products"]) == {"kernels", "gflops", "peak_gflops"}
     shown = json.loads(kvtcctl("profile", "show", profile, "--json"))
     assert set(shown) == SUMMARY and shown["rank"] is None
     documents = [status, policies, changed, shown, benched]
