@@ -32,6 +32,7 @@ struct PageRow {
     private var expires: UInt32 = 0
     private var rawBytes: UInt32 = 0
     private var firstPosition: UInt32 = 0
+    /// The number of tokens; above ``tokenBits`` the attributes' flags that ``flags`` has no room for.
     private var tokens: UInt16 = 0
     private(set) var segment = PageRow.noSegment
     private(set) var arena: UInt8 = 0
@@ -41,6 +42,8 @@ struct PageRow {
 
     private static let (attributeFlags, dirtyFlag, loggedFlag, usedFlag): (UInt8, UInt8, UInt8, UInt8) =
         (0x1F, 0x20, 0x40, 0x80)
+    private static let attributeBits: UInt8 = 5
+    private static let tokenBits: UInt16 = 14
     /// The order of use counts to 2⁶⁴, on disk to 2³² in steps of this many uses.
     private static let useShift = 4
 
@@ -52,18 +55,21 @@ struct PageRow {
         state = .awake
     }
 
-    /// Notes what an entry says; false when a number does not fit, which takes pages of 4 GiB or of 65 536 tokens, or dates
+    /// Notes what an entry says; false when a number does not fit, which takes pages of 4 GiB or of 16 384 tokens, or dates
     /// after 2106.
     mutating func rest(_ entry: PageEntry) -> Bool {
         let attributes = entry.attributes
         guard let length = UInt32(exactly: entry.length), let rawBytes = UInt32(exactly: attributes.rawBytes),
-            let tokens = UInt16(exactly: attributes.tokens), let expires = UInt32(exactly: attributes.expires ?? 0),
+            let tokens = UInt16(exactly: attributes.tokens), tokens >> Self.tokenBits == 0,
+            let expires = UInt32(exactly: attributes.expires ?? 0),
             let recordPlace = UInt32(exactly: (entry.disk?.offset ?? 0) / RecordHeader.alignment)
         else { return false }
-        (self.length, self.rawBytes, self.tokens, self.expires) = (length, rawBytes, tokens, expires)
+        (self.length, self.rawBytes, self.expires) = (length, rawBytes, expires)
+        self.tokens = tokens | UInt16(attributes.flags >> Self.attributeBits) << Self.tokenBits
         (self.recordPlace, firstPosition, priority) = (recordPlace, attributes.firstPosition, attributes.priority)
         flags =
-            attributes.flags | (entry.attributesDirty ? Self.dirtyFlag : 0) | (entry.logged ? Self.loggedFlag : 0)
+            attributes.flags & Self.attributeFlags | (entry.attributesDirty ? Self.dirtyFlag : 0)
+            | (entry.logged ? Self.loggedFlag : 0)
             | (entry.lastUse > entry.writtenUse ? Self.usedFlag : 0)
         state = entry.ram == nil ? .onDisk : .inRAM
         return true
@@ -109,8 +115,9 @@ extension PageRow {
 
     var attributes: PageAttributes {
         PageAttributes(
-            flags: flags & Self.attributeFlags, priority: priority, expires: UInt64(expires),
-            firstPosition: firstPosition, tokens: UInt32(tokens), rawBytes: UInt64(rawBytes))
+            flags: flags & Self.attributeFlags | UInt8(tokens >> Self.tokenBits) << Self.attributeBits,
+            priority: priority, expires: UInt64(expires), firstPosition: firstPosition,
+            tokens: UInt32(tokens & (1 << Self.tokenBits - 1)), rawBytes: UInt64(rawBytes))
     }
 
     /// The list of its tenant that a page in RAM is linked in.

@@ -138,15 +138,15 @@ extension Store {
         }
     }
 
-    /// Where each page can be read from, and whether it is coded; does not count as a use. Taken under one lock, as one lock
-    /// for each key would be handed to and fro between busy threads.
-    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool)] {
+    /// Where each page can be read from, whether it is coded, and whether it lost by that; does not count as a use. Taken under
+    /// one lock, as one lock for each key would be handed to and fro between busy threads.
+    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool, isLossy: Bool)] {
         index.withLock { index in
             let now = self.now
             index.pages.prefetch(keys)
             return keys.map { key in
-                guard let page = index.view(key, at: now) else { return (.absent, false) }
-                return (page.isInRAM ? .ram : .disk, page.attributes.coded)
+                guard let page = index.view(key, at: now) else { return (.absent, false, false) }
+                return (page.isInRAM ? .ram : .disk, page.attributes.coded, page.attributes.lossy)
             }
         }
     }

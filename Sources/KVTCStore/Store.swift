@@ -53,9 +53,10 @@ public final class Store: Sendable {
     }
 
     /// Stores a page whose bytes `fill` writes straight into the store's memory, all of them, and only if there is room
-    /// and the key is new; it returns their XXH3-64. When `fill` throws, nothing has happened.
+    /// and the key is new; it returns their XXH3-64. When `fill` throws, nothing has happened. What the attributes are may depend
+    /// on what it found.
     public func put<Failure: Error>(
-        _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
+        _ key: StoreKey, byteCount: Int, attributes: @autoclosure () -> PageAttributes,
         fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> PutOutcome {
         guard byteCount > 0, byteCount <= maxPageBytes else { return .tooLarge }
@@ -64,7 +65,7 @@ public final class Store: Sendable {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        return put(try PageRoom(key: key, room: room).filled(by: fill), attributes: attributes)
+        return put(try PageRoom(key: key, room: room).filled(by: fill), attributes: attributes())
     }
 
     /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
@@ -144,6 +145,8 @@ public final class Store: Sendable {
                 entry.attributes.coded = attributes.coded
                 entry.attributes.near = attributes.near
                 entry.attributes.promised = attributes.promised
+                entry.attributes.nonFinite = attributes.nonFinite
+                entry.attributes.lossy = attributes.lossy
             }
             return true
         }

@@ -18,12 +18,17 @@ public struct PageAttributes: Hashable, Sendable {
     public var near: Bool
     /// Whether a raw page was promised to who is gone: a coder that does not know what has to stay as it is leaves all of it.
     public var promised: Bool
+    /// Whether there is NaN or infinity in the page, so that a finite one put again takes its place.
+    public var nonFinite: Bool
+    /// Whether the bytes are a coded block of which not every row comes back as it was. Pages that versions before this mark
+    /// have coded lack it.
+    public var lossy: Bool
 
     /// Attributes of a page; the defaults are those of an ordinary raw page.
     public init(
         priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, firstPosition: UInt32 = 0,
         tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false, near: Bool = false,
-        promised: Bool = false
+        promised: Bool = false, nonFinite: Bool = false, lossy: Bool = false
     ) {
         self.priority = priority
         self.pinned = pinned
@@ -34,6 +39,8 @@ public struct PageAttributes: Hashable, Sendable {
         self.coded = coded
         self.near = near
         self.promised = promised
+        self.nonFinite = nonFinite
+        self.lossy = lossy
     }
 }
 
@@ -48,9 +55,11 @@ extension PageAttributes {
         (priority, pinned, promised, expires) = (record.priority, record.pinned, record.promised, record.expires)
     }
 
-    /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised.
+    /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised, bit 5 not finite,
+    /// bit 6 lossy.
     var flags: UInt8 {
-        (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0) | (promised ? 16 : 0)
+        let low: UInt8 = (pinned ? 1 : 0) | (coded ? 2 : 0) | (expires != nil ? 4 : 0) | (near ? 8 : 0)
+        return low | (promised ? 16 : 0) | (nonFinite ? 32 : 0) | (lossy ? 64 : 0)
     }
 
     /// Attributes from their stored form; `expires` counts only with its flag.
@@ -60,7 +69,7 @@ extension PageAttributes {
         self.init(
             priority: priority, pinned: flags & 1 != 0, expires: flags & 4 != 0 ? expires : nil,
             firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0,
-            near: flags & 8 != 0, promised: flags & 16 != 0)
+            near: flags & 8 != 0, promised: flags & 16 != 0, nonFinite: flags & 32 != 0, lossy: flags & 64 != 0)
     }
 }
 

@@ -37,8 +37,7 @@ import Testing
     @Test func anEntryKeepsWhatItIsTold() {
         let attributes = PageAttributes(
             priority: 7, pinned: true, expires: .max - 1, firstPosition: .max, tokens: 64, rawBytes: 1 << 40,
-            coded: true,
-            near: true)
+            coded: true, near: true, nonFinite: true, lossy: true)
         let entry = PageEntry(key: key(3), attributes: PageAttributes(), length: 5, hash: nil)
         #expect(entry.key == key(3) && entry.attributes == PageAttributes() && entry.hash == nil)
         #expect(entry.disk == nil && entry.shadow == nil && entry.list == nil && entry.leases == 0 && entry.holds == 0)
@@ -76,8 +75,8 @@ import Testing
         let attributes = (0..<40).map { (n: Int) -> PageAttributes in
             PageAttributes(
                 priority: UInt8(n), pinned: n % 3 == 0, expires: n % 4 == 0 ? UInt64(UInt32.max) : nil,
-                firstPosition: .max - UInt32(n), tokens: UInt32(UInt16.max) - UInt32(n), rawBytes: UInt64(UInt32.max),
-                coded: n % 5 == 0, near: n % 7 == 0, promised: n % 2 == 0)
+                firstPosition: .max - UInt32(n), tokens: (1 << 14) - 1 - UInt32(n), rawBytes: UInt64(UInt32.max),
+                coded: n % 5 == 0, near: n % 7 == 0, promised: n % 2 == 0, nonFinite: n % 11 == 0, lossy: n % 13 == 0)
         }
         for n in 0..<40 { try insert(n, attributes[n], arena, &table) }
         let used = arena.used
