@@ -141,6 +141,11 @@ public struct ClientSession: Sendable {
         return pages
     }
 
+    /// Cuts the session's end: pages that end behind `tokens` leave it and stay in the store. Says where it ends now.
+    public func truncate(to tokens: Int) throws(ClientError) -> TruncateReply {
+        try client.call(TruncateRequest(session: number, tokens: UInt32(clamping: tokens)))
+    }
+
     /// Ends the session; its pages stay.
     public func close() throws(ClientError) {
         _ = try client.call(CloseSessionRequest(session: number))

@@ -89,6 +89,11 @@ public final class ReconnectingSession: Sendable {
         return reply
     }
 
+    /// Cuts the session's end; see ``ClientSession/truncate(to:)``.
+    public func truncate(to tokens: Int) throws(ClientError) -> TruncateReply {
+        try perform { (session, _) throws(ClientError) in try session.truncate(to: tokens) }
+    }
+
     /// Makes the session's pages durable.
     public func flush() throws(ClientError) -> FlushReply {
         try perform { (session, _) throws(ClientError) in

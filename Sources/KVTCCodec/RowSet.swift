@@ -46,6 +46,12 @@ public struct RowSet: Hashable, Sendable {
         for index in 0..<wordCount { self[word: index] |= other[word: index] }
     }
 
+    /// Whether every row of a set of the same page is in this one.
+    public func isSuperset(of other: RowSet) -> Bool {
+        precondition(other.capacity == capacity, "row sets of different pages")
+        return (0..<wordCount).allSatisfy { other[word: $0] & ~self[word: $0] == 0 }
+    }
+
     /// The rows in the set, ascending.
     public var rows: [Int] { (0..<capacity).filter(contains) }
 

@@ -10,21 +10,23 @@ extension Engine {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
-        var (lease, residence) = (UInt64(0), residence(keys))
+        var (lease, residence) = (UInt64(0), residence(keys, session))
         if request.leaseMs > 0, residence.contains(where: { $0 != .absent }) {
             lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller)
             // What the reply calls present must not have gone away before the lease.
-            residence = self.residence(keys)
+            residence = self.residence(keys, session)
         }
         let run = residence.prefix { $0 != .absent }.count
         return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
     }
 
-    /// A limited number under each lock of the store.
-    private func residence(_ keys: [StoreKey]) -> [KVTCProtocol.Residence] {
-        stride(from: 0, to: keys.count, by: 256).flatMap { first in
+    /// A limited number under each lock of the store. For a session that wants all of a page exact a lossy one is none.
+    private func residence(_ keys: [StoreKey], _ session: Session) -> [KVTCProtocol.Residence] {
+        let isExact = CodingChoice(session.policy).mode.isExact
+        return stride(from: 0, to: keys.count, by: 256).flatMap { first in
             store.survey(keys[first..<min(first + 256, keys.count)]).map { page in
                 switch page.residence {
+                case _ where isExact && page.isLossy: .absent
                 case .absent: .absent
                 case .disk: .disk
                 case .ram: page.isCoded ? .coded : .raw
@@ -117,7 +119,7 @@ extension Engine {
             }
         } else {
             let session = try session(request.session, caller)
-            dropped = drop(request.keys.isEmpty ? keys(of: session.id) : storeKeys(session, request.keys))
+            dropped = request.keys.isEmpty ? dropPages(of: session.id) : drop(storeKeys(session, request.keys))
         }
         return DropReply(dropped: UInt32(clamping: dropped))
     }
@@ -126,10 +128,26 @@ extension Engine {
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
         let dropped = ledger.wait { ledger -> Int? in
             guard !keys.contains(where: ledger.isReplacing) else { return nil }
-            ledger.drop(keys, isTruncation: true)
+            ledger.drop(keys)
             return store.remove(keys)
         }
         return dropped ?? 0
+    }
+
+    /// Drops the pages of a session that no other one uses; those others leave it.
+    private func dropPages(of session: UInt32) -> Int {
+        let (dropped, ready) =
+            ledger.wait { ledger -> (Int, [StoreKey])? in
+                guard ledger.sessions[session]?.pages.contains(where: { ledger.isReplacing($0.key) }) != true else {
+                    return nil
+                }
+                let (left, ready) = ledger.truncate(session, to: 0)
+                let unused = left.filter { !ledger.isUsed($0) }
+                ledger.drop(unused)
+                return (store.remove(unused), ready.filter(ledger.isUsed))
+            } ?? (0, [])
+        enqueue(ready)
+        return dropped
     }
 
     /// Makes pages durable: those of a session, of the caller's tenant, or for an administrator of all tenants.

@@ -35,10 +35,10 @@ extension Engine {
         switch outcome {
         // The disk failed to deliver it this time.
         case .miss where store.residence(key) != .absent: giveUp(key, plan)
-        case .miss: ledger.update { $0.drop([key], isTruncation: false) }
+        case .miss: ledger.update { $0.drop([key]) }
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
-            ledger.update { $0.drop([key], isTruncation: false) }
+            ledger.update { $0.drop([key]) }
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
             metrics.count(key.tenant) { $0.errors += 1 }
@@ -58,7 +58,7 @@ extension Engine {
             guard let header = place(block, of: key, plan) else { return giveUp(key, plan) }
             let outcome = CodingOutcome(header, plan: plan)
             let drifting = ledger.update {
-                $0.endReplace(key, generation: plan.generation, exact: header.exactRows, outcome: outcome)
+                $0.endReplace(key, generation: plan.generation, coded: CodedPage(header), outcome: outcome)
             }
             metrics.count(key.tenant) {
                 $0.encoded += 1
@@ -75,7 +75,8 @@ extension Engine {
             let header = try? block.withUnsafeBytes({ try BlockHeader.parse($0, isVerified: true) })
         else { return nil }
         (attributes.coded, attributes.promised) = (true, false)
-        attributes.near = plan.choice.near != nil && !header.mode.isExact
+        attributes.lossy = !header.mode.isExact
+        attributes.near = plan.choice.near != nil && attributes.lossy
         return store.replace(key, bytes: block, attributes: attributes) ? header : nil
     }
 
@@ -86,6 +87,17 @@ extension Engine {
             if $0.pages[key]?.generation == plan.generation { store.update(key, promised: true) }
             $0.giveUp(key, plan)
         }
+    }
+
+    /// What a page is; nil when it is not there or cannot be read.
+    func coded(_ key: StoreKey) -> CodedPage? {
+        if let known = ledger.withLock({ $0.coded(key) }) { return known }
+        guard case .hit(let header?) = store.read(key, { try? BlockHeader.parse($0, isVerified: true) }) else {
+            return nil
+        }
+        let coded = CodedPage(header)
+        ledger.update { $0.resolve(key, coded) }
+        return coded
     }
 
     private func warn(_ session: Session) {

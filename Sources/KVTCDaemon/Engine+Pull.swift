@@ -26,7 +26,7 @@ extension Engine {
         }
         let work = PullWork(
             pages: pages, steps: stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) },
-            layers: begin..<end, context: session.context, arena: arena)
+            layers: begin..<end, session: session, arena: arena)
         let reply: PullReply
         do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
         metrics.record(.pull, session.tenant, since: start)
@@ -211,7 +211,13 @@ extension Engine {
             }
             return try open(page, store.borrow(page.key), work)
         }
-        guard opened.decoder.header?.element == context.layout.element else { throw PullStop(outcome: .miss) }
+        guard let header = opened.decoder.header, header.element == context.layout.element else {
+            throw PullStop(outcome: .miss)
+        }
+        // A session whose window has come over a coded page was told so; what it asks of every page it gets or nothing.
+        guard work.promise.isKept(by: CodedPage(header), first: header.firstPosition, window: false) else {
+            throw PullStop(outcome: .miss)
+        }
         let need = context.layout.pageBytes(
             geometry: context.codec.geometry, tokens: opened.tokens, layers: work.layers)
         guard UInt64(need) <= page.entry.capacity, work.arena != nil || need <= Wire.maximumBody - 64 else {

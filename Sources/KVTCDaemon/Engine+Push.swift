@@ -11,7 +11,7 @@ extension Engine {
         try checkCount(request.entries.count, "entries")
         let keys = request.entries.map { storeKey(session, $0.key) }
         try check(request, session, bytes: UInt64(arena?.byteCount ?? request.inline.count))
-        try checkPositions(request, session, keys)
+        try checkOrder(request.entries)
         let source = PushSource(arena: arena, inline: request.inline)
         var outcomes: [PushOutcome] = []
         outcomes.reserveCapacity(keys.count)
@@ -20,7 +20,6 @@ extension Engine {
             let rooms = rooms(request.entries[begin...], keys[begin...], session)
             if rooms.isEmpty {
                 outcomes.append(try store(request.entries[begin], keys[begin], session, source))
-                enqueue(ledger.update { $0.release(session.id) })
             }
             let filled = pool.map(rooms.count) { [self] index in
                 Result { () throws(WireError) in
@@ -29,12 +28,11 @@ extension Engine {
             }
             for (page, (entry, key)) in zip(filled, zip(request.entries[begin...], keys[begin...])) {
                 let (page, isBad) = try page.get()
-                let attributes = attributes(of: entry, session)
-                let outcome = store.put(page, attributes: attributes)
-                outcomes.append(settle(outcome, entry, key, session, attributes, isBad: isBad, isRenewed: false))
-                enqueue(ledger.update { $0.release(session.id) })
+                let outcome = store.put(page, attributes: attributes(of: entry, session, isBad: isBad))
+                outcomes.append(try settle(outcome, entry, key, session, source, isBad: isBad))
             }
         }
+        try renewWindow(request.entries, keys, session, source, &outcomes)
         metrics.record(.push, session.tenant, since: start)
         return PushReply(outcomes: outcomes)
     }
@@ -64,16 +62,17 @@ extension Engine {
         }
     }
 
-    private func checkPositions(_ request: PushRequest, _ session: Session, _ keys: [StoreKey]) throws(WireError) {
-        var seen: Set<StoreKey> = []
-        let entries = zip(request.entries, keys).map { entry, key in
-            let isThere = !seen.insert(key).inserted || store.residence(key) != .absent
-            return (first: Int(entry.firstPosition), tokens: Int(entry.tokens), present: isThere)
-        }
-        if let index = ledger.withLock({ $0.conflict(session.id, entries) }) {
-            throw WireError(
-                .positionConflict, field: "entries[\(index)].firstPosition",
-                "\(entries[index].first) lies before the end of what was pushed")
+    // Whether the session has pages there already does not matter: it follows the stream wherever that goes on.
+    private func checkOrder(_ entries: [PushEntry]) throws(WireError) {
+        var seen: Set<PageKey> = []
+        var end = 0
+        for (index, entry) in entries.enumerated() where seen.insert(entry.key).inserted {
+            guard Int(entry.firstPosition) >= end else {
+                throw WireError(
+                    .positionConflict, field: "entries[\(index)].firstPosition",
+                    "\(entry.firstPosition) lies before \(end), where the entries before it end")
+            }
+            end = Int(entry.firstPosition) + Int(entry.tokens)
         }
     }
 
@@ -95,14 +94,14 @@ extension Engine {
         return rooms
     }
 
-    private func blockBytes(_ entry: PushEntry, _ session: Session) -> Int {
+    func blockBytes(_ entry: PushEntry, _ session: Session) -> Int {
         session.context.codec.wrappedBytes(element: session.context.layout.element, tokens: Int(entry.tokens))
     }
 
-    private func attributes(of entry: PushEntry, _ session: Session) -> PageAttributes {
+    func attributes(of entry: PushEntry, _ session: Session, isBad: Bool) -> PageAttributes {
         var attributes = PageAttributes(
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
-            tokens: entry.tokens, rawBytes: entry.length)
+            tokens: entry.tokens, rawBytes: entry.length, nonFinite: isBad)
         if case .at(let second) = expiry(ttl: session.policy.ttlSeconds) { attributes.expires = second }
         return attributes
     }
@@ -119,7 +118,7 @@ extension Engine {
     }
 
     /// Returns the checksum. The client may write its arena at any time: what is judged and kept is what is copied here.
-    private func copy(
+    func copy(
         _ entry: PushEntry, _ session: Session, _ source: PushSource, into block: UnsafeMutableRawBufferPointer,
         isBad: inout Bool
     ) throws(WireError) -> UInt64 {
@@ -138,104 +137,82 @@ extension Engine {
     private func store(
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource
     ) throws(WireError) -> PushOutcome {
-        let isRenewed = store.residence(key) != .absent && claim(entry, key, session)
-        if !isRenewed, let attributes = store.attributes(key) { return present(entry, key, session, attributes) }
-        let attributes = attributes(of: entry, session)
-        let outcome: PutOutcome
-        let isBad: Bool
-        do throws(WireError) {
-            (outcome, isBad) = try put(entry, key, attributes, session, source, isRenewed: isRenewed)
-        } catch {
-            if isRenewed { ledger.update { $0.endRenewal(key) } }
-            throw error
+        if let there = note(entry, key, session, isStored: false) {
+            if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
+            if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
+            metrics.count(session.tenant) { $0.present += 1 }
+            return .present
         }
-        return settle(outcome, entry, key, session, attributes, isBad: isBad, isRenewed: isRenewed)
+        var isBad = false
+        let outcome = try whenThereIsRoom { () throws(WireError) in
+            try store.put(
+                key, byteCount: blockBytes(entry, session), attributes: attributes(of: entry, session, isBad: isBad)
+            ) { (block) throws(WireError) in try copy(entry, session, source, into: block, isBad: &isBad) }
+        }
+        return try settle(outcome, entry, key, session, source, isBad: isBad)
     }
 
     /// Tells the ledger what became of a page.
     private func settle(
-        _ outcome: PutOutcome, _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ attributes: PageAttributes,
-        isBad: Bool, isRenewed: Bool
-    ) -> PushOutcome {
-        if outcome != .stored, isRenewed { ledger.update { $0.endRenewal(key) } }
+        _ outcome: PutOutcome, _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource,
+        isBad: Bool
+    ) throws(WireError) -> PushOutcome {
         switch outcome {
         case .full: return .full
         case .tooLarge: return .tooLarge
-        case .present: return present(entry, key, session, store.attributes(key) ?? attributes)
+        case .present: return try store(entry, key, session, source)
         case .stored: break
-        }
-        let (first, tokens) = (Int(entry.firstPosition), Int(entry.tokens))
-        if isRenewed {
-            if ledger.update({ $0.renewed(session.id, key: key, first: first, tokens: tokens) }) { enqueue([key]) }
-            if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
-        } else {
-            ledger.update { $0.pushed(session.id, key: key, first: first, tokens: tokens, coded: nil) }
         }
         metrics.count(session.tenant) {
             $0.pushed += 1
-            $0.renewed += isRenewed ? 1 : 0
             $0.rawBytesIn += entry.length
             $0.nonFinite += isBad ? 1 : 0
+        }
+        // Another session may have come upon it before this one was known to use it, and had it coded.
+        if let there = note(entry, key, session, isStored: true), there.coded {
+            _ = try renew(entry, key, there, session.promise, session, source)
         }
         return isBad ? .nonFinite : .stored
     }
 
-    /// Whether a near-lossless coding is there that the page pushed is to replace; then coders leave the key alone until that
-    /// is done.
-    private func claim(_ entry: PushEntry, _ key: StoreKey, _ session: Session) -> Bool {
-        let isClaimed = ledger.wait { ledger -> Bool? in
+    /// Makes the session a user of the page that is there or, where `isStored`, of the one it has just put there: from here on
+    /// no coder works against its policy. Gives what is there; nil when nothing is.
+    private func note(
+        _ entry: PushEntry, _ key: StoreKey, _ session: Session, isStored: Bool
+    ) -> PageAttributes? {
+        let noted = ledger.wait { ledger -> (PageAttributes?, [StoreKey])? in
             // A coder that is just putting its block in place decides what is there.
             guard !ledger.isReplacing(key) else { return nil }
-            guard let there = store.attributes(key), there.near, there.tokens == entry.tokens else { return false }
-            ledger.beginRenewal(session.id, key: key, first: Int(entry.firstPosition), tokens: Int(entry.tokens))
-            return true
+            let there = store.attributes(key)
+            guard isStored || there != nil else { return (nil, []) }
+            let isCoded = there.map { $0.coded || $0.promised } ?? false
+            // Only a page of the same length can be the same page; its rows are what the ledger counts.
+            let ready = ledger.pushed(
+                session.id, key: key, first: Int(entry.firstPosition), tokens: Int(there?.tokens ?? entry.tokens),
+                coded: isStored && !isCoded ? nil : isCoded)
+            return (there, ready)
         }
-        return isClaimed ?? false
+        guard let (there, ready) = noted else { return nil }
+        // A job that was waited for may have no page any more.
+        if isStored { ledger.update { _ in } }
+        enqueue(ready)
+        return there
     }
 
-    private func present(
-        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ attributes: PageAttributes
-    ) -> PushOutcome {
-        // Only a page of the same length can be the same page; its rows are what the ledger counts.
-        ledger.update {
-            $0.pushed(
-                session.id, key: key, first: Int(entry.firstPosition), tokens: Int(attributes.tokens),
-                coded: attributes.coded || attributes.promised)
-        }
-        if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
-        metrics.count(session.tenant) { $0.present += 1 }
-        return .present
-    }
-
-    /// Puts the page into the store, straight from where the client has it; also says whether it holds NaN or infinities.
-    private func put(
-        _ entry: PushEntry, _ key: StoreKey, _ attributes: PageAttributes, _ session: Session, _ source: PushSource,
-        isRenewed: Bool
-    ) throws(WireError) -> (PutOutcome, isBad: Bool) {
-        var isBad = false
-        let size = blockBytes(entry, session)
+    /// Asks a store that is full again whenever one of the pages that wait for their coder is done: they are about to make room.
+    func whenThereIsRoom<E: Error>(_ put: () throws(E) -> PutOutcome) throws(E) -> PutOutcome {
         let deadline = MonotonicClock.nanoseconds + 10_000_000_000
-        // Pages that wait for their coder are about to make room: a full store is asked again when one of them is done.
         while true {
             let seen = encodesDone.withLock { $0 }
-            let outcome: PutOutcome
-            let fill = { (block: UnsafeMutableRawBufferPointer) throws(WireError) in
-                try self.copy(entry, session, source, into: block, isBad: &isBad)
-            }
-            if !isRenewed || store.residence(key) == .absent {
-                outcome = try store.put(key, byteCount: size, attributes: attributes, fill: fill)
-            } else {
-                let isThere = try store.replace(key, byteCount: size, attributes: attributes, fill: fill)
-                outcome = isThere ? .stored : .full
-            }
-            guard outcome == .full, pendingEncodes > 0 else { return (outcome, isBad) }
-            guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return (.full, isBad) }
+            let outcome = try put()
+            guard outcome == .full, pendingEncodes > 0 else { return outcome }
+            guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
         }
     }
 }
 
 /// Where the pages of a push are: in the client's arena, or in the request.
-private struct PushSource: Sendable {
+struct PushSource: Sendable {
     let arena: Arena?
     let inline: ArraySlice<UInt8>
 

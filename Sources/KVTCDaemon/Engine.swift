@@ -68,10 +68,7 @@ final class Engine: Sendable {
                 return nil
             }
             ledger.touch(id, now: MonotonicClock.nanoseconds)
-            // A second reference to the list of pages would make the next push copy all of it.
-            var bare = session
-            bare.pages = []
-            return bare
+            return session.withoutPages
         }
         guard let found else { throw WireError(.unknownSession, field: "session", "no session \(id)") }
         return found
@@ -120,7 +117,8 @@ final class Engine: Sendable {
             }
         }
         guard let id else {
-            throw WireError(.limitExceeded, field: "session", "more than \(limit) sessions of one user")
+            throw WireError(
+                .limitExceeded, field: "session", "more than \(limit) sessions of one user: close those that are over")
         }
         namespaces.withLock { $0[caller.tenant, default: RecentNamespaces()].use(namespace) }
         log.info(
@@ -215,10 +213,7 @@ final class Engine: Sendable {
     func setPolicy(_ request: SetPolicyRequest, _ caller: Caller) throws(WireError) -> SetPolicyReply {
         let session = try session(request.session, caller)
         try check(request.policy, hasProfile: session.context.codec.profile != nil)
-        for key in ledger.withLock({ $0.unresolved(session.id) }) {
-            guard case .hit(let exact?) = store.read(key, { Engine.exactRows($0) }) else { continue }
-            ledger.update { $0.resolve(key, exact: exact) }
-        }
+        for key in ledger.withLock({ $0.unresolved(session.id, under: request.policy) }) { _ = coded(key) }
         guard let change = ledger.update({ $0.setPolicy(session.id, request.policy) }) else {
             throw WireError(.unknownSession, field: "session", "no session \(session.id)")
         }
@@ -248,10 +243,15 @@ final class Engine: Sendable {
         }
     }
 
-    /// Which rows of a block are bit-identical to what was pushed, of a block that the store has verified; nil when it cannot be
-    /// read.
-    static func exactRows(_ block: UnsafeRawBufferPointer) -> RowSet? {
-        try? BlockHeader.parse(block, isVerified: true).exactRows
+    /// Cuts a session's end. The pages behind it stay in the store.
+    func truncate(_ request: TruncateRequest, _ caller: Caller) throws(WireError) -> TruncateReply {
+        let session = try session(request.session, caller)
+        let (cut, tokens) = ledger.update { ledger in
+            let cut = ledger.truncate(session.id, to: Int(request.tokens))
+            return (cut, ledger.sessions[session.id]?.tokens ?? 0)
+        }
+        enqueue(cut.ready)
+        return TruncateReply(tokens: UInt32(clamping: tokens), pages: UInt32(clamping: cut.left.count))
     }
 
     func closeSession(_ request: CloseSessionRequest, _ caller: Caller) throws(WireError) -> EmptyReply {

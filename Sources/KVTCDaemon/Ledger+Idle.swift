@@ -36,27 +36,23 @@ extension Ledger {
         return page.context.codec.profile == nil ? .lossless : strictest
     }
 
-    /// Begins to put the raw bytes that a session pushed in the place of a near-lossless coding: until
-    /// ``renewed(_:key:first:tokens:)`` or ``endRenewal(_:)`` nobody else replaces or drops the page.
-    package mutating func beginRenewal(_ id: UInt32, key: StoreKey, first: Int, tokens: Int) {
-        pushed(id, key: key, first: first, tokens: tokens, coded: true)
+    /// Begins to put the bytes that a session pushes in the place of those that are there: until ``pushed(_:key:first:tokens:coded:)``
+    /// says that it is done or ``endRenewal(_:_:)`` that it failed nobody else replaces or drops the page. Gives what the page was.
+    package mutating func beginRenewal(_ key: StoreKey) -> LedgerPage.Phase? {
+        guard let phase = pages[key]?.phase else { return nil }
         setPhase(key, .replacing)
+        return phase
     }
 
-    /// Ends a renewal that failed.
-    package mutating func endRenewal(_ key: StoreKey) {
-        guard let page = pages[key] else { return }
-        setPhase(key, .coded(exact: nil))
+    /// Ends a renewal that failed. Gives the page if it is to be coded; it counts as queued.
+    package mutating func endRenewal(_ key: StoreKey, _ before: LedgerPage.Phase) -> [StoreKey] {
+        guard let page = pages[key], page.phase == .replacing else { return [] }
+        guard case .coded = before else {
+            setPhase(key, .raw)
+            return queued([key])
+        }
+        setPhase(key, before)
         if page.users.isEmpty { forget(key) }
-    }
-
-    /// Ends a renewal: the page is raw, and who used it goes on using it. True when no window holds it, so that it counts as
-    /// queued.
-    package mutating func renewed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int) -> Bool {
-        let before = pages[key]
-        pushed(id, key: key, first: first, tokens: tokens, coded: nil)
-        if let before, before.tokens == tokens { resume(key, before) }
-        setPhase(key, .raw)
-        return queue(key)
+        return []
     }
 }

@@ -3,15 +3,25 @@ import KVTCProtocol
 import KVTCStore
 
 extension Ledger {
-    /// Coded pages of the session of which nobody has looked yet which rows are exact.
-    package func unresolved(_ id: UInt32) -> [StoreKey] {
-        sessions[id]?.pages.map(\.key).filter { pages[$0]?.phase == .coded(exact: nil) } ?? []
+    /// Coded pages of the session of which nobody has looked yet what they are, as far as the policy protects any of their rows.
+    package func unresolved(_ id: UInt32, under policy: WirePolicy) -> [StoreKey] {
+        guard let session = sessions[id] else { return [] }
+        let protection = Protection(policy: policy, tokens: session.tokens)
+        return session.pages.filter {
+            pages[$0.key]?.phase == .coded(nil) && !policy.protectedRows($0, protection).isEmpty
+        }.map(\.key)
     }
 
-    /// Notes which rows of a coded page are exact, as its header says.
-    package mutating func resolve(_ key: StoreKey, exact: RowSet) {
-        guard pages[key]?.phase == .coded(exact: nil), pages[key]?.tokens == exact.capacity else { return }
-        setPhase(key, .coded(exact: exact))
+    /// What the coded page is, if that is known.
+    package func coded(_ key: StoreKey) -> CodedPage? {
+        guard case .coded(let page)? = pages[key]?.phase else { return nil }
+        return page
+    }
+
+    /// Notes what a coded page is, as its header says.
+    package mutating func resolve(_ key: StoreKey, _ coded: CodedPage) {
+        guard pages[key]?.phase == .coded(nil), pages[key]?.tokens == coded.exact.capacity else { return }
+        setPhase(key, .coded(coded))
     }
 
     /// What a new policy could not do any more, and what it sets free.
@@ -24,19 +34,17 @@ extension Ledger {
     /// Replaces a session's policy: a grown window takes raw pages back from the coder, a shrunk one releases them.
     package mutating func setPolicy(_ id: UInt32, _ policy: WirePolicy) -> PolicyChange? {
         guard let session = sessions[id] else { return nil }
-        let old = session.protection
         change(id) {
             $0.policy = policy
             $0.released = 0
             $0.isIdle = false
         }
-        let new = Protection(policy: policy, tokens: session.tokens)
+        let protection = Protection(policy: policy, tokens: session.tokens)
         var lost: [Range<Int>] = []
         for entry in session.pages {
-            guard case .coded(let exact)? = pages[entry.key]?.phase else { continue }
-            for row in 0..<entry.tokens {
+            guard case .coded(let coded)? = pages[entry.key]?.phase else { continue }
+            for row in policy.protectedRows(entry, protection).rows where coded?.exact.contains(row) != true {
                 let position = entry.first + row
-                guard new.contains(position), !old.contains(position), exact?.contains(row) != true else { continue }
                 if let last = lost.last, last.upperBound == position {
                     lost[lost.count - 1] = last.lowerBound..<position + 1
                 } else {
@@ -44,7 +52,7 @@ extension Ledger {
                 }
             }
         }
-        let ready = release(id)
+        let ready = released(id)
         return PolicyChange(rawTokens: rawTokens(id), alreadyCoded: lost, ready: ready)
     }
 
@@ -57,4 +65,12 @@ extension Ledger {
     package func rawPages(_ id: UInt32) -> Int { sessions[id]?.pages.count { isRaw($0.key) } ?? 0 }
 
     private func isRaw(_ key: StoreKey) -> Bool { pages[key].map { !$0.isCoded } ?? false }
+}
+
+extension WirePolicy {
+    /// The rows of a page that come back bit-identical under the policy: all of them where the mode is lossless.
+    fileprivate func protectedRows(_ page: SessionPage, _ protection: Protection) -> RowSet {
+        CodingChoice(self).mode.isExact
+            ? RowSet.full(page.tokens) : protection.rows(first: page.first, tokens: page.tokens, window: true)
+    }
 }

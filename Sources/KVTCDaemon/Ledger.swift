@@ -21,8 +21,10 @@ package struct LedgerPage {
         case encoding
         /// The coded block takes the raw one's place right now.
         case replacing
-        /// Coded. The set says which rows are exact; nil when nobody has looked yet.
-        case coded(exact: RowSet?)
+        /// Coded, and what it is then; nil when nobody has looked yet.
+        case coded(CodedPage?)
+
+        package var isCoded: Bool { if case .coded = self { true } else { false } }
     }
 
     package let generation: UInt64
@@ -31,16 +33,16 @@ package struct LedgerPage {
     package var phase: Phase
     /// The sessions that use it, with the position of its first token in each.
     package var users: [UInt32: Int] = [:]
-    /// Rows that sessions which are over by now protected until their end.
+    /// Rows that sessions protected which are over by now, or have gone back over it.
     package var retained: RowSet
-    /// The strictest choice of the sessions that are over, the pusher's when they agree.
+    /// What the sessions that use it no more were promised, the pusher's choice where that leaves it open.
     package var promised: CodingChoice?
     /// The strictest wish of the sessions that are over and had it in their window.
     package var near: CodingChoice?
     /// The session that pushed it.
     package var owner: UInt32
 
-    package var isCoded: Bool { if case .coded = phase { true } else { false } }
+    package var isCoded: Bool { phase.isCoded }
 }
 
 /// Which pages sessions use, which of their rows are protected, and which pages may be coded now. Pure bookkeeping: it
@@ -68,59 +70,63 @@ package struct Ledger {
 
     mutating func forget(_ key: StoreKey) { pages[key] = nil }
 
-    /// Carries over to a record of the same page what sessions had to do with the one before.
-    mutating func resume(_ key: StoreKey, _ before: LedgerPage) {
-        pages[key]?.users.merge(before.users) { $1 }
-        pages[key]?.retained.formUnion(before.retained)
-        pages[key]?.promised = before.promised
-        pages[key]?.near = before.near
-    }
-
-    /// The index of the first pushed entry that goes backwards or overlaps, given which are there already. Entries that
-    /// are there may lie anywhere.
-    package func conflict(_ id: UInt32, _ entries: [(first: Int, tokens: Int, present: Bool)]) -> Int? {
-        var end = sessions[id]?.tokens ?? 0
-        for (index, entry) in entries.enumerated() {
-            if !entry.present, entry.first < end { return index }
-            end = max(end, entry.first + entry.tokens)
-        }
-        return nil
-    }
-
-    /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that
-    /// was there before is coded.
-    package mutating func pushed(_ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?) {
-        guard let context = sessions[id]?.context else { return }
-        if coded == nil || pages[key] == nil {
+    /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that was there
+    /// before is coded. Where the push goes back, the session no longer has what followed. Rows in `retaining` stay exact, whoever
+    /// asked for that.
+    ///
+    /// Gives the pages that no window holds any more; they count as queued.
+    package mutating func pushed(
+        _ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?, retaining: RowSet? = nil
+    ) -> [StoreKey] {
+        guard let context = sessions[id]?.context,
+            let left = sessions[id]?.place(SessionPage(key: key, first: first, tokens: tokens))
+        else { return [] }
+        leave(id, left, isOver: false)
+        let before = pages[key]
+        if coded == nil || before?.tokens != tokens {
             generations += 1
-            // A record of an earlier page under the same key describes bytes that are gone.
-            pages[key] = LedgerPage(
-                generation: generations, tokens: tokens, context: context,
-                phase: coded == true ? .coded(exact: nil) : .raw, retained: RowSet(count: tokens), owner: id)
+            // A record of an earlier page under the same key describes bytes that are gone, but for who relies on the key.
+            var page = LedgerPage(
+                generation: generations, tokens: tokens, context: context, phase: coded == true ? .coded(nil) : .raw,
+                retained: RowSet(count: tokens), owner: id)
+            if let before {
+                (page.users, page.promised, page.near) = (before.users, before.promised, before.near)
+                page.retained = before.tokens == tokens ? before.retained : RowSet.full(tokens)
+            }
+            if let retaining { page.retained.formUnion(retaining) }
+            pages[key] = page
         }
-        // A page of other length under a known key is the client's mistake; the stored one counts.
-        guard pages[key]?.tokens == tokens else { return }
-        if pages[key]?.users[id] == nil,
-            sessions[id]?.insert(SessionPage(key: key, first: first, tokens: tokens)) == true
-        {
+        if let other = pages[key]?.users[id], other != first {
+            // Twice in one stream: nobody counts which of the rows are protected here and which there.
+            pages[key]?.retained = RowSet.full(tokens)
+        } else {
             pages[key]?.users[id] = first
         }
-        sessions[id]?.advance(to: first + tokens)
+        return released(id) + queued([key]) + queued(left.map(\.key))
+    }
+
+    /// Cuts a session's end: pages that end behind `tokens` leave it, and it goes on from the end of what is left. Gives the
+    /// pages that left, and those that no window holds any more; these count as queued.
+    package mutating func truncate(_ id: UInt32, to tokens: Int) -> (left: [StoreKey], ready: [StoreKey]) {
+        guard let left = sessions[id]?.cut(at: tokens) else { return ([], []) }
+        leave(id, left, isOver: false)
+        let keys = left.map(\.key)
+        return (keys, queued(keys))
     }
 
     /// The pages that left the session's window and that no other session's window holds; they count as queued.
-    package mutating func release(_ id: UInt32) -> [StoreKey] {
-        guard var session = sessions[id] else { return [] }
-        var ready: [StoreKey] = []
+    mutating func released(_ id: UInt32) -> [StoreKey] {
+        guard let session = sessions[id] else { return [] }
         let begin = session.windowBegin
-        while session.released < session.pages.count, session.pages[session.released].end <= begin {
-            let key = session.pages[session.released].key
-            session.released += 1
-            if queue(key) { ready.append(key) }
-        }
-        sessions[id] = session
-        return ready
+        let end = session.pages[session.released...].firstIndex { $0.end > begin } ?? session.pages.count
+        guard end > session.released else { return [] }
+        let keys = session.pages[session.released..<end].map(\.key)
+        sessions[id]?.released = end
+        return queued(keys)
     }
+
+    /// Queues those of the pages that are raw and that no window holds.
+    mutating func queued(_ keys: [StoreKey]) -> [StoreKey] { keys.filter { queue($0) } }
 
     /// Queues a page, if it is raw and no window holds it.
     package mutating func queue(_ key: StoreKey) -> Bool {
@@ -146,13 +152,12 @@ package struct Ledger {
         return rows
     }
 
+    /// What keeps everybody's promise: the pusher's choice, made stricter where others ask for more.
     private func choice(_ page: LedgerPage) -> CodingChoice {
-        let users = page.users.keys.sorted().compactMap { sessions[$0].map { CodingChoice($0.policy) } }
-        let wishes = users + [page.promised].compactMap(\.self)
-        // The strictest wish wins, else the pusher's.
-        if let exact = wishes.first(where: \.mode.isExact) { return exact }
-        if let near = nearChoice(page) { return near }
-        return sessions[page.owner].map { CodingChoice($0.policy) } ?? page.promised ?? users[0]
+        func choice(of id: UInt32) -> CodingChoice? { sessions[id].map { CodingChoice($0.policy) } }
+        let pusher = page.users[page.owner] == nil ? nil : choice(of: page.owner)
+        let users = page.users.keys.sorted().map(choice)
+        return CodingChoice.joined([nearChoice(page), pusher, page.promised] + users) ?? .lossless
     }
 
     /// Starts a queued job. Nil when the page is gone, or a window has taken it back meanwhile.
@@ -187,10 +192,7 @@ package struct Ledger {
         let wanted = protectedRows(page)
         var union = plan.protected
         union.formUnion(wanted)
-        let now = choice(page)
-        guard union == plan.protected, now.mode.isExact == plan.choice.mode.isExact,
-            now.near ?? .infinity >= plan.choice.near ?? .infinity
-        else {
+        guard union == plan.protected, choice(page) == plan.choice else {
             pages[key]?.phase = .queued
             return .again
         }
@@ -198,15 +200,14 @@ package struct Ledger {
         return .replace
     }
 
-    /// Ends what ``endEncode(_:_:)`` allowed. `exact` nil: it could not be coded and stays as it is, bit-identical. Gives the
+    /// Ends what ``endEncode(_:_:)`` allowed. `coded` nil: it could not be coded and stays as it is, bit-identical. Gives the
     /// sessions that are seen to drift from their profile with this page.
     @discardableResult
     package mutating func endReplace(
-        _ key: StoreKey, generation: UInt64, exact: RowSet?, outcome: CodingOutcome? = nil
+        _ key: StoreKey, generation: UInt64, coded: CodedPage?, outcome: CodingOutcome? = nil
     ) -> [Session] {
         guard let page = pages[key], page.generation == generation else { return [] }
-        let all = RowSet.full(page.tokens)
-        pages[key]?.phase = .coded(exact: exact ?? all)
+        pages[key]?.phase = .coded(coded ?? CodedPage(exact: .full(page.tokens), mode: .raw))
         if page.users.isEmpty { pages[key] = nil }
         guard let outcome else { return [] }
         return page.users.keys.sorted().compactMap { id in
@@ -217,7 +218,7 @@ package struct Ledger {
 
     /// A job that failed: the page stays raw for good.
     package mutating func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
-        endReplace(key, generation: plan.generation, exact: nil)
+        endReplace(key, generation: plan.generation, coded: nil)
     }
 
     /// Whether a coded block is being put in place; dropping has to wait for that.
@@ -231,22 +232,18 @@ package struct Ledger {
         }
     }
 
-    /// Forgets pages that are gone from the store. When the client dropped them (`isTruncation`), sessions go on from
-    /// the end of what is left; a page that was lost otherwise leaves a gap.
-    package mutating func drop(_ keys: some Collection<StoreKey>, isTruncation: Bool) {
+    /// Forgets pages that are gone from the store. Sessions whose last pages they are go on from the end of what is left.
+    package mutating func drop(_ keys: some Collection<StoreKey>) {
         let gone = Set(keys)
         var users: Set<UInt32> = []
         for key in gone {
             if let page = pages.removeValue(forKey: key) { users.formUnion(page.users.keys) }
         }
-        for id in users {
-            guard var session = sessions[id] else { continue }
-            session.pages.removeAll { gone.contains($0.key) }
-            session.released = 0
-            if isTruncation { session.tokens = session.pages.last?.end ?? 0 }
-            sessions[id] = session
-        }
+        for id in users { sessions[id]?.remove(gone) }
     }
+
+    /// Whether a session has the page.
+    package func isUsed(_ key: StoreKey) -> Bool { pages[key]?.users.isEmpty == false }
 
     /// The raw pages of which something must stay exact when the session ends.
     package func promises(of id: UInt32) -> [StoreKey] {
@@ -260,35 +257,27 @@ package struct Ledger {
 
     /// Ends a session. What it protected stays exact. Gives the pages that may be coded now; they count as queued.
     package mutating func close(_ id: UInt32) -> [StoreKey] {
-        guard let session = sessions.removeValue(forKey: id) else { return [] }
-        let protection = session.protection
-        var ready: [StoreKey] = []
-        for entry in session.pages {
-            guard var page = pages[entry.key], page.users.removeValue(forKey: id) != nil else { continue }
-            let near = entry.end > protection.windowBegin ? CodingChoice.near(session.policy) : nil
-            page.retained.formUnion(protection.rows(first: entry.first, tokens: entry.tokens, window: near == nil))
+        guard let session = sessions[id] else { return [] }
+        leave(id, session.pages[...], isOver: true)
+        sessions[id] = nil
+        return queued(session.pages.map(\.key))
+    }
+
+    /// A session no longer has pages. What its policy keeps exact at their positions stays so, and when it is over the rows of its
+    /// window, too; those of a window that has gone back do not.
+    private mutating func leave(_ id: UInt32, _ left: ArraySlice<SessionPage>, isOver: Bool) {
+        guard !left.isEmpty, let session = sessions[id]?.withoutPages else { return }
+        let (protection, choice) = (session.protection, CodingChoice(session.policy))
+        for entry in left {
+            guard var page = pages[entry.key], page.users[id] == entry.first else { continue }
+            page.users[id] = nil
+            let isInWindow = isOver && entry.end > protection.windowBegin
+            let near = isInWindow ? CodingChoice.near(session.policy) : nil
+            page.retained.formUnion(
+                protection.rows(first: entry.first, tokens: page.tokens, window: isInWindow && near == nil))
             page.near = CodingChoice.strictest([page.near, near])
-            let choice = CodingChoice(session.policy)
-            if page.promised?.mode.isExact != true, choice.mode.isExact || page.owner == id || page.promised == nil {
-                page.promised = choice
-            }
-            let isOver = page.isCoded && page.users.isEmpty
-            pages[entry.key] = isOver ? nil : page
-            if queue(entry.key) { ready.append(entry.key) }
+            page.promised = CodingChoice.joined(page.owner == id ? [choice, page.promised] : [page.promised, choice])
+            pages[entry.key] = page.isCoded && page.users.isEmpty ? nil : page
         }
-        return ready
     }
-}
-
-extension RowSet {
-    package static func full(_ count: Int) -> RowSet {
-        var rows = RowSet(count: count)
-        rows.insert(0..<count)
-        return rows
-    }
-}
-
-extension BlockHeader {
-    /// Rows that come back bit-identical.
-    var exactRows: RowSet { mode.isExact ? RowSet.full(tokens) : protected }
 }

@@ -126,6 +126,7 @@ final class PullWork: Sendable {
     let steps: [Range<Int>]
     let layers: Range<Int>
     let context: CodingContext
+    let promise: Promise
     let arena: Arena?
     let state = Monitor(State())
     var jobs: Int { pages.count * steps.count }
@@ -134,11 +135,12 @@ final class PullWork: Sendable {
     /// Whether each page is written in one go to where it cannot be taken for good before the reply says so.
     var copiesOnce: Bool { arena != nil && steps.count == 1 }
 
-    init(pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, context: CodingContext, arena: Arena?) {
+    init(pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, session: Session, arena: Arena?) {
         self.pages = pages
         self.steps = steps
         self.layers = layers
-        self.context = context
+        context = session.context
+        promise = session.promise
         self.arena = arena
         isLarge = pages.reduce(0) { $0 &+ $1.entry.capacity } > 16 << 20
     }

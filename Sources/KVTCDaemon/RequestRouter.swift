@@ -84,6 +84,7 @@ struct RequestRouter {
         case .openSession: try openSession(body).encodedBody
         case .setPolicy: try engine.setPolicyAndAudit(SetPolicyRequest(body: body), caller).encodedBody
         case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
+        case .truncate: try engine.truncate(TruncateRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSessionAndAudit(CloseSessionRequest(body: body), caller).encodedBody
         case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
         case .push: try push(PushRequest(body: body)).encodedBody

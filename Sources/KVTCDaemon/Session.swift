@@ -16,51 +16,6 @@ package final class CodingContext: Sendable {
     }
 }
 
-/// How pages are to be coded, as far as the policy says.
-package struct CodingChoice: Hashable {
-    package var mode: CodecMode
-    package var quality: Quality
-    /// Whether rows far outside of the calibration stay exact by themselves.
-    package var keepsOutliers: Bool
-    /// The bound on the distortion, where the page is coded for an idle session's window; nil for an ordinary coding.
-    package var near: Float?
-
-    /// For pages outside of the window.
-    package init(_ policy: WirePolicy) {
-        mode = CodecMode(rawValue: policy.mode.rawValue) ?? .lossless
-        keepsOutliers = policy.keepsOutliers
-        quality =
-            switch (policy.qualityKind, policy.distortionLimit) {
-            case (.ratio, let limit?): .bounded(ratio: policy.quality, distortion: limit)
-            case (.ratio, nil): .ratio(policy.quality)
-            case (.distortion, let limit): .distortion(min(policy.quality, limit ?? policy.quality))
-            }
-        // The codec checks the figure in every mode; modes that do not use one must not trip over it.
-        if !policy.mode.needsProfile { quality = .ratio(1) }
-    }
-
-    /// For pages inside the window of a session that is idle or over; nil where the policy keeps those lossless.
-    package static func near(_ policy: WirePolicy) -> CodingChoice? {
-        guard let near = policy.near else { return nil }
-        var choice = CodingChoice(policy)
-        let bound = min(near, choice.quality.distortion ?? near)
-        choice.near = bound
-        choice.quality = .distortion(bound)
-        return choice
-    }
-
-    /// The one of several near-lossless codings that keeps to all of their bounds; nil without any.
-    static func strictest(_ wishes: [CodingChoice?]) -> CodingChoice? {
-        wishes.compactMap(\.self).min { ($0.near ?? 0) < ($1.near ?? 0) }
-    }
-
-    /// Bounds below are refused. What a block says of its distortion leaves out the rounding of the basis to 8 bits, which
-    /// takes about 0.0001; closer than this the bound would not be the truth.
-    static let leastBound: Float = 0.0005
-
-    static let lossless = CodingChoice(WirePolicy(mode: .lossless))
-}
-
 /// One page as a session sees it.
 package struct SessionPage: Hashable {
     package var key: StoreKey
@@ -80,10 +35,10 @@ package struct Session {
     package let pageTokens: Int
     package let tokenBytes: Int
     package var policy: WirePolicy
-    /// By position.
-    package var pages: [SessionPage] = []
-    /// The position after the last token pushed.
-    package var tokens = 0
+    /// By position, none over another.
+    package private(set) var pages: [SessionPage] = []
+    /// The position after the last page's last token: where the window ends.
+    package private(set) var tokens = 0
     /// Pages before this index have left the window.
     package var released = 0
     /// Nanoseconds on the monotonic clock.
@@ -114,20 +69,58 @@ package struct Session {
     /// The first position inside the window.
     package var windowBegin: Int { max(0, tokens - Int(policy.window)) }
 
-    /// Adds a page by position; false when it overlaps another.
-    mutating func insert(_ page: SessionPage) -> Bool {
-        if pages.last.map({ $0.end <= page.first }) ?? true {
-            pages.append(page)
-            return true
-        }
-        let at = pages.firstIndex { $0.end > page.first } ?? pages.count
-        guard at == pages.count || pages[at].first >= page.end else { return false }
-        pages.insert(page, at: at)
-        released = min(released, at)
-        return true
+    /// All but the list of pages: a second reference to that would make the next push copy it.
+    var withoutPages: Session {
+        var bare = self
+        bare.pages = []
+        return bare
     }
 
-    mutating func advance(to end: Int) { tokens = max(tokens, end) }
+    /// Puts a page in its place. One that lies over others begins another continuation of the stream there: those leave, and
+    /// all behind them. One in a gap fills it. Gives the pages that left.
+    mutating func place(_ page: SessionPage) -> ArraySlice<SessionPage> {
+        let at = firstIndex(endingBehind: page.first)
+        guard at == pages.count || pages[at] != page else { return [] }
+        let left = at < pages.count && pages[at].first < page.end ? cut(at: page.first) : []
+        pages.insert(page, at: at)
+        if at < released { released += 1 }
+        settle()
+        return left
+    }
+
+    /// Takes out the pages that end behind a position; gives them.
+    mutating func cut(at position: Int) -> ArraySlice<SessionPage> {
+        let at = firstIndex(endingBehind: position)
+        guard at < pages.count else { return [] }
+        // A copy: the list must stay its only owner's.
+        let left = Array(pages[at...])
+        pages.removeSubrange(at...)
+        settle()
+        return left[...]
+    }
+
+    /// Takes out pages that are gone from the store.
+    mutating func remove(_ keys: Set<StoreKey>) {
+        pages.removeAll { keys.contains($0.key) }
+        settle()
+    }
+
+    /// After a change of the list: the end is where the last page ends, and the window may reach back over pages that had left it.
+    private mutating func settle() {
+        tokens = pages.last?.end ?? 0
+        released = min(released, firstIndex(endingBehind: windowBegin))
+    }
+
+    private func firstIndex(endingBehind position: Int) -> Int {
+        var (low, high) = (0, pages.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if pages[middle].end > position { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
 
     package var protection: Protection { Protection(policy: policy, tokens: tokens) }
+
+    package var promise: Promise { Promise(choice: CodingChoice(policy), protection: protection) }
 }

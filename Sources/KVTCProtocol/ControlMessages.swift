@@ -205,7 +205,7 @@ public struct TouchReply: WireMessage {
     }
 }
 
-/// Forgets pages. Without keys: all pages of the session, or of the tenant.
+/// Forgets pages, whoever uses them. Without keys: those of the session that no other one uses, or all of the tenant.
 public struct DropRequest: WireRequest {
     /// What is answered.
     public typealias Reply = DropReply

@@ -36,6 +36,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case getPolicy = 17
     /// Read every page and check it.
     case verify = 18
+    /// Cut a token stream's end.
+    case truncate = 19
     /// Hand a profile over.
     case storeProfile = 20
 

@@ -14,13 +14,14 @@ public enum Residence: UInt8, Sendable, CaseIterable {
 public enum PushOutcome: UInt8, Sendable, CaseIterable {
     /// It is stored.
     case stored = 0
-    /// A page with this key was there before; the first one stays, whatever the bytes.
+    /// A page with this key was there before, no worse than the session was promised; it stays, whatever the bytes.
     case present = 1
     /// No room, even after evicting what may be evicted.
     case full = 2
     /// One page is larger than the store takes.
     case tooLarge = 3
-    /// It is stored; rows with NaN or infinities stay lossless.
+    /// It is stored, or one like it is there: rows with NaN or infinities stay lossless, and a finite page pushed later takes
+    /// its place.
     case nonFinite = 4
 }
 

@@ -33,7 +33,7 @@ public struct SetPolicyRequest: WireRequest {
 public struct SetPolicyReply: WireMessage {
     /// Tokens of the session in pages that are not coded yet.
     public var rawTokens: UInt32
-    /// Positions that became protected but are lossy already.
+    /// Positions that the new policy protects and that are lossy already.
     public var alreadyCoded: [PositionRange]
 
     /// An answer with the state after the change.
@@ -106,6 +106,63 @@ public struct GetPolicyReply: WireMessage {
     public init(from reader: inout ByteReader) throws(WireError) {
         policy = try WirePolicy(from: &reader)
         tokens = try reader.readUInt32("tokens")
+    }
+}
+
+/// Cuts a token stream's end; the pages behind it stay in the store.
+public struct TruncateRequest: WireRequest {
+    /// What is answered.
+    public typealias Reply = TruncateReply
+    /// The number of the request.
+    public static let opcode = Opcode.truncate
+
+    /// The session.
+    public var session: UInt32
+    /// The position after the last token that stays.
+    public var tokens: UInt32
+
+    /// A request to cut the session there.
+    public init(session: UInt32, tokens: UInt32) {
+        self.session = session
+        self.tokens = tokens
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(session)
+        writer.write(tokens)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        session = try reader.readUInt32("session")
+        tokens = try reader.readUInt32("tokens")
+    }
+}
+
+/// Where a token stream ends now.
+public struct TruncateReply: WireMessage {
+    /// The position after the last token of the last page that the session has left.
+    public var tokens: UInt32
+    /// Pages that left the session.
+    public var pages: UInt32
+
+    /// An answer with the end.
+    public init(tokens: UInt32, pages: UInt32) {
+        self.tokens = tokens
+        self.pages = pages
+    }
+
+    /// Appends the fields in wire order.
+    public func encode(to writer: inout ByteWriter) {
+        writer.write(tokens)
+        writer.write(pages)
+    }
+
+    /// Reads the fields in wire order.
+    public init(from reader: inout ByteReader) throws(WireError) {
+        tokens = try reader.readUInt32("tokens")
+        pages = try reader.readUInt32("pages")
     }
 }
 

@@ -19,12 +19,13 @@ struct DropCommand: ParsableCommand {
         commandName: "drop",
         abstract: "Forget pages, in RAM and on disk.",
         discussion: """
-            What a lease holds goes when the lease ends. Only pages of your own user id can be dropped.
+            Keys are deleted by name, whoever uses them, pinned and leased ones, too; --session alone leaves pages that
+            another open session uses. Only pages of your own user id can be dropped.
             Keys without --session are looked for under the 64 models (identity, shape, profile, element type) that your
             sessions used last since the daemon started.
 
             EXAMPLES
-              kvtcctl drop --session 3                    all pages of the session
+              kvtcctl drop --session 3                    pages of the session alone
               kvtcctl drop 6b8f...(64 hexadecimal digits)   single pages
               kvtcctl drop --all                          every page of your user id
             """)
@@ -36,7 +37,7 @@ struct DropCommand: ParsableCommand {
 
     @Option(
         parsing: .unconditional,
-        help: ArgumentHelp("All pages of this session (or those of the keys named).", valueName: "id"),
+        help: ArgumentHelp("Pages that only this session uses (or those of the keys named).", valueName: "id"),
         transform: Parsed.session)
     var session: UInt32?
 

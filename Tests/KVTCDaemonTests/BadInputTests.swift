@@ -237,11 +237,12 @@ import Testing
                 key: Pages.key(key), firstPosition: first, tokens: tokens, offset: offset, length: length ?? size)
         }
         #expect(push([entry(1, at: 32)]) == nil)
-        #expect(push([entry(2, at: 16)])?.code == .positionConflict)
-        #expect(push([entry(2, at: 47)])?.code == .positionConflict)
         let half = push([entry(3, at: 48), entry(4, at: 50)])
         #expect(half?.code == .positionConflict)
         #expect(half?.field == "entries[1].firstPosition")
+        let backwards = push([entry(3, at: 48), entry(3, at: 48), entry(4, at: 16)])
+        #expect(backwards?.code == .positionConflict)
+        #expect(backwards?.field == "entries[2].firstPosition")
         #expect(push([entry(3, at: 48, tokens: 0, length: 0)])?.field == "entries[0].tokens")
         #expect(push([entry(3, at: 48, tokens: 17)])?.field == "entries[0].tokens")
         #expect(push([entry(3, at: 48, tokens: .max)])?.code == .invalidField)
@@ -255,6 +256,7 @@ import Testing
         let found = try client.call(LookupRequest(session: session.number, leaseMs: 0, keys: keys))
         #expect(found.residence.map { $0 == .absent } == [false, true, true, true])
         #expect(push([entry(3, at: 48)]) == nil)
+        #expect(push([entry(5, at: 47)]) == nil)
         try daemon.expectServing()
     }
 

@@ -51,7 +51,7 @@ import Testing
     }
 
     func read(_ client: Client, _ pages: Range<Int>) throws -> [[UInt8]] {
-        let reader = try open(client, WirePolicy())
+        let reader = try open(client, WirePolicy(sink: 0))
         defer { try? reader.close() }
         return try Pages.pull(client, reader.number, keys(pages), capacity: 1 << 20).map { try #require($0) }
     }

@@ -81,6 +81,8 @@ enum Golden {
         "touch.reply": TouchReply(found: 1),
         "drop": DropRequest(session: Wire.none, keys: []),
         "drop.reply": DropReply(dropped: 5),
+        "truncate": TruncateRequest(session: 9, tokens: 300),
+        "truncate.reply": TruncateReply(tokens: 256, pages: 3),
         "closeSession": CloseSessionRequest(session: 9),
         "closeSession.reply": EmptyReply(),
         "status": StatusRequest(),

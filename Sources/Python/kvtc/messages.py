@@ -17,7 +17,7 @@ FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY
 
 
 class PushOutcome(IntEnum):
-    """``NON_FINITE``: stored, and the rows with NaN or infinity stay lossless."""
+    """``NON_FINITE``: rows of NaN or infinity are in the page there, which stay lossless; a finite page takes its place."""
 
     STORED = 0
     PRESENT = 1
@@ -244,6 +244,21 @@ class Drop(Struct):
 @dataclass
 class DropReply(Struct):
     dropped: int = wired(U32)
+
+
+@dataclass
+class Truncate(Struct):
+    OPCODE = Opcode.TRUNCATE
+    session: int = wired(U32)
+    tokens: int = wired(U32)
+
+
+@dataclass
+class TruncateReply(Struct):
+    """``tokens``: where the session ends now. ``pages``: how many left it."""
+
+    tokens: int = wired(U32)
+    pages: int = wired(U32)
 
 
 @dataclass

@@ -155,7 +155,11 @@ class Session:
         return self.number
 
     def push(self, pages: Iterable[Page]) -> list[PushOutcome]:
-        """Hands pages to the daemon, in order of position; returns what became of each."""
+        """Hands pages to the daemon, in order of position; returns what became of each.
+
+        The session follows: where a page lies over others that were pushed before, the stream goes on differently from there,
+        and those leave the session. They stay in the store.
+        """
         outcomes: list[PushOutcome] = []
         unanswered: deque[_Batch] = deque()
         for batch in self._push_batches(pages):
@@ -293,17 +297,28 @@ class Session:
         return self._chunked(keys, lambda part: self._call(lambda number: messages.Touch(number, action, ttl, part), messages.TouchReply).found)
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
-        """Forgets these pages, or all pages of the session without ``keys``; returns how many there were."""
+        """Deletes these pages by name, whoever uses them; without ``keys`` those of the session that no other session uses.
+
+        Returns how many there were. To go back in a conversation without deleting anything use ``truncate``.
+        """
         if keys is None:
             return self._call(messages.Drop, messages.DropReply).dropped
         return self._chunked(keys, lambda part: self._call(lambda number: messages.Drop(number, part), messages.DropReply).dropped)
+
+    def truncate(self, tokens: int) -> messages.TruncateReply:
+        """Cuts the session's end: pages that end behind ``tokens`` leave it and stay in the store, for whoever uses them.
+
+        The session then ends where the last page left does, and its window lies before that. A push that goes back does this
+        by itself.
+        """
+        return self._call(lambda number: messages.Truncate(number, tokens), messages.TruncateReply)
 
     def policy(self) -> messages.GetPolicyReply:
         """The policy in force and the number of tokens pushed so far."""
         return self._call(messages.GetPolicy, messages.GetPolicyReply)
 
     def set_policy(self, policy: Policy) -> list[Range]:
-        """Changes the policy; returns positions newly protected whose values are lossy already."""
+        """Changes the policy; returns the positions that it protects and whose values are lossy already."""
         coded = self._call(lambda number: messages.SetPolicy(number, policy), messages.SetPolicyReply).already_coded
         self._request = replace(self._request, policy=policy)
         return coded

@@ -46,6 +46,7 @@ class Opcode(IntEnum):
     PING = 16
     GET_POLICY = 17
     VERIFY = 18
+    TRUNCATE = 19
     STORE_PROFILE = 20
 
 

@@ -30,6 +30,7 @@ enum Frames {
             ]
         case .setPolicy: [{ try SetPolicyRequest(body: $0).encodedBody }, { try SetPolicyReply(body: $0).encodedBody }]
         case .getPolicy: [{ try GetPolicyRequest(body: $0).encodedBody }, { try GetPolicyReply(body: $0).encodedBody }]
+        case .truncate: [{ try TruncateRequest(body: $0).encodedBody }, { try TruncateReply(body: $0).encodedBody }]
         case .closeSession:
             [{ try CloseSessionRequest(body: $0).encodedBody }, { try EmptyReply(body: $0).encodedBody }]
         case .lookup: [{ try LookupRequest(body: $0).encodedBody }, { try LookupReply(body: $0).encodedBody }]

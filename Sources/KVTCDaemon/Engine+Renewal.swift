@@ -1,0 +1,147 @@
+import Glibc
+import KVTCCodec
+import KVTCProtocol
+import KVTCStore
+
+// What is there under a key gives way to the page pushed where it is less than the session may rely on.
+extension Engine {
+    /// Puts a page pushed in the place of the one that is there, if that is not what the session was promised, or holds what is
+    /// not finite. Nil where what is there stays.
+    func renew(
+        _ entry: PushEntry, _ key: StoreKey, _ there: PageAttributes, _ promise: Promise, isWindow: Bool = false,
+        _ session: Session, _ source: PushSource
+    ) throws(WireError) -> PushOutcome? {
+        // A page of another length under the key is the client's mistake; the stored one counts.
+        guard there.tokens == entry.tokens else { return nil }
+        var isWanted = there.nonFinite
+        if !isWanted, there.coded {
+            isWanted = !isKept(promise, key, there, first: Int(entry.firstPosition), isWindow: isWindow)
+            // What a pull gives anyway, as after a restored page, is no news; whatever else is wrong with it a pull refuses.
+            if isWindow && isWanted || !isWanted && there.near {
+                isWanted = try !isSame(key, entry, session, source)
+            }
+        }
+        guard isWanted else { return nil }
+        // What has been exact stays so: that was promised to somebody, who may be gone.
+        let tokens = Int(entry.tokens)
+        let retained = there.promised ? RowSet.full(tokens) : there.coded ? coded(key)?.exact : nil
+        guard let before = claim(key) else { return nil }
+        guard there.nonFinite || before.isCoded else {
+            enqueue(ledger.update { $0.endRenewal(key, before) })
+            return nil
+        }
+        let outcome: PutOutcome
+        do throws(RenewalStop) {
+            outcome = try replace(entry, key, session, source, isPromised: retained?.isEmpty == false)
+        } catch {
+            enqueue(ledger.update { $0.endRenewal(key, before) })
+            switch error {
+            case .refused(let error): throw error
+            case .notFinite: return there.nonFinite ? .nonFinite : nil
+            }
+        }
+        guard outcome == .stored else {
+            enqueue(ledger.update { $0.endRenewal(key, before) })
+            return outcome == .tooLarge ? .tooLarge : .full
+        }
+        enqueue(
+            ledger.update {
+                $0.pushed(
+                    session.id, key: key, first: Int(entry.firstPosition), tokens: tokens, coded: nil,
+                    retaining: retained)
+            })
+        metrics.count(session.tenant) {
+            $0.pushed += 1
+            $0.renewed += 1
+            $0.rawBytesIn += entry.length
+        }
+        return .stored
+    }
+
+    /// Once the end of a push is known: pages of the window that was reached, as far as they were there and are lossy, give way
+    /// to those pushed.
+    func renewWindow(
+        _ entries: [PushEntry], _ keys: [StoreKey], _ session: Session, _ source: PushSource,
+        _ outcomes: inout [PushOutcome]
+    ) throws(WireError) {
+        guard let promise = ledger.withLock({ $0.sessions[session.id]?.promise }) else { return }
+        for (index, entry) in entries.enumerated()
+        where outcomes[index] == .present
+            && Int(entry.firstPosition) + Int(entry.tokens) > promise.protection.windowBegin
+        {
+            guard let there = store.attributes(keys[index]),
+                let outcome = try renew(entry, keys[index], there, promise, isWindow: true, session, source)
+            else { continue }
+            outcomes[index] = outcome
+        }
+    }
+
+    private func isKept(
+        _ promise: Promise, _ key: StoreKey, _ there: PageAttributes, first: Int, isWindow: Bool
+    ) -> Bool {
+        guard promise.asks(first: first, tokens: Int(there.tokens), window: isWindow) else { return true }
+        // Of pages on disk that earlier versions coded nobody knows without reading them; they are taken for exact.
+        guard there.lossy || store.residence(key) == .ram, let coded = coded(key) else { return true }
+        return promise.isKept(by: coded, first: first, window: isWindow)
+    }
+
+    /// Whether a pull of the coded page would give the very bytes that are pushed.
+    private func isSame(
+        _ key: StoreKey, _ entry: PushEntry, _ session: Session, _ source: PushSource
+    ) throws(WireError) -> Bool {
+        let (codec, layout) = (session.context.codec, session.context.layout)
+        let outcome = store.read(key) { block -> [UInt8]? in
+            var page = [UInt8](repeating: 0, count: Int(entry.length))
+            let isDecoded: Void? = page.withUnsafeMutableBytes { page in
+                try? codec.decode(block: block, layers: 0..<codec.geometry.layers, layout: layout, into: page)
+            }
+            return isDecoded.map { page }
+        }
+        guard case .hit(let decoded?) = outcome else { return false }
+        return try source.withPage(entry) { (page) throws(WireError) in
+            decoded.withUnsafeBytes { decoded in
+                guard let first = decoded.baseAddress, let other = page.baseAddress, decoded.count == page.count else {
+                    return false
+                }
+                return memcmp(first, other, page.count) == 0
+            }
+        }
+    }
+
+    /// Keeps others from the key until the renewal ends. Gives what its page was; nil when no session uses it any more.
+    private func claim(_ key: StoreKey) -> LedgerPage.Phase? {
+        let claimed = ledger.wait { ledger -> LedgerPage.Phase?? in
+            ledger.isReplacing(key) ? nil : .some(ledger.beginRenewal(key))
+        }
+        return claimed ?? nil
+    }
+
+    private enum RenewalStop: Error {
+        case refused(WireError)
+        case notFinite
+    }
+
+    /// Only finite pages replace others.
+    private func replace(
+        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, isPromised: Bool
+    ) throws(RenewalStop) -> PutOutcome {
+        let size = blockBytes(entry, session)
+        var attributes = attributes(of: entry, session, isBad: false)
+        attributes.promised = isPromised
+        let fill = { (block: UnsafeMutableRawBufferPointer) throws(RenewalStop) -> UInt64 in
+            var isBad = false
+            let checksum: UInt64
+            do throws(WireError) {
+                checksum = try self.copy(entry, session, source, into: block, isBad: &isBad)
+            } catch { throw .refused(error) }
+            if isBad { throw .notFinite }
+            return checksum
+        }
+        return try whenThereIsRoom { () throws(RenewalStop) in
+            guard store.residence(key) != .absent else {
+                return try store.put(key, byteCount: size, attributes: attributes, fill: fill)
+            }
+            return try store.replace(key, byteCount: size, attributes: attributes, fill: fill) ? .stored : .full
+        }
+    }
+}
