@@ -251,6 +251,9 @@ final class Engine: Sendable {
             return (cut, ledger.sessions[session.id]?.tokens ?? 0)
         }
         enqueue(cut.ready)
+        if session.tenant != caller.tenant {
+            audit("session of another user cut", caller, ["session": "\(session.id)", "tokens": "\(tokens)"])
+        }
         return TruncateReply(tokens: UInt32(clamping: tokens), pages: UInt32(clamping: cut.left.count))
     }
 

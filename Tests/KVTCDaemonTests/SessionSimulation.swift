@@ -184,7 +184,7 @@ struct SessionSimulation {
         for (page, isBad) in zip(pages, areBad) where isBad { everBad.insert(page) }
         let outcomes = try engine.push(request, arena: nil, session.caller).outcomes
         guard !plan.hasCrashed else {
-            if session.policy.ttlSeconds != 0 { for page in pages { known[page]?.mayExpire = true } }
+            if session.policy.ttlSeconds != 0 { for page in pages { known[page, default: Known(page)].mayExpire = true } }
             return
         }
         let isDisturbed = plan.total > faultsAtStart
