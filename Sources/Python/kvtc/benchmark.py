@@ -4,9 +4,10 @@ python -m kvtc.benchmark --kvtcd PATH --kvtcctl PATH [--quick] [--json FILE]
 python -m kvtc.benchmark --prepare SAMPLES --kvtcctl PATH       the demo's profile (its path is printed) and held-out samples
 python -m kvtc.benchmark --merge FILE RESULT.json…              several benchmarks' results in one file
 
-A document of 2048 tokens is prefilled by llama.cpp and pushed to two daemons, one for each ratio. Then, in turns: prefill;
-for each ratio the restore up to the state that the engine takes (lookup, pull through shared memory, all layers of all pages
-in their places); the same with the engine taking it; and the time until the first layer of every page is there.
+A document of 2048 tokens is prefilled by llama.cpp and pushed to two daemons, one for each ratio. Then, in turns: prefill, by
+llama.cpp and by torch in float32 where that is installed (on many processors several times faster); for each ratio the restore up to the state that the engine takes (lookup, pull through shared memory, all layers of all pages
+in their places); the same with the engine taking it; and the time until the first layer of every page is there. Ratios are to the
+faster prefill, and the result names it; where llama.cpp's is the only one, they are marked and do not count.
 """
 
 from __future__ import annotations
@@ -31,20 +32,25 @@ from .llama_state import StateError
 from .messages import PullOutcome
 from .policy import Policy
 from .profile_cache import profile_for
-from .progress import Progress
+from .progress import Progress, say
+from .sensitivity import divergence, log_probabilities
 from .session import Session
 from .texts import MissingTexts, held_out_documents
+from .torch_engine import NoTorch, TorchEngine
 
 TOKENS = 2048
 RATIOS = (16, 45)
 RAM_MIB, DISK_MIB = 512, 1024
+_LARGEST_DISAGREEMENT = 0.1
+"""Nats between two engines' predictions: llama.cpp multiplies in 8 bits, which accounts for less."""
+_ALONE = "llama.cpp's is the only prefill that was measured, and other engines may be several times faster: deploy/setup --bench installs one"
 
 
 class Benchmark:
     """One worker, and for every ratio a session that holds the document."""
 
-    def __init__(self, worker: LlamaWorker, tokens: list[int], sessions: dict[int, Session]) -> None:
-        self.worker, self.tokens, self.sessions = worker, tokens, sessions
+    def __init__(self, worker: LlamaWorker, tokens: list[int], sessions: dict[int, Session], other: TorchEngine | None) -> None:
+        self.worker, self.tokens, self.sessions, self.other = worker, tokens, sessions, other
         self.keys = {ratio: page_keys(tokens, session.page_tokens, session.profile) for ratio, session in sessions.items()}
 
     def prefill(self) -> None:
@@ -77,7 +83,9 @@ class Benchmark:
 
     def run(self, rounds: int) -> dict[str, float]:
         """Median seconds of every side."""
-        sides: dict[str, Callable[[], float]] = {"prefill": _timed(self.prefill)}
+        sides: dict[str, Callable[[], float]] = {"prefill_llama_cpp": _timed(self.prefill)}
+        if (other := self.other) is not None:
+            sides["prefill_torch"] = _timed(lambda: other.prefill(self.tokens))
         for ratio in self.sessions:
             sides[f"restore_{ratio}"] = _timed(lambda ratio=ratio: self.fetch(ratio))
             sides[f"restore_and_load_{ratio}"] = _timed(lambda ratio=ratio: self.restore(ratio))
@@ -123,21 +131,54 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, object]]:
                 raise DaemonFailed(f"{done.stored} of {done.pages} pages were stored")
             until(client, "coding pages", all_coded)
             sessions[ratio], stored[ratio] = session, kept_bytes(client)
-        times = Benchmark(worker, tokens, sessions).run(3 if options.quick else 9)
+        other = _other_engine(worker, tokens)
+        times = Benchmark(worker, tokens, sessions, other).run(3 if options.quick else 9)
         raw_bytes = TOKENS * worker.geometry.token_bytes
     figures: dict[str, object] = {f"end_to_end.{name}": _figure(seconds * 1000, "ms, 2048 tokens") for name, seconds in times.items()}
     for ratio in RATIOS:
         figures[f"end_to_end.total_ratio_{ratio}"] = _figure(raw_bytes / stored[ratio], "raw over stored, sinks and window included")
         figures[f"end_to_end.restore_tokens_{ratio}"] = _figure(TOKENS / times[f"restore_{ratio}"], "tokens/s")
+    names = {"prefill_llama_cpp": "llama.cpp"} | ({"prefill_torch": other.name} if other else {})
+    return {"figures": figures} | compared(times, names)
+
+
+def compared(times: dict[str, float], engines: dict[str, str]) -> dict[str, dict[str, object]]:
+    """The ratios to the fastest of the engines, which are named by their prefill's side; those to llama.cpp where it is slower."""
+    side = min(engines, key=lambda name: times[name])
+    prefill, llama = times[side], times["prefill_llama_cpp"]
+    against: dict[str, object] = {
+        "restore_vs_prefill": prefill / times["restore_16"],
+        "restore_vs_prefill_45": prefill / times["restore_45"],
+        "restore_and_load_vs_prefill": prefill / times["restore_and_load_16"],
+        "restore_and_load_vs_prefill_45": prefill / times["restore_and_load_45"],
+    }
     ratios: dict[str, object] = {
-        "restore_vs_prefill": times["prefill"] / times["restore_16"],
-        "restore_vs_prefill_45": times["prefill"] / times["restore_45"],
-        "restore_and_load_vs_prefill": times["prefill"] / times["restore_and_load_16"],
-        "restore_and_load_vs_prefill_45": times["prefill"] / times["restore_and_load_45"],
         "first_layer_share": times["first_layer_16"] / times["restore_16"],
         "first_layer_share_45": times["first_layer_45"] / times["restore_45"],
     }
-    return {"figures": figures, "ratios": ratios}
+    named: dict[str, object] = {"fastest": engines[side]} | {name: times[own] * 1000 for own, name in engines.items()}
+    if len(engines) == 1:
+        marked: dict[str, object] = {name: {"value": value, "why": _ALONE} for name, value in against.items()}
+        return {"ratios": ratios, "marked": marked, "prefill": named}
+    if side != "prefill_llama_cpp":
+        ratios["restore_vs_llama_cpp"] = llama / times["restore_16"]
+        ratios["restore_vs_llama_cpp_45"] = llama / times["restore_45"]
+    return {"ratios": against | ratios, "marked": {}, "prefill": named}
+
+
+def _other_engine(worker: LlamaWorker, tokens: list[int]) -> TorchEngine | None:
+    """torch with the worker's model, if it is there and says of the text what llama.cpp says."""
+    try:
+        engine = TorchEngine(worker.path, worker.threads)
+    except NoTorch as error:
+        say(f"no torch to compare with ({error}); deploy/setup --bench installs it")
+        return None
+    worker.clear()
+    own, others = (log_probabilities(logits[None]) for logits in (worker.prefill(tokens), engine.prefill(tokens)))
+    if not divergence(own, others) < _LARGEST_DISAGREEMENT:
+        say(f"{engine.name} predicts something else than llama.cpp: it is not compared with")
+        return None
+    return engine
 
 
 def _figure(value: float, unit: str) -> dict[str, object]:
@@ -147,11 +188,14 @@ def _figure(value: float, unit: str) -> dict[str, object]:
 def table(result: dict[str, dict[str, object]]) -> str:
     """The figures and ratios as lines of text."""
     aims = {"restore_vs_prefill": "≥ 15", "restore_vs_prefill_45": "≥ 30", "first_layer_share": "≤ 0.2"}
-    width = max(map(len, [*result["figures"], *result["ratios"]])) + 2
+    width = max(map(len, [*result["figures"], *result["ratios"], *result["marked"]])) + 2
     lines = [f"{name:{width}}{figure['value']:10.4g} {figure['unit']}" for name, figure in result["figures"].items()]
     for name, value in result["ratios"].items():
         aim = f"(aim: {aims[name]})" if name in aims else ""
         lines.append(f"{name:{width}}{value:10.4g} {aim}".rstrip())
+    for name, mark in result["marked"].items():
+        lines.append(f"{name:{width}}{mark['value']:10.4g} (does not count: {mark['why']})")
+    lines.append(f"prefill is by {result['prefill']['fastest']}, the fastest of {', '.join(n for n in result['prefill'] if n != 'fastest')}")
     return "\n".join(lines)
 
 
@@ -173,12 +217,12 @@ NAMES = {
 
 def merge(target: Path, sources: list[Path]) -> None:
     """Puts the figures and ratios of several results into one file."""
-    result: dict[str, dict[str, object]] = {"figures": {}, "ratios": {}}
+    result: dict[str, dict[str, object]] = {"figures": {}, "ratios": {}, "marked": {}}
     for source in sources:
         for part, values in json.loads(source.read_text()).items():
-            result[part] |= values
-    ratios = result["ratios"]
-    ratios |= {name: ratios[full] for name, full in NAMES.items() if full in ratios}
+            result.setdefault(part, {}).update(values)
+    for ratios in (result["ratios"], result["marked"]):
+        ratios |= {name: ratios[full] for name, full in NAMES.items() if full in ratios}
     target.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
 
 
