@@ -238,6 +238,42 @@ def test_an_empty_cache_is_nobodys(client: Client, worker: LlamaWorker) -> None:
         llama_cpp.offload(session, worker, TOKENS)
 
 
+def test_edited_and_regenerated_conversations_are_kept_as_they_are(client: Client, worker: LlamaWorker) -> None:
+    session = session_of(client, worker)
+    worker.prefill(TOKENS)
+    llama_cpp.offload(session, worker, TOKENS)
+    edited = TOKENS[:40] + OTHERS[:40]
+    worker.truncate(40)
+    with pytest.raises(CacheMismatch):
+        llama_cpp.offload(session, worker, TOKENS)
+    expected = worker.prefill(OTHERS[:40]).copy()
+    done = llama_cpp.offload(session, worker, edited)
+    assert (done.present, done.stored, done.refused) == (2, 3, 0), done
+    # Back to what it was, from what is kept of it; and the edited one is still there.
+    llama_cpp.resume(session, worker, TOKENS)
+    assert worker.position == worker.matching(TOKENS) == FULL
+    assert llama_cpp.offload(session, worker, TOKENS).present == FULL // PAGE
+    worker.clear()
+    np.testing.assert_allclose(llama_cpp.resume(session, worker, edited), expected, atol=1e-2)
+
+
+def test_pages_that_are_gone_are_kept_anew_by_the_next_turn(make_daemon, worker: LlamaWorker) -> None:
+    """Dropped, or let go when their time was over: the session goes on from its beginning."""
+    with make_daemon().connect() as client:
+        session = session_of(client, worker)
+        keys = kvtc.page_keys(TOKENS, PAGE, session.profile)
+        worker.prefill(TOKENS[:64])
+        assert llama_cpp.offload(session, worker, TOKENS[:64]).stored == 4
+        for gone in (keys[:4], keys[1:2], keys[:1]):
+            client.drop(gone)
+            assert llama_cpp.offload(session, worker, TOKENS[:64]).stored == len(gone)
+        client.drop(keys)
+        worker.prefill(TOKENS[64:])
+        assert llama_cpp.offload(session, worker, TOKENS).stored == FULL // PAGE
+        worker.clear()
+        assert llama_cpp.restore(session, worker, TOKENS) == FULL
+
+
 def test_shifted_keys_are_kept_under_no_name(client: Client, worker: LlamaWorker) -> None:
     session = session_of(client, worker)
     worker.prefill(TOKENS)
