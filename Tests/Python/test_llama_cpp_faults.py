@@ -217,7 +217,18 @@ def cut_after(parts: int, goes_on: bool = False) -> Callable:
     return pull
 
 
-FAILURES = {code.label: refusing(code) for code in ErrorCode} | {"silence": silent, "end": hanging_up}
+def nonsense(server, connection, number, request) -> None:
+    """What no release of today says."""
+    count = len(getattr(request, "keys", None) or request.entries)
+    replies = {
+        Opcode.LOOKUP: lambda: messages.LookupReply(0, 2**32 - 1, bytes([99] * count)),
+        Opcode.PUSH: lambda: messages.PushReply(bytes([99] * count)),
+        Opcode.PULL: lambda: messages.PullPart(0, 0, 2, 99, 0, 0, b""),
+    }
+    server.reply(connection, number, request, replies[request.OPCODE](), MORE if request.OPCODE == Opcode.PULL else 0)
+
+
+FAILURES = {code.label: refusing(code) for code in ErrorCode} | {"silence": silent, "end": hanging_up, "nonsense": nonsense}
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())

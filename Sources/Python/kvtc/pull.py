@@ -11,7 +11,7 @@ from .arena import Region
 from .deadline import left
 from .errors import ErrorCode, KvtcError, WireError
 from .messages import PullOutcome
-from .wire import NONE32
+from .wire import NONE32, received
 
 if TYPE_CHECKING:
     from .connection import Connection, Pending
@@ -200,7 +200,7 @@ def _part(pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | 
     if part.entry >= len(batch.pages):
         raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch.pages)}")
     index = batch.pages[part.entry]
-    outcome = PullOutcome(part.outcome)
+    outcome = received(part.outcome, "outcome", PullOutcome)
     data = memoryview(b"")
     if outcome == PullOutcome.HIT:
         data = part.inline

@@ -16,7 +16,7 @@ from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
 from .messages import PullOutcome, PushOutcome, Residence
 from .policy import Mode, Policy, Range
 from .pull import Part, run
-from .wire import NONE32, Struct
+from .wire import NONE32, Struct, received
 
 if TYPE_CHECKING:
     from .client import Client
@@ -233,7 +233,7 @@ class Session:
 
     @staticmethod
     def _outcomes(pending: Pending) -> list[PushOutcome]:
-        return [PushOutcome(value) for value in pending.reply(messages.PushReply).outcomes]
+        return [received(value, "outcomes", PushOutcome) for value in pending.reply(messages.PushReply).outcomes]
 
     def _batch_limit(self) -> int:
         arena = self.client.arena()
@@ -248,7 +248,8 @@ class Session:
             return reply, Lease(connection, reply.lease) if reply.lease else None
 
         reply, lease = self.client.persist(on)
-        return Lookup([Residence(value) for value in reply.residence], reply.leading_run, lease)
+        residence = [received(value, "residence", Residence) for value in reply.residence]
+        return Lookup(residence, min(reply.leading_run, len(keys)), lease)
 
     def pull(
         self,

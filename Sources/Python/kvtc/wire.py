@@ -147,6 +147,14 @@ def member(value: object, name: str, kind: type[E]) -> E:
         raise ValueError(f"{name} must be one of {names}, not {value!r}") from None
 
 
+def received(value: int, name: str, kind: type[E]) -> E:
+    """The member of the enumeration that a reply names by number."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise WireError(ErrorCode.INVALID_FIELD, name, f"{value} is not a known {kind.__name__}") from None
+
+
 def _number(code: str, convert: type[IntEnum] | None = None) -> Encoding:
     packed = struct.Struct("<" + code)
 
