@@ -3,9 +3,6 @@ import Glibc
 /// Reads a configuration from TOML. Whatever is wrong comes back with its place, all of a file at once; where the text
 /// is not UTF-8 or no TOML, nothing else can be known of it.
 public enum ConfigurationFile {
-    /// The names of log levels, from chatty to quiet.
-    public static let levels = "trace, debug, info, notice, warning, error, critical"
-
     /// Bytes of the largest file that is read.
     static let limit = 1 << 20
 

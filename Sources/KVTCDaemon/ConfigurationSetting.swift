@@ -24,7 +24,7 @@ public struct ConfigurationSetting: Sendable {
         number("sessions.near_after_s", 1...1 << 30, \.nearAfterSeconds),
         users("admin.users"),
         group("admin.group"),
-        choice("log.level", ["trace", "debug", "info", "notice", "warning", "error", "critical"], \.logLevel),
+        choice("log.level", logLevels, \.logLevel),
         number("limits.connections", 1...65_536, \.limits.connections),
         number("limits.connections_per_user", 1...65_536, \.limits.connectionsPerUser),
         number("limits.in_flight", 1...4096, \.limits.inFlight),
@@ -47,6 +47,9 @@ public struct ConfigurationSetting: Sendable {
         number("limits.frame_s", 1...3600, \.limits.frameSeconds),
         number("limits.write_s", 1...3600, \.limits.writeSeconds),
     ]
+
+    /// The names of log levels, from chatty to quiet.
+    public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
     /// Tables whose keys are free names, and what each such key sets.
     public static let tablesOfNames: [String: @Sendable (_ key: String) -> ConfigurationSetting] = ["tenants": tenant]

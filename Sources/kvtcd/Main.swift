@@ -25,7 +25,9 @@ struct Main: ParsableCommand {
     @Option(parsing: .unconditional, help: "RAM for pages, such as 4GiB.") var ramBudget: String?
     @Option(parsing: .unconditional, help: "Disk for pages, such as 100GiB; 0 for RAM only.") var diskBudget: String?
     @Option(parsing: .unconditional, help: "The directory of profiles.") var profiles: String?
-    @Option(parsing: .unconditional, help: "The least severe level to log: \(ConfigurationFile.levels).")
+    @Option(
+        parsing: .unconditional,
+        help: "The least severe level to log: \(ConfigurationSetting.logLevels.joined(separator: ", ")).")
     var logLevel: String?
     @Flag(help: "Check the configuration, show every value with where it comes from, and exit.") var checkConfig = false
     @Option(help: ArgumentHelp("Check the directory of a disk tier and exit; changes nothing.", valueName: "directory"))

@@ -190,12 +190,14 @@ import Testing
         #expect(
             runtime.count == 1 && runtime[0].contains("(default, from XDG_RUNTIME_DIR): /nonexistent does not exist"))
         // The service manager's socket needs no directory of the daemon's.
-        let other = configuration(["HOME": missing], isRoot: false)
+        var other = configuration(["HOME": missing], isRoot: false)
+        other.directory = nil
         #expect(other.check(isTrial: true, makesSocket: false).errors.allSatisfy { $0.key != "socket.path" })
     }
 
     @Test func optionsAreJudgedLikeTheFile() {
         var configuration = configuration()
+        configuration.directory = nil
         func failure(_ key: String, _ text: String, _ option: String) -> String {
             do throws(ConfigurationError) { try configuration.set(key, to: text, option: option) } catch {
                 return error.description
