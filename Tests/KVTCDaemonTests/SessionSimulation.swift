@@ -184,7 +184,9 @@ struct SessionSimulation {
         for (page, isBad) in zip(pages, areBad) where isBad { everBad.insert(page) }
         let outcomes = try engine.push(request, arena: nil, session.caller).outcomes
         guard !plan.hasCrashed else {
-            if session.policy.ttlSeconds != 0 { for page in pages { known[page, default: Known(page)].mayExpire = true } }
+            for page in pages where session.policy.ttlSeconds != 0 {
+                known[page, default: Known(page)].mayExpire = true
+            }
             return
         }
         let isDisturbed = plan.total > faultsAtStart
@@ -206,7 +208,9 @@ struct SessionSimulation {
             try require(
                 expected.contains(outcome) || isOpen && outcome != .tooLarge,
                 "\(page), \(isBad ? "bad" : "good"), came to \(outcome) over \(state)")
-            if outcome != .present {
+            // What is not finite does not take the place of its like.
+            let isLike = state.isThere && isBad && state.isBad != false
+            if outcome != .present, !isLike {
                 let isOver = state.isThere && !state.mayExpire && state.isBad != nil
                 let kept = isOver ? (state.retained, state.lasting) : (Known(page).retained, Known(page).lasting)
                 let mayExpire = state.mayExpire
@@ -257,7 +261,9 @@ struct SessionSimulation {
     /// What a session that goes back keeps exact where it was stays so while the process lives.
     private mutating func leave(_ session: LiveSession, _ left: [PageID]) {
         for page in left where known[page]?.isThere == true {
-            for row in 0..<page.tokens where session.keeps(page.first + row) { known[page]?.retained[row] = true }
+            for row in 0..<page.tokens where session.keeps(page.first + row) && known[page]!.exact[row] {
+                known[page]!.retained[row] = true
+            }
         }
     }
 
@@ -344,7 +350,7 @@ struct SessionSimulation {
             _ = try engine.closeSession(CloseSessionRequest(session: session.id), session.caller)
         }
         for page in session.pages where known[page]?.isThere == true {
-            for row in 0..<page.tokens where session.protects(page.first + row) {
+            for row in 0..<page.tokens where session.protects(page.first + row) && known[page]!.exact[row] {
                 known[page]!.retained[row] = true
                 if plan.total == faults, !plan.hasCrashed { known[page]!.lasting[row] = true }
             }
