@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -71,7 +72,7 @@ int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity) {
     return (int)(length / sizeof *groups);
 }
 
-ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached) {
+ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached, int no_wait) {
     struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = count};
     union {
         char space[CMSG_SPACE(sizeof(int))];
@@ -88,7 +89,7 @@ ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attac
         memcpy(CMSG_DATA(header), &attached, sizeof attached);
     }
     for (;;) {
-        ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL | (no_wait ? MSG_DONTWAIT : 0));
         if (sent >= 0) return sent;
         if (errno != EINTR) return -errno;
     }
@@ -164,16 +165,22 @@ int clinux_processors(void) {
 
 void clinux_name_thread(unsigned long thread, const char *name) { pthread_setname_np((pthread_t)thread, name); }
 
-static void termination_signals(sigset_t *set) {
+// Signals that are waited for. PWR says that the power is going, XCPU that the kernel is about to kill.
+static const int awaited[] = {SIGTERM, SIGINT, SIGQUIT, SIGPWR, SIGXCPU, SIGHUP};
+// Signals that end or stop a process by default and that nobody sends to have that. Those of faults, ABRT, KILL and STOP keep
+// their meaning.
+static const int ignored[] = {SIGPIPE, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,   SIGUSR1, SIGUSR2,
+                              SIGSTKFLT, SIGXFSZ, SIGTSTP,  SIGTTIN, SIGTTOU};
+
+static void awaited_signals(sigset_t *set) {
     sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGINT);
+    for (size_t i = 0; i < sizeof awaited / sizeof *awaited; i++) sigaddset(set, awaited[i]);
 }
 
 // Libraries may start threads before main (OpenBLAS does), and those do not block: without a handler, a signal that
 // arrives while nobody waits would be delivered to one of them and end the process.
 static pthread_t waiting_thread;
-static void forward_termination(int number) { pthread_kill(waiting_thread, number); }
+static void forward_signal(int number) { pthread_kill(waiting_thread, number); }
 
 int clinux_limit_turns(uint64_t nanoseconds) {
     // struct sched_attr, which no header of glibc before 2.41 has.
@@ -187,20 +194,81 @@ int clinux_limit_turns(uint64_t nanoseconds) {
     return syscall(SYS_sched_setattr, 0, &attributes, 0) == 0 ? 0 : -errno;
 }
 
-void clinux_block_termination(void) {
+void clinux_take_signals(void) {
     sigset_t set;
-    termination_signals(&set);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    awaited_signals(&set);
     waiting_thread = pthread_self();
-    struct sigaction action = {.sa_handler = forward_termination, .sa_flags = SA_RESTART};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    struct sigaction action = {.sa_handler = SIG_IGN, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) sigaction(ignored[i], &action, NULL);
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++) sigaction(number, &action, NULL);
+    action.sa_handler = forward_signal;
+    for (size_t i = 0; i < sizeof awaited / sizeof *awaited; i++) sigaction(awaited[i], &action, NULL);
+    // Whatever the parent blocked: one that blocks SEGV would turn a fault into silence.
+    pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 
-int clinux_wait_termination(int64_t milliseconds) {
+int clinux_wait_signal(int64_t milliseconds) {
     sigset_t set;
-    termination_signals(&set);
+    awaited_signals(&set);
     struct timespec limit = {milliseconds / 1000, milliseconds % 1000 * 1000000};
     int number = sigtimedwait(&set, NULL, &limit);
     return number < 0 ? -errno : number;
+}
+
+int clinux_notify(const char *address, const char *text, int attached, int milliseconds) {
+    struct sockaddr_un target;
+    int code = fill_address(address, &target);
+    if (code != 0) return code;
+    socklen_t length = offsetof(struct sockaddr_un, sun_path) + strlen(address);
+    if (target.sun_path[0] == '@') target.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct iovec part = {(void *)text, strlen(text)};
+    // Connected, so that poll knows whether the receiver's queue has room.
+    ptrdiff_t sent = connect(fd, (struct sockaddr *)&target, length) == 0 ? -EAGAIN : -errno;
+    for (int tries = 0; sent == -EAGAIN && tries < 2; tries++) {
+        sent = clinux_send(fd, &part, 1, attached, 1);
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
+        if (sent == -EAGAIN && tries == 0 && poll(&room, 1, milliseconds) <= 0) break;
+    }
+    close(fd);
+    return sent < 0 ? (int)sent : 0;
+}
+
+int clinux_notify_barrier(const char *address, int milliseconds) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return -errno;
+    int code = clinux_notify(address, "BARRIER=1", ends[1], milliseconds);
+    close(ends[1]);
+    // The other end is closed once all messages before have been dealt with.
+    struct pollfd done = {.fd = ends[0]};
+    if (code == 0 && poll(&done, 1, milliseconds) != 1) code = -ETIMEDOUT;
+    close(ends[0]);
+    return code;
+}
+
+int clinux_socket_path(int fd, char *path, size_t capacity) {
+    struct sockaddr_un address;
+    memset(&address, 0, sizeof address);
+    socklen_t length = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0) return -errno;
+    if (address.sun_family != AF_UNIX) return -EAFNOSUPPORT;
+    size_t bytes = strnlen(address.sun_path, sizeof address.sun_path);
+    if (bytes >= capacity) return -ENAMETOOLONG;
+    memcpy(path, address.sun_path, bytes);
+    path[bytes] = 0;
+    return (int)bytes;
+}
+
+int clinux_pidfd(int32_t pid) {
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+int clinux_peer_pidfd(int fd) {
+    int peer = -1;
+    socklen_t length = sizeof peer;
+    // SO_PEERPIDFD, Linux 6.5 and later: 77 on every architecture with the generic numbers.
+    if (getsockopt(fd, SOL_SOCKET, 77, &peer, &length) != 0) return -errno;
+    return peer;
 }

@@ -3,8 +3,9 @@ import KVTCProtocol
 import KVTCSystem
 import Logging
 
-/// One client: a thread that reads frames and one that answers them in order. Reading goes on while an answer is
-/// computed or waits for a slow reader, within the limits of the configuration.
+/// One client: a thread that reads frames, one that answers them in order, and a third, once it is needed, for what takes as long
+/// as the disk. Reading goes on while an answer is computed or waits for a slow reader, within the limits of the
+/// configuration.
 final class ClientConnection: Sendable {
     /// A frame to answer.
     struct Item: Sendable {
@@ -23,7 +24,13 @@ final class ClientConnection: Sendable {
         var bytes = 0
         /// Requests not answered yet, the one in work included.
         var open = 0
+        /// Nothing more comes.
         var isClosed = false
+        /// Nothing more can be sent, or may be.
+        var isLost = false
+        var hasGreeted = false
+        /// When the last answer owed was given.
+        var idleSince = MonotonicClock.nanoseconds
     }
 
     let caller: Caller
@@ -46,9 +53,13 @@ final class ClientConnection: Sendable {
         socket.limitWrites(seconds: limits.writeSeconds)
         let answering = try Thread.start(name: "kvtc-answer") { [self] in
             Thread.answerPromptly()
-            answer()
+            let slow = answer()
+            // A client that only stopped sending gets its answers first.
+            let isLost = inbox.withLock { $0.isLost }
+            if !isLost { slow?.stop() }
             socket.shutdown()
             engine.connectionEnded(id)
+            if isLost { slow?.stop() }
             ended()
         }
         answering.detach()
@@ -72,13 +83,16 @@ final class ClientConnection: Sendable {
 
     // MARK: - Reading
 
+    private static func nanoseconds(_ seconds: Int) -> UInt64 { UInt64(seconds) * 1_000_000_000 }
+
     private func readFrames() {
-        var deadline: UInt64? = MonotonicClock.nanoseconds + UInt64(limits.helloSeconds) * 1_000_000_000
+        let hello = MonotonicClock.nanoseconds + Self.nanoseconds(limits.helloSeconds)
         while true {
             var header = FrameHeader(opcode: 0, id: 0, status: 0, bodyLength: 0)
             do throws(ConnectionError) {
-                let idle = MonotonicClock.nanoseconds + UInt64(limits.idleSeconds) * 1_000_000_000
-                let bytes = try socket.read(count: FrameHeader.byteCount, deadline: deadline ?? idle)
+                guard let greeting = try awaitFrame(hello) else { throw .timeout }
+                let frame = MonotonicClock.nanoseconds + Self.nanoseconds(limits.frameSeconds)
+                let bytes = try socket.read(count: FrameHeader.byteCount, deadline: min(frame, greeting))
                 // 24 bytes always read as a header.
                 guard let parsed = try? FrameHeader.parse(bytes) else { return }
                 header = parsed.header
@@ -86,20 +100,42 @@ final class ClientConnection: Sendable {
                     put(Item(header: header, body: [], fault: fault, isLast: true))
                     return
                 }
+                let before = MonotonicClock.nanoseconds
                 awaitRoom(for: Int(header.bodyLength))
                 let charge = quota.takeRequest(
-                    Int(header.bodyLength), tenant: caller.tenant, limit: limits.inFlightBytesPerUser)
-                let frameDeadline = MonotonicClock.nanoseconds + UInt64(limits.frameSeconds) * 1_000_000_000
-                let body = try socket.read(
-                    count: Int(header.bodyLength), deadline: deadline.map { min($0, frameDeadline) } ?? frameDeadline)
-                if header.opcode == Opcode.hello.rawValue { deadline = nil }
+                    Int(header.bodyLength), tenant: caller.tenant, limit: limits.inFlightBytesPerUser,
+                    until: greeting == .max ? nil : greeting)
+                guard let charge else { throw .timeout }
+                // Not the client's time.
+                let waited = MonotonicClock.nanoseconds - before
+                let body = try socket.read(count: Int(header.bodyLength), deadline: min(frame + waited, greeting))
                 put(Item(header: header, body: body, fault: overload(), charge: charge))
+                // Only then it is known which time limits hold.
+                if header.opcode == Opcode.hello.rawValue {
+                    _ = inbox.wait { $0.open == 0 || $0.isClosed ? true : nil }
+                }
             } catch {
                 if let fault = ClientConnection.fault(error) {
                     put(Item(header: header, body: [], fault: fault, isLast: true))
                 }
                 return
             }
+        }
+    }
+
+    /// Waits for the first byte of a frame. Gives the time until which all of it has to be there for the sake of HELLO; nil when
+    /// the time for a frame is over.
+    private func awaitFrame(_ hello: UInt64) throws(ConnectionError) -> UInt64? {
+        while true {
+            let now = MonotonicClock.nanoseconds
+            let (greeting, deadline) = inbox.withLock { inbox -> (UInt64, UInt64) in
+                guard inbox.hasGreeted else { return (hello, hello) }
+                // Who waits for an answer is not idle.
+                let since = inbox.open > 0 ? now : inbox.idleSince
+                return (.max, since + Self.nanoseconds(limits.idleSeconds))
+            }
+            guard deadline > now else { return nil }
+            if try socket.awaitInput(until: deadline) { return greeting }
         }
     }
 
@@ -145,15 +181,52 @@ final class ClientConnection: Sendable {
 
     // MARK: - Answering
 
-    private func answer() {
+    /// Gives the thread that answers what takes long, if there is one.
+    private func answer() -> WorkPool? {
         var router = RequestRouter(engine: engine, quota: quota, caller: caller)
-        defer { router.end() }
+        var slow: WorkPool?
         while let item = next() {
-            let outcome = reply(to: item, &router)
-            inbox.update { $0.open -= 1 }
-            if outcome == .over { break }
+            do throws(RouterError) {
+                if let fault = item.fault { throw .refused(fault) }
+                guard
+                    let rest = try router.answer(
+                        item, { (part) throws(ConnectionError) in try send(item.header, part) })
+                else {
+                    settle(router.hasGreeted)
+                    continue
+                }
+                if slow == nil { slow = try? WorkPool(threads: 1, name: "kvtc-slow") }
+                guard let slow else {
+                    finish(item, rest)
+                    continue
+                }
+                slow.submit(.urgent) { [self] in finish(item, rest) }
+            } catch {
+                let goesOn = refuse(item, error)
+                settle(router.hasGreeted)
+                if !goesOn { break }
+            }
         }
         inbox.update { $0.isClosed = true }
+        return slow
+    }
+
+    private func finish(_ item: Item, _ rest: RequestRouter.Rest) {
+        defer { settle(true) }
+        guard !inbox.withLock({ $0.isLost }) else { return }
+        do throws(RouterError) {
+            try rest { (part) throws(ConnectionError) in try send(item.header, part) }
+        } catch {
+            if !refuse(item, error) { socket.shutdown() }
+        }
+    }
+
+    private func settle(_ hasGreeted: Bool) {
+        inbox.update { inbox in
+            inbox.open -= 1
+            inbox.hasGreeted = hasGreeted
+            if inbox.open == 0 { inbox.idleSince = MonotonicClock.nanoseconds }
+        }
     }
 
     private func next() -> Item? {
@@ -170,30 +243,24 @@ final class ClientConnection: Sendable {
         return taken.flatMap { $0 }
     }
 
-    private enum Outcome { case goesOn, over }
-
-    private func reply(to item: Item, _ router: inout RequestRouter) -> Outcome {
+    /// Answers with the error; false when the connection is over.
+    private func refuse(_ item: Item, _ error: RouterError) -> Bool {
         do throws(ConnectionError) {
-            do throws(RouterError) {
-                if let fault = item.fault { throw .refused(fault) }
-                try router.answer(item) { (answer) throws(ConnectionError) in try send(item.header, answer) }
-                return .goesOn
-            } catch {
-                switch error {
-                case .connection(let lost): throw lost
-                case .refused(let fault):
-                    engine.countRefusal(fault, opcode: item.header.opcode, caller)
-                    engine.log.debug(
-                        "request refused",
-                        metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])
-                    try send(item.header, .init(status: fault.code.rawValue, fields: fault.encodedBody()))
-                    return item.isLast || fault.code.breaksFraming ? .over : .goesOn
-                }
+            switch error {
+            case .connection(let lost): throw lost
+            case .refused(let fault):
+                engine.countRefusal(fault, opcode: item.header.opcode, caller)
+                engine.log.debug(
+                    "request refused",
+                    metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])
+                try send(item.header, .init(status: fault.code.rawValue, fields: fault.encodedBody()))
+                guard item.isLast || fault.code.breaksFraming else { return true }
             }
         } catch {
             engine.log.debug("connection lost", metadata: ["connection": "\(id)", "error": "\(error)"])
-            return .over
         }
+        inbox.update { $0.isLost = true }
+        return false
     }
 
     private func send(_ request: FrameHeader, _ answer: RequestRouter.Answer) throws(ConnectionError) {

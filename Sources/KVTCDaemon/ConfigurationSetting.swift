@@ -33,6 +33,8 @@ public struct ConfigurationSetting: Sendable {
         size("limits.in_flight_bytes_per_user", 4096...1 << 44, \.limits.inFlightBytesPerUser),
         size("limits.arena", 4096...1 << 40, \.limits.arenaBytes),
         size("limits.arena_per_user", 4096...1 << 44, \.limits.arenaBytesPerUser),
+        number("limits.arenas_per_connection", 1...65_536, \.limits.arenasPerConnection),
+        number("limits.arenas_per_user", 1...65_536, \.limits.arenasPerUser),
         size("limits.ram_per_user", 1 << 20...1 << 50, orZero: "for no limit of its own", \.limits.ramPerUser),
         size("limits.disk_per_user", 1 << 20...1 << 50, orZero: "for no limit of its own", \.limits.diskPerUser),
         number("limits.sessions_per_user", 1...1 << 20, \.limits.sessionsPerUser),
@@ -52,7 +54,9 @@ public struct ConfigurationSetting: Sendable {
     public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
     /// Tables whose keys are free names, and what each such key sets.
-    public static let tablesOfNames: [String: @Sendable (_ key: String) -> ConfigurationSetting] = ["tenants": tenant]
+    public static let tablesOfNames: [String: @Sendable (_ key: String) -> ConfigurationSetting] = [
+        "tenants": tenant, "containers": container,
+    ]
 
     private static let byKey = Dictionary(uniqueKeysWithValues: all.map { ($0.key, $0) })
 
@@ -206,6 +210,18 @@ extension ConfigurationSetting {
             }
         } show: {
             $0.named[key] ?? .list([])
+        }
+    }
+
+    private static func container(_ key: String) -> ConfigurationSetting {
+        let name = String(key.dropFirst("containers.".count))
+        return ConfigurationSetting(key, "the absolute path of a socket as text") { value, configuration in
+            guard case .text(let path) = value else { return "is \(value.kind)" }
+            return reason { () throws(ConfigurationError) in
+                try configuration.addContainer(name, socket: path, key: key)
+            }
+        } show: {
+            .text($0.containers[name] ?? "")
         }
     }
 

@@ -30,6 +30,7 @@ extension DaemonConfiguration {
         checkMemory(&findings)
         checkProfiles(&findings)
         checkPairs(&findings)
+        checkContainers(&findings)
         if makesSocket { checkSocket(&findings) }
         // Last, because it makes the directory when nothing is wrong.
         checkDisk(&findings, isTrial: isTrial)

@@ -25,6 +25,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var logLevel = "info"
     /// Who shares pages, who may see everybody's.
     public var tenants = Tenants()
+    /// Sockets of containers, by name: whoever connects there is the tenant of that name, and no administrator.
+    public var containers: [String: String] = [:]
     /// What a client may use up.
     public var limits = Limits()
 
@@ -46,6 +48,10 @@ public struct DaemonConfiguration: Sendable, Equatable {
         public var arenaBytes = 1 << 30
         /// Bytes of all arenas of one user.
         public var arenaBytesPerUser = 4 << 30
+        /// Arenas of one connection.
+        public var arenasPerConnection = 64
+        /// Arenas of one user.
+        public var arenasPerUser = 256
         /// Bytes of RAM for one user's pages; 0 for no limit of its own.
         public var ramPerUser = 0
         /// Bytes of disk for one user's pages; 0 for no limit of its own.

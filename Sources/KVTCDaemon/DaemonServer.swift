@@ -4,24 +4,33 @@ import KVTCProtocol
 import KVTCStore
 import KVTCSystem
 import Logging
+import Synchronization
 
 /// A daemon: sockets in front, engine and store behind. ``start()`` serves until ``stop(notifier:)``.
 public final class DaemonServer: Sendable {
-    private struct Clients {
+    struct Clients: Sendable {
         var connections: [UInt64: ClientConnection] = [:]
-        var lastID: UInt64 = 0
+    }
+
+    /// A socket to connect to.
+    struct Door: Sendable {
+        var listener: UnixListener
+        /// The tenant that everybody is who comes in here; nil: who they are follows from the user.
+        var tenant: UInt32?
     }
 
     /// Requests that the disk gets at a time from pulls and prefetches.
     private static let readers = 8
 
     let engine: Engine
-    private let listeners: [UnixListener]
-    private let wakeUp: WakeUp
-    private let quota = Quota()
-    private let clients = Monitor(Clients())
-    private let accepting = Monitor(0)
-    private let log: Logger
+    let doors: [Door]
+    let wakeUp: WakeUp
+    let clients = Monitor(Clients())
+    let accepting = Monitor(0)
+    let isReloading = Atomic(false)
+    let log: Logger
+    private let quota: Quota
+    private let namespace = UserNamespace()
 
     /// Opens store, profiles and sockets. Without sockets from outside it makes the configured one.
     public init(
@@ -47,41 +56,68 @@ public final class DaemonServer: Sendable {
         engine = Engine(
             configuration: configuration, store: store, pool: pool, readers: readers, profiles: profiles, log: log)
         wakeUp = try WakeUp()
-        if inherited.isEmpty {
-            SocketDirectory(of: configuration.socketPath, home: configuration.home).make()
-            listeners = [
-                try UnixListener(path: configuration.socketPath, mode: mode_t(configuration.socketMode))
-            ]
-        } else {
-            listeners = inherited
+        quota = Quota(room: DescriptorRoom(configuration))
+        doors = try DaemonServer.open(configuration, inherited)
+    }
+
+    /// Inherited sockets, of which those at a container's path are that container's, and those that are missing.
+    private static func open(_ configuration: DaemonConfiguration, _ inherited: [UnixListener]) throws -> [Door] {
+        let containers = configuration.containers
+        var doors = inherited.map { listener in
+            let name = containers.first { $0.value == listener.boundPath }?.key
+            return Door(listener: listener, tenant: name.map(Tenants.tenant(ofContainer:)))
         }
+        func make(_ path: String, _ tenant: UInt32?) throws {
+            SocketDirectory(of: path, home: configuration.home).make()
+            let listener = try UnixListener(path: path, mode: mode_t(configuration.socketMode))
+            doors.append(Door(listener: listener, tenant: tenant))
+        }
+        do {
+            if !doors.contains(where: { $0.tenant == nil }) { try make(configuration.socketPath, nil) }
+            for (name, path) in containers.sorted(by: { $0.key < $1.key }) {
+                let tenant = Tenants.tenant(ofContainer: name)
+                if !doors.contains(where: { $0.tenant == tenant }) { try make(path, tenant) }
+            }
+        } catch {
+            for door in doors { door.listener.removePath() }
+            throw error
+        }
+        return doors
     }
 
     /// Starts to take connections.
     public func start() throws {
-        for listener in listeners {
+        for door in doors {
             accepting.update { $0 += 1 }
             try Thread.start(name: "kvtc-accept") { [self] in
-                accept(listener)
+                accept(door)
                 accepting.update { $0 -= 1 }
             }.detach()
         }
         let found = engine.store.statistics
+        if quota.room.connections < engine.configuration.limits.connections {
+            log.warning(
+                "few files may be open: raise the limit (LimitNOFILE=)",
+                metadata: ["files": "\(quota.room.limit)", "connections": "\(quota.room.connections)"])
+        }
+        if namespace.isPartial {
+            log.notice("in a user namespace that does not map all users: those it does not map are refused")
+        }
         log.info(
             "serving",
             metadata: [
                 "pages": "\(found.recovered)", "warm": "\(found.recoveredFromRAM)",
-                "socket": "\(listeners.first?.path ?? "inherited")", "ram": "\(engine.configuration.ramBudget)",
+                "socket": "\(doors.first?.listener.path ?? "inherited")", "ram": "\(engine.configuration.ramBudget)",
                 "disk": "\(engine.configuration.effectiveDiskBudget)",
                 "directory": "\(engine.configuration.directory ?? "none")",
             ])
     }
 
-    private func accept(_ listener: UnixListener) {
+    private func accept(_ door: Door) {
         while true {
             do throws(SystemError) {
-                guard let socket = try listener.accept(wakeUp: wakeUp) else { return }
-                admit(socket)
+                guard let socket = try door.listener.accept(wakeUp: wakeUp) else { return }
+                admit(socket, door)
             } catch {
                 log.error("accept failed", metadata: ["error": "\(error)"])
                 // Out of descriptors: the wake-up's own wait keeps this from spinning until some are closed.
@@ -90,23 +126,19 @@ public final class DaemonServer: Sendable {
         }
     }
 
-    private func admit(_ socket: UnixConnection) {
-        let (limits, tenants) = (engine.configuration.limits, engine.configuration.tenants)
-        let tenant = tenants.tenant(of: socket.peer)
-        let isAdministrator = tenants.isAdministrator(socket.peer)
-        let connection = clients.update { clients -> ClientConnection? in
-            let ofTenant = clients.connections.values.count { $0.caller.tenant == tenant }
-            // Whoever is to look after a crowded daemon must get in.
-            let isFull = clients.connections.count >= limits.connections && !isAdministrator
-            guard !isFull, ofTenant < limits.connectionsPerUser else { return nil }
-            clients.lastID += 1
-            let caller = Caller(
-                tenant: tenant, connection: clients.lastID, isAdministrator: isAdministrator, peer: socket.peer)
-            let connection = ClientConnection(caller: caller, socket: socket, engine: engine, quota: quota)
-            clients.connections[clients.lastID] = connection
-            return connection
+    private func admit(_ socket: UnixConnection, _ door: Door) {
+        // Of a new socket the buffer is empty: what refuses a peer finds room.
+        socket.limitWrites(seconds: 1)
+        let connection: ClientConnection
+        do throws(WireError) {
+            let peer = try engine.configuration.tenants.identify(socket, at: door, namespace)
+            connection = try join(socket, peer)
+        } catch {
+            log.warning(
+                "connection refused",
+                metadata: ["uid": "\(socket.peer.uid)", "pid": "\(socket.peer.pid)", "error": "\(error)"])
+            return refuse(socket, error)
         }
-        guard let connection else { return refuse(socket) }
         log.debug(
             "connected",
             metadata: [
@@ -121,77 +153,38 @@ public final class DaemonServer: Sendable {
         }
     }
 
+    private func join(_ socket: UnixConnection, _ peer: Tenants.Peer) throws(WireError) -> ClientConnection {
+        let limits = engine.configuration.limits
+        return try clients.update { (clients) throws(WireError) in
+            let ofTenant = clients.connections.values.count { $0.caller.tenant == peer.tenant }
+            guard ofTenant < limits.connectionsPerUser else {
+                throw WireError(.limitExceeded, "more than \(limits.connectionsPerUser) connections of one user")
+            }
+            // Whoever is to look after a crowded daemon must get in.
+            let most = min(limits.connections, quota.room.connections)
+            guard clients.connections.count < (peer.isAdministrator ? quota.room.withAdministrators : most) else {
+                throw WireError(.limitExceeded, "too many connections")
+            }
+            // At random, so that nobody can count those of others.
+            var id: UInt64
+            repeat { id = .random(in: 1...999_999) } while clients.connections[id] != nil
+            let caller = Caller(
+                tenant: peer.tenant, connection: id, isAdministrator: peer.isAdministrator, peer: socket.peer)
+            let connection = ClientConnection(caller: caller, socket: socket, engine: engine, quota: quota)
+            clients.connections[id] = connection
+            return connection
+        }
+    }
+
     private func forget(_ id: UInt64) { clients.update { $0.connections[id] = nil } }
 
-    private func refuse(_ socket: UnixConnection) {
-        let body = WireError(.limitExceeded, "too many connections").encodedBody()
+    private func refuse(_ socket: UnixConnection, _ error: WireError) {
+        let body = error.encodedBody()
         let header = FrameHeader(
-            opcode: Opcode.hello.rawValue | Opcode.replyBit, id: 0, status: ErrorCode.limitExceeded.rawValue,
+            opcode: Opcode.hello.rawValue | Opcode.replyBit, id: 0, status: error.code.rawValue,
             bodyLength: UInt32(body.count))
-        // The socket is new and its buffer empty, so this cannot block; a peer that is gone need not hear it.
+        // A peer that is gone need not hear it.
         try? socket.write([header.encoded[...], body[...]])
         socket.shutdown()
-    }
-
-    /// What the daemon is doing, in a line for the service manager. Taking every lock on the way, it also shows that
-    /// none is stuck.
-    public func summary() -> String {
-        let statistics = engine.store.statistics
-        let sessions = engine.ledger.withLock { $0.sessions.count }
-        let connections = clients.withLock { $0.connections.count }
-        return "\(statistics.pages) pages, \(sessions) sessions, \(connections) connections"
-    }
-
-    /// Work that nobody asks for: gives back the room of pages whose time is over, has the windows of idle sessions coded, and
-    /// tries a disk that failed again.
-    public func maintain() {
-        _ = engine.store.purgeExpired()
-        engine.restIdleSessions(now: MonotonicClock.nanoseconds)
-        // Not here: a disk that hangs must not look like a daemon that does.
-        if case .degraded = engine.store.statistics.state {
-            engine.pool.submit(.background) { [engine] in engine.store.heal() }
-        }
-    }
-
-    /// Ends in order: no new connections or requests, answers owed are given, pages are coded, everything is made
-    /// durable. False when something could not be written.
-    @discardableResult
-    public func stop(notifier: Notifier? = nil) -> Bool {
-        notifier?.stopping(status: "draining")
-        log.info("stopping")
-        engine.refuseRequests()
-        wakeUp.signal()
-        _ = accepting.wait { $0 == 0 ? true : nil }
-        for listener in listeners { listener.removePath() }
-        // Answers owed get a while; then connections end and with them their sessions.
-        let deadline = MonotonicClock.nanoseconds + 10_000_000_000
-        for connection in clients.withLock({ Array($0.connections.values) }) { connection.awaitIdle(until: deadline) }
-        for connection in clients.withLock({ Array($0.connections.values) }) { connection.close() }
-        _ = clients.wait { $0.connections.isEmpty ? true : nil }
-        engine.waitForEncodes { _ in true }
-        engine.readers.stop()
-        engine.pool.stop()
-        return closeStore()
-    }
-
-    private func closeStore() -> Bool {
-        var isWritten = true
-        func attempt(_ body: () throws(StoreError) -> Void) {
-            do throws(StoreError) {
-                try body()
-            } catch {
-                log.error("not everything was written", metadata: ["error": "\(error)"])
-                isWritten = false
-            }
-        }
-        if engine.store.hasDisk {
-            attempt { () throws(StoreError) in
-                let written = try engine.store.flush(order: .mostWorthFirst)
-                log.info("flushed", metadata: ["pages": "\(written.pages)", "bytes": "\(written.bytes)"])
-            }
-        }
-        attempt { () throws(StoreError) in try engine.store.close() }
-        if isWritten { log.info("stopped") }
-        return isWritten
     }
 }

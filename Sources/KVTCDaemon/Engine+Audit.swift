@@ -1,4 +1,5 @@
 import KVTCProtocol
+import KVTCStore
 import Logging
 
 extension Engine {
@@ -22,8 +23,10 @@ extension Engine {
         return reply
     }
 
-    func flushAndAudit(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
-        let reply = try flush(request, caller)
+    func flushAndAudit(
+        _ request: FlushRequest, _ keys: [StoreKey]?, _ caller: Caller
+    ) throws(WireError) -> FlushReply {
+        let reply = try flush(keys, caller)
         audit(
             "pages flushed", caller,
             [

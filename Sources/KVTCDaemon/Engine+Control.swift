@@ -150,8 +150,8 @@ extension Engine {
         return dropped
     }
 
-    /// Makes pages durable: those of a session, of the caller's tenant, or for an administrator of all tenants.
-    func flush(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> FlushReply {
+    /// The pages that a FLUSH is about: those of a session or of the caller's tenant; nil for all, which an administrator may.
+    func flushed(_ request: FlushRequest, _ caller: Caller) throws(WireError) -> [StoreKey]? {
         guard store.hasDisk else {
             log.info("nothing to flush to: there is no disk tier", metadata: caller.who)
             throw WireError(
@@ -159,12 +159,12 @@ extension Engine {
                 "there is no disk tier: pages are in RAM only and outlive the daemon only under systemd, which keeps their "
                     + "memory; give disk.budget and disk.directory to have one")
         }
-        var keys: [StoreKey]?
-        if request.session != Wire.none {
-            keys = self.keys(of: try session(request.session, caller).id)
-        } else if !caller.isAdministrator {
-            keys = store.keys(tenant: caller.tenant)
-        }
+        if request.session != Wire.none { return keys(of: try session(request.session, caller).id) }
+        return caller.isAdministrator ? nil : store.keys(tenant: caller.tenant)
+    }
+
+    /// Makes pages durable; nil for all.
+    func flush(_ keys: [StoreKey]?, _ caller: Caller) throws(WireError) -> FlushReply {
         let covered = keys.map(Set.init)
         waitForEncodes { covered?.contains($0) ?? true }
         do throws(StoreError) {
@@ -172,7 +172,11 @@ extension Engine {
             return FlushReply(pages: UInt64(written.pages), bytes: UInt64(written.bytes))
         } catch {
             log.error("flush failed", metadata: ["error": "\(error)"])
-            throw WireError(.ioError, "\(error)")
+            // Where the daemon keeps what, and how that fares, is the administrator's business.
+            switch error {
+            case .diskFull, .overBudget, .noDiskTier: throw WireError(.ioError, "\(error)")
+            default: throw WireError(.ioError, caller.isAdministrator ? "\(error)" : "the disk failed")
+            }
         }
     }
 

@@ -117,10 +117,11 @@ extension Engine {
         enqueue(ledger.update { $0.rest(unusedSince: now - patience) })
     }
 
-    /// Waits until none of the pages is with its coder or waits for it.
-    func waitForEncodes(_ isCovered: @escaping (StoreKey) -> Bool) {
-        _ = ledger.wait { ledger -> Bool? in
+    /// Waits until none of the pages is with its coder or waits for it; false when the time was over first.
+    @discardableResult
+    func waitForEncodes(until deadline: UInt64? = nil, _ isCovered: @escaping (StoreKey) -> Bool) -> Bool {
+        ledger.wait(until: deadline) { ledger -> Bool? in
             ledger.pages.keys.contains { isCovered($0) && ledger.isPending($0) } ? nil : true
-        }
+        } ?? false
     }
 }

@@ -24,7 +24,7 @@ final class Engine: Sendable {
     let readers: WorkPool
     let profiles: ProfileRegistry
     let metrics = Metrics()
-    let ledger = Monitor(Ledger())
+    let ledger: Monitor<Ledger>
     let leases = Mutex<[UInt64: Lease]>([:])
     /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
     let namespaces = Mutex<[UInt32: RecentNamespaces]>([:])
@@ -45,8 +45,9 @@ final class Engine: Sendable {
 
     init(
         configuration: DaemonConfiguration, store: Store, pool: WorkPool, readers: WorkPool, profiles: ProfileRegistry,
-        log: Logger
+        log: Logger, ledger: sending Ledger = Ledger(numbersAtRandom: true)
     ) {
+        self.ledger = Monitor(ledger)
         self.configuration = configuration
         self.store = store
         self.pool = pool

@@ -2,18 +2,18 @@ import Glibc
 import KVTCProtocol
 import Logging
 
-/// Writes log lines as `key=value` pairs to standard error: with a time for people, with a syslog level for a journal.
+/// Writes log lines as `key=value` pairs: with a time for people, with a syslog level for a journal.
 public struct KeyValueLog: LogHandler {
     /// Pairs that go with every line.
     public var metadata: Logger.Metadata = [:]
     /// The least severe level shown.
     public var logLevel: Logger.Level
-    private let isJournal: Bool
+    private let writer: LogWriter
 
-    /// A handler that shows messages of the level and above. `isJournal`: systemd reads standard error and adds the time.
-    public init(level: Logger.Level, isJournal: Bool) {
+    /// A handler that shows messages of the level and above.
+    public init(level: Logger.Level, writer: LogWriter = .standardError) {
         logLevel = level
-        self.isJournal = isJournal
+        self.writer = writer
     }
 
     /// One of the pairs that go with every line.
@@ -22,17 +22,22 @@ public struct KeyValueLog: LogHandler {
         set { metadata[key] = newValue }
     }
 
-    /// Writes one line.
+    /// Writes one line, unless too many of the message came lately.
     public func log(event: LogEvent) {
-        var line = isJournal ? "<\(KeyValueLog.priority(event.level))>" : "time=\(KeyValueLog.timestamp()) "
-        line += "level=\(event.level) msg=\(KeyValueLog.quoted("\(event.message)"))"
-        let pairs = metadata.merging(event.metadata ?? [:]) { $1 }
-        for (key, value) in pairs.sorted(by: { $0.key < $1.key }) {
-            line += " \(key)=\(KeyValueLog.quoted("\(value)"))"
-        }
-        line += "\n"
-        // One write a line: lines of different threads do not mix, and what cannot be written is lost.
-        _ = line.withCString { write(2, $0, strlen($0)) }
+        let message = "\(event.message)"
+        guard writer.admits(message, level: event.level) else { return }
+        let pairs = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
+        writer.write(KeyValueLog.line(event.level, message, pairs.map { ($0.key, "\($0.value)") }, writer.isJournal))
+    }
+
+    static func line(
+        _ level: Logger.Level, _ message: String, _ pairs: [(String, String)], _ isJournal: Bool
+    ) -> String {
+        var line = isJournal ? "<\(priority(level))>" : "time=\(timestamp()) "
+        line += "level=\(level) msg=\(quoted(message))"
+        for (key, value) in pairs { line += " \(key)=\(quoted(value))" }
+        guard line.utf8.count >= LogWriter.lineBytes else { return line + "\n" }
+        return String(decoding: line.utf8.prefix(LogWriter.lineBytes - 4), as: UTF8.self) + "…\n"
     }
 
     private static func priority(_ level: Logger.Level) -> Int {

@@ -51,15 +51,22 @@ package struct Ledger {
     package private(set) var sessions: [UInt32: Session] = [:]
     package private(set) var pages: [StoreKey: LedgerPage] = [:]
     private var generations: UInt64 = 0
-    private var lastSession: UInt32 = 0
+    /// The last number given; nil where they are random.
+    private var lastSession: UInt32?
 
-    package init() {}
+    /// Numbers sessions one by one, so that a simulation repeats itself, or at random: then no tenant can count those of others.
+    package init(numbersAtRandom: Bool = false) { lastSession = numbersAtRandom ? nil : 0 }
 
     /// Opens a session under a new number.
     package mutating func open(_ make: (UInt32) -> Session) -> UInt32 {
-        repeat { lastSession = lastSession == Wire.none - 1 ? 1 : lastSession + 1 } while sessions[lastSession] != nil
-        sessions[lastSession] = make(lastSession)
-        return lastSession
+        var id: UInt32
+        repeat {
+            // Short ones, as people type them.
+            id = lastSession.map { $0 + 1 } ?? .random(in: 1...9_999_999)
+            if lastSession != nil { lastSession = id }
+        } while sessions[id] != nil
+        sessions[id] = make(id)
+        return id
     }
 
     package mutating func change(_ id: UInt32, _ body: (inout Session) -> Void) {

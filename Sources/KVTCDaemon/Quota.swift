@@ -1,46 +1,96 @@
+import KVTCProtocol
 import KVTCSystem
 
 /// What tenants hold across their connections.
 final class Quota: Sendable {
-    private struct Held {
+    private struct Held: Equatable {
         var arenaBytes = 0
+        var arenas = 0
         var requestBytes = 0
-        var isNothing: Bool { arenaBytes == 0 && requestBytes == 0 }
     }
 
-    private let held = Monitor<[UInt32: Held]>([:])
+    private struct State {
+        var tenants: [UInt32: Held] = [:]
+        var arenas = 0
 
-    /// Charges arena memory to a tenant; false when that would be more than `limit`.
-    func takeArena(_ bytes: Int, tenant: UInt32, limit: Int) -> Bool {
-        held.withLock { held in
-            guard held[tenant, default: Held()].arenaBytes <= limit - bytes else { return false }
-            held[tenant, default: Held()].arenaBytes += bytes
-            return true
+        mutating func change(_ tenant: UInt32, _ body: (inout Held) -> Void) {
+            body(&tenants[tenant, default: Held()])
+            if tenants[tenant] == Held() { tenants[tenant] = nil }
         }
     }
 
-    func returnArena(_ bytes: Int, tenant: UInt32) { change(tenant) { $0.arenaBytes -= bytes } }
+    let room: DescriptorRoom
+    private let state = Monitor(State())
+
+    init(room: DescriptorRoom) { self.room = room }
+
+    /// Charges an arena to a tenant until the result goes away.
+    func takeArena(
+        _ bytes: Int, tenant: UInt32, limits: DaemonConfiguration.Limits
+    ) throws(WireError) -> ArenaCharge {
+        try state.withLock { (state) throws(WireError) in
+            let held = state.tenants[tenant] ?? Held()
+            guard held.arenas < limits.arenasPerUser else {
+                throw WireError(.limitExceeded, field: "arena", "more than \(limits.arenasPerUser) arenas of one user")
+            }
+            guard held.arenaBytes <= limits.arenaBytesPerUser - bytes else {
+                throw WireError(
+                    .limitExceeded, field: "bytes",
+                    "the arenas of one user hold at most \(limits.arenaBytesPerUser) bytes")
+            }
+            guard state.arenas < room.arenas else {
+                throw WireError(.limitExceeded, field: "arena", "too many arenas")
+            }
+            state.arenas += 1
+            state.change(tenant) {
+                $0.arenas += 1
+                $0.arenaBytes += bytes
+            }
+        }
+        return ArenaCharge(quota: self, bytes: bytes, tenant: tenant)
+    }
+
+    fileprivate func returnArena(_ bytes: Int, tenant: UInt32) {
+        state.withLock { state in
+            state.arenas -= 1
+            state.change(tenant) {
+                $0.arenas -= 1
+                $0.arenaBytes -= bytes
+            }
+        }
+    }
 
     /// Waits until a request of that size fits into what the tenant may have in work, and charges it until the result
-    /// goes away. One request alone always fits. The answers to others make room, so this waits for nobody outside.
-    func takeRequest(_ bytes: Int, tenant: UInt32, limit: Int) -> RequestCharge {
-        _ = held.wait { held -> Bool? in
-            let used = held[tenant, default: Held()].requestBytes
+    /// goes away; nil when the time was over first. One request alone always fits. The answers to others make room, so this
+    /// waits for nobody outside.
+    func takeRequest(_ bytes: Int, tenant: UInt32, limit: Int, until deadline: UInt64?) -> RequestCharge? {
+        let isTaken: Bool? = state.wait(until: deadline) { state in
+            let used = state.tenants[tenant]?.requestBytes ?? 0
             guard used == 0 || used <= limit - bytes else { return nil }
-            held[tenant, default: Held()].requestBytes += bytes
+            state.change(tenant) { $0.requestBytes += bytes }
             return true
         }
-        return RequestCharge(quota: self, bytes: bytes, tenant: tenant)
+        return isTaken == nil ? nil : RequestCharge(quota: self, bytes: bytes, tenant: tenant)
     }
 
-    fileprivate func returnRequest(_ bytes: Int, tenant: UInt32) { change(tenant) { $0.requestBytes -= bytes } }
-
-    private func change(_ tenant: UInt32, _ body: (inout Held) -> Void) {
-        held.update { held in
-            body(&held[tenant, default: Held()])
-            if held[tenant]?.isNothing == true { held[tenant] = nil }
-        }
+    fileprivate func returnRequest(_ bytes: Int, tenant: UInt32) {
+        state.update { $0.change(tenant) { $0.requestBytes -= bytes } }
     }
+}
+
+/// An arena; it counts until its memory is gone.
+final class ArenaCharge: Sendable {
+    private let quota: Quota
+    private let bytes: Int
+    private let tenant: UInt32
+
+    fileprivate init(quota: Quota, bytes: Int, tenant: UInt32) {
+        self.quota = quota
+        self.bytes = bytes
+        self.tenant = tenant
+    }
+
+    deinit { quota.returnArena(bytes, tenant: tenant) }
 }
 
 /// The bytes of a request in work; they count until the last holder lets go.

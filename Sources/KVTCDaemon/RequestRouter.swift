@@ -1,4 +1,5 @@
 import KVTCProtocol
+import KVTCStore
 import KVTCSystem
 
 /// Why a request has no proper answer.
@@ -9,7 +10,7 @@ enum RouterError: Error {
     case connection(ConnectionError)
 }
 
-/// Turns the frames of one connection into calls of the engine. Used by one thread.
+/// Turns the frames of one connection into calls of the engine, and holds its arenas. Used by one thread.
 struct RequestRouter {
     /// The parts of an answer's body: fields, then bytes that lie elsewhere.
     struct Answer {
@@ -19,13 +20,15 @@ struct RequestRouter {
         var descriptor: Int32?
     }
     typealias Send = (Answer) throws(ConnectionError) -> Void
+    /// The part of an answer that may take long; it needs nothing of the router.
+    typealias Rest = @Sendable (Send) throws(RouterError) -> Void
 
     private let engine: Engine
     private let quota: Quota
     private let caller: Caller
     private var arenas: [UInt32: Arena] = [:]
     private var lastArena: UInt32 = 0
-    private var hasGreeted = false
+    private(set) var hasGreeted = false
     /// The feature bits agreed on.
     private var features: UInt32 = 0
 
@@ -35,28 +38,63 @@ struct RequestRouter {
         self.caller = caller
     }
 
-    /// Gives back what the connection held.
-    mutating func end() {
-        for arena in arenas.values { quota.returnArena(arena.byteCount, tenant: caller.tenant) }
-        arenas = [:]
+    /// Answers one request; or gives what is left to do where that may take as long as the disk, so that the requests behind
+    /// it need not wait. What it is about is settled by then.
+    mutating func answer(_ item: ClientConnection.Item, _ send: Send) throws(RouterError) -> Rest? {
+        let opcode: Opcode
+        do throws(WireError) { opcode = try admit(item.header) } catch { throw .refused(error) }
+        switch opcode {
+        case .pull: try pull(item.body, send)
+        case .arena: try arena(item.body, send)
+        case .verify: return try verify(item.body)
+        case .flush: return try flush(item.body)
+        case .profile: return try profile(item.body)
+        case .storeProfile: return try storeProfile(item.body)
+        default:
+            let body: [UInt8]
+            do throws(WireError) { body = try simple(opcode, item.body) } catch { throw .refused(error) }
+            try RequestRouter.deliver(send, Answer(fields: body))
+        }
+        return nil
     }
 
-    /// Answers one request.
-    mutating func answer(_ item: ClientConnection.Item, _ send: Send) throws(RouterError) {
-        let opcode: Opcode
-        let body: [UInt8]?
+    private func flush(_ body: [UInt8]) throws(RouterError) -> Rest {
+        let (engine, caller) = (engine, caller)
+        let request: FlushRequest
+        let keys: [StoreKey]?
         do throws(WireError) {
-            opcode = try admit(item.header)
-            body = [.pull, .arena, .verify].contains(opcode) ? nil : try simple(opcode, item.body)
+            request = try FlushRequest(body: body)
+            keys = try engine.flushed(request, caller)
         } catch { throw .refused(error) }
-        if let body {
-            try deliver(send, Answer(fields: body))
-        } else if opcode == .pull {
-            try pull(item.body, send)
-        } else if opcode == .verify {
-            try verify(item.body, send)
-        } else {
-            try arena(item.body, send)
+        return RequestRouter.later { () throws(WireError) in try engine.flushAndAudit(request, keys, caller).encodedBody
+        }
+    }
+
+    private func profile(_ body: [UInt8]) throws(RouterError) -> Rest {
+        let (engine, caller) = (engine, caller)
+        let request: ProfileRequest
+        do throws(WireError) { request = try ProfileRequest(body: body) } catch { throw .refused(error) }
+        return RequestRouter.later { () throws(WireError) in try engine.profile(request, caller).encodedBody }
+    }
+
+    private func storeProfile(_ body: [UInt8]) throws(RouterError) -> Rest {
+        let (engine, caller) = (engine, caller)
+        let request: StoreProfileRequest
+        let memory: Arena?
+        do throws(WireError) {
+            request = try StoreProfileRequest(body: body)
+            memory = try arena(request.arena)
+        } catch { throw .refused(error) }
+        return RequestRouter.later { () throws(WireError) in
+            try engine.storeProfile(request, arena: memory, caller).encodedBody
+        }
+    }
+
+    private static func later(_ body: @escaping @Sendable () throws(WireError) -> [UInt8]) -> Rest {
+        { (send) throws(RouterError) in
+            let fields: [UInt8]
+            do throws(WireError) { fields = try body() } catch { throw .refused(error) }
+            try deliver(send, Answer(fields: fields))
         }
     }
 
@@ -74,7 +112,7 @@ struct RequestRouter {
         return opcode
     }
 
-    private func deliver(_ send: Send, _ answer: Answer) throws(RouterError) {
+    private static func deliver(_ send: Send, _ answer: Answer) throws(RouterError) {
         do throws(ConnectionError) { try send(answer) } catch { throw .connection(error) }
     }
 
@@ -93,11 +131,9 @@ struct RequestRouter {
         case .touch: try engine.touch(TouchRequest(body: body), caller).encodedBody
         case .drop: try engine.dropAndAudit(DropRequest(body: body), caller).encodedBody
         case .status: try status(StatusRequest(body: body)).encodedBody
-        case .flush: try engine.flushAndAudit(FlushRequest(body: body), caller).encodedBody
-        case .profile: try engine.profile(ProfileRequest(body: body), caller).encodedBody
-        case .storeProfile: try storeProfile(StoreProfileRequest(body: body)).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
-        case .arena, .pull, .verify: throw WireError(.internalError, "\(opcode) is answered elsewhere")
+        case .arena, .pull, .verify, .flush, .profile, .storeProfile:
+            throw WireError(.internalError, "\(opcode) is answered elsewhere")
         }
     }
 
@@ -131,10 +167,6 @@ struct RequestRouter {
         try engine.push(request, arena: try arena(request.arena), caller)
     }
 
-    private func storeProfile(_ request: StoreProfileRequest) throws(WireError) -> JSONReply {
-        try engine.storeProfile(request, arena: try arena(request.arena), caller)
-    }
-
     private func arena(_ number: UInt32) throws(WireError) -> Arena? {
         guard number != Wire.none else { return nil }
         guard let arena = arenas[number] else {
@@ -147,10 +179,11 @@ struct RequestRouter {
         let made: (number: UInt32, memory: Arena)
         do throws(WireError) { made = try makeArena(ArenaRequest(body: body)) } catch { throw .refused(error) }
         let reply = ArenaReply(arena: made.number, bytes: UInt64(made.memory.byteCount)).encodedBody
-        try deliver(send, Answer(fields: reply, descriptor: made.memory.rawDescriptor))
+        try RequestRouter.deliver(send, Answer(fields: reply, descriptor: made.memory.rawDescriptor))
+        made.memory.closeDescriptor()
     }
 
-    private func verify(_ body: [UInt8], _ send: Send) throws(RouterError) {
+    private func verify(_ body: [UInt8]) throws(RouterError) -> Rest {
         do throws(WireError) {
             _ = try VerifyRequest(body: body)
             guard caller.isAdministrator else {
@@ -158,12 +191,14 @@ struct RequestRouter {
             }
             engine.audit("verification asked for", caller, [:])
         } catch { throw .refused(error) }
-        do throws(ConnectionError) {
-            let found = try engine.verify { (part) throws(ConnectionError) in
-                try send(Answer(status: Wire.more, fields: part.encodedBody))
-            }
-            try send(Answer(fields: found.encodedBody))
-        } catch { throw .connection(error) }
+        return { [engine] (send) throws(RouterError) in
+            do throws(ConnectionError) {
+                let found = try engine.verify { (part) throws(ConnectionError) in
+                    try send(Answer(status: Wire.more, fields: part.encodedBody))
+                }
+                try send(Answer(fields: found.encodedBody))
+            } catch { throw .connection(error) }
+        }
     }
 
     private func pull(_ body: [UInt8], _ send: Send) throws(RouterError) {
@@ -187,7 +222,7 @@ struct RequestRouter {
             case .notDelivered(let lost): throw .connection(lost)
             }
         }
-        try deliver(send, Answer(fields: reply.encodedBody))
+        try RequestRouter.deliver(send, Answer(fields: reply.encodedBody))
     }
 
     private mutating func makeArena(_ request: ArenaRequest) throws(WireError) -> (UInt32, Arena) {
@@ -196,20 +231,21 @@ struct RequestRouter {
             throw WireError(
                 .limitExceeded, field: "bytes", "\(request.bytes) is not between 1 and \(limits.arenaBytes)")
         }
+        guard arenas.count < limits.arenasPerConnection else {
+            throw WireError(
+                .limitExceeded, field: "arena", "more than \(limits.arenasPerConnection) arenas of one connection")
+        }
         // Whole pages of memory, so that the client may map all of it.
         let bytes = (Int(request.bytes) + 4095) & ~4095
-        guard quota.takeArena(bytes, tenant: caller.tenant, limit: limits.arenaBytesPerUser) else {
-            throw WireError(
-                .limitExceeded, field: "bytes", "the arenas of one user hold at most \(limits.arenaBytesPerUser) bytes")
-        }
+        let charge = try quota.takeArena(bytes, tenant: caller.tenant, limits: limits)
         do throws(SystemError) {
-            let arena = try Arena(byteCount: bytes)
+            let arena = try Arena(byteCount: bytes, charge: charge)
             repeat { lastArena = lastArena &+ 1 } while lastArena == Wire.none || arenas[lastArena] != nil
             arenas[lastArena] = arena
             return (lastArena, arena)
         } catch {
-            quota.returnArena(bytes, tenant: caller.tenant)
-            throw WireError(.limitExceeded, field: "bytes", "\(error)")
+            engine.log.warning("no memory for an arena", metadata: ["bytes": "\(bytes)", "error": "\(error)"])
+            throw WireError(.limitExceeded, field: "bytes", "there is no memory for another arena")
         }
     }
 }

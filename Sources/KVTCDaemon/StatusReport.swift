@@ -23,6 +23,7 @@ struct StatusReport: Encodable {
         var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
         var recovered_from_ram: UInt64, outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near: UInt64
         var renewed: UInt64, drift_alarms: UInt64, corrupt_pulls: UInt64, dropped_by_request: UInt64
+        var log_dropped: UInt64
     }
     /// Requests that got an error for their answer, and were not the daemon's fault.
     struct Refused: Encodable {
@@ -177,7 +178,8 @@ extension Engine {
                 recovered_from_ram: stored.recoveredFromRAM, outlier_rows: counted.coding.outlierRows,
                 limited: counted.coding.limited, kept_lossless: counted.coding.lossless, near: counted.coding.near,
                 renewed: counted.renewed, drift_alarms: counted.driftAlarms, corrupt_pulls: counted.corrupt,
-                dropped_by_request: counted.droppedByRequest),
+                dropped_by_request: counted.droppedByRequest,
+                log_dropped: scope == nil ? LogWriter.standardError.droppedLines : 0),
             refused: .init(counted.refusals),
             queues: .init(
                 encode: scope.map(pendingEncodes(of:)) ?? pendingEncodes,

@@ -103,6 +103,14 @@ package final class WorkPool: Sendable {
         return batch.wait { $0.left == 0 ? $0.values.compactMap(\.self) : nil } ?? []
     }
 
+    /// Forgets the jobs that wait; how many there were.
+    package func discard(_ urgency: Urgency) -> Int {
+        state.update { state in
+            defer { state.queues[urgency.rawValue] = Ring() }
+            return state.queues[urgency.rawValue].count
+        }
+    }
+
     /// How many jobs wait.
     package func waiting(_ urgency: Urgency) -> Int { state.withLock { $0.queues[urgency.rawValue].count } }
 

@@ -1,26 +1,40 @@
 import CLinux
 import Glibc
+import Synchronization
 
 // The mapping is plain memory that is valid for the object's whole life; races on its bytes are the other side's
 // doing and are answered by copying before judging, hence unchecked.
 /// Shared memory of a fixed size. The other side may write at any time, so bytes are copied out once and judged in
 /// private memory; nothing is read twice.
 public final class Arena: @unchecked Sendable {
-    private let descriptor: FileDescriptor
+    /// -1 once it is closed.
+    private let descriptor: Atomic<Int32>
     private let base: UnsafeMutableRawPointer
     /// The size in bytes.
     public let byteCount: Int
+    private let isOwn: Bool
+    /// Goes away after the memory.
+    private let charge: (any AnyObject & Sendable)?
 
-    /// New memory, sealed against shrinking, growing and further seals.
-    public convenience init(byteCount: Int, name: String = "kvtc-arena") throws(SystemError) {
+    /// New memory, sealed against shrinking, growing and further seals. Its end takes the memory back from everybody, also
+    /// from who keeps the descriptor; only then `charge` is let go.
+    public convenience init(
+        byteCount: Int, name: String = "kvtc-arena", charge: (any AnyObject & Sendable)? = nil
+    ) throws(SystemError) {
         guard byteCount > 0 else { throw SystemError("arena of \(byteCount) bytes", code: EINVAL) }
-        let made = clinux_storage_memfd(name, byteCount)
-        try self.init(owning: FileDescriptor(owning: try SystemError.check("memfd", made)), byteCount: byteCount)
+        let made = FileDescriptor(owning: try SystemError.check("memfd", clinux_storage_memfd(name, byteCount)))
+        try self.init(owning: made, byteCount: byteCount, isOwn: true, charge: charge)
     }
 
     /// Memory that the other side made: its seals and size are checked before it is mapped, because memory that can
     /// shrink kills its reader.
-    public init(owning descriptor: consuming FileDescriptor, byteCount: Int) throws(SystemError) {
+    public convenience init(owning descriptor: consuming FileDescriptor, byteCount: Int) throws(SystemError) {
+        try self.init(owning: descriptor, byteCount: byteCount, isOwn: false, charge: nil)
+    }
+
+    private init(
+        owning descriptor: consuming FileDescriptor, byteCount: Int, isOwn: Bool, charge: (any AnyObject & Sendable)?
+    ) throws(SystemError) {
         let sealed = try SystemError.check("F_GET_SEALS", clinux_is_sealed_arena(descriptor.raw))
         var info = stat()
         guard sealed == 1, byteCount > 0, fstat(descriptor.raw, &info) == 0, info.st_size >= byteCount else {
@@ -32,13 +46,27 @@ public final class Arena: @unchecked Sendable {
         madvise(mapped, byteCount, MADV_HUGEPAGE)
         base = mapped
         self.byteCount = byteCount
-        self.descriptor = descriptor
+        self.isOwn = isOwn
+        self.charge = charge
+        self.descriptor = Atomic(descriptor.release())
     }
 
-    deinit { munmap(base, byteCount) }
+    deinit {
+        // Else all that was ever written here would be held by whoever keeps the descriptor, and charged to this process. What
+        // the other side writes from now on is its own.
+        if isOwn { madvise(base, byteCount, MADV_REMOVE) }
+        munmap(base, byteCount)
+        closeDescriptor()
+    }
 
     /// The descriptor to send along; it must not outlive the arena.
-    public var rawDescriptor: Int32 { descriptor.raw }
+    public var rawDescriptor: Int32 { descriptor.load(ordering: .acquiring) }
+
+    /// Closes the descriptor: the memory is mapped and does without.
+    public func closeDescriptor() {
+        let raw = descriptor.exchange(-1, ordering: .acquiringAndReleasing)
+        if raw >= 0 { close(raw) }
+    }
 
     /// Whether the bytes from `offset` on lie inside, with sums that cannot overflow.
     public func contains(offset: UInt64, length: UInt64) -> Bool {

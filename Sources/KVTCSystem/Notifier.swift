@@ -2,45 +2,58 @@ import CLinux
 import CSystemd
 import Glibc
 
-/// Tells the service manager how the daemon is. Without one, nothing happens.
+/// Tells the service manager how the daemon is. Without one, nothing happens. A manager that does not read its messages holds
+/// nobody up: what finds no room in its queue is left out.
 public struct Notifier: Sendable {
     /// How long the service manager waits for a sign of life, in microseconds; nil when it does not.
     public let watchdogMicroseconds: UInt64?
+    private let address: String?
 
     /// Finds out what the service manager expects.
     public init() {
         var interval: UInt64 = 0
         watchdogMicroseconds = sd_watchdog_enabled(0, &interval) > 0 ? interval : nil
+        address = getenv("NOTIFY_SOCKET").map { String(cString: $0) }
     }
 
-    /// The daemon serves.
-    public func ready(status: String) { sd_notify(0, "READY=1\nSTATUS=\(Notifier.line(status))") }
+    /// Whether there is a service manager to talk to.
+    public var isSupervised: Bool { address != nil }
+
+    /// The daemon serves. False when the service manager has not got that and is to be told again.
+    public func ready(status: String) -> Bool { send("READY=1\nSTATUS=\(Notifier.line(status))", patience: 1000) }
 
     /// The daemon is on its way out.
-    public func stopping(status: String) { sd_notify(0, "STOPPING=1\nSTATUS=\(Notifier.line(status))") }
+    public func stopping(status: String) { send("STOPPING=1\nSTATUS=\(Notifier.line(status))", patience: 1000) }
 
     /// One line about what the daemon does now.
-    public func status(_ text: String) { sd_notify(0, "STATUS=\(Notifier.line(text))") }
+    public func status(_ text: String) { send("STATUS=\(Notifier.line(text))") }
 
     /// A sign of life.
-    public func watchdog() { sd_notify(0, "WATCHDOG=1") }
+    public func watchdog() { send("WATCHDOG=1") }
 
-    /// Asks for more time to stop.
-    public func extendTimeout(seconds: Int) { sd_notify(0, "EXTEND_TIMEOUT_USEC=\(seconds * 1_000_000)") }
+    /// Asks for so much time from now on to stop.
+    public func extendTimeout(seconds: Int) { send("EXTEND_TIMEOUT_USEC=\(seconds * 1_000_000)") }
 
     /// Has the service manager keep a descriptor across restarts and crashes, and waits until it has it. False without a
     /// service manager, or when it does not answer.
     public func store(_ descriptor: Int32, name: String) -> Bool {
-        var descriptor = descriptor
-        let sent = sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=\(Notifier.line(name))", &descriptor, 1)
-        return sent > 0 && sd_notify_barrier(0, 5_000_000) > 0
+        guard let address,
+            send("FDSTORE=1\nFDNAME=\(Notifier.line(name))", descriptor: descriptor, patience: 5000)
+        else { return false }
+        return clinux_notify_barrier(address, 5000) == 0
     }
 
     /// Has the service manager let go of the descriptors kept under a name.
-    public func removeStored(name: String) { sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=\(Notifier.line(name))") }
+    public func removeStored(name: String) {
+        send("FDSTOREREMOVE=1\nFDNAME=\(Notifier.line(name))", patience: 5000)
+    }
 
-    /// Whether there is a service manager to talk to.
-    public var isSupervised: Bool { getenv("NOTIFY_SOCKET") != nil }
+    /// Waits so many milliseconds for room. True also without a service manager, and for one that is gone.
+    @discardableResult
+    private func send(_ text: String, descriptor: Int32 = -1, patience: Int32 = 0) -> Bool {
+        guard let address else { return true }
+        return clinux_notify(address, text, descriptor, patience) != -EAGAIN
+    }
 
     /// A file name must not be able to forge further assignments.
     static func line(_ text: String) -> String { String(text.map { $0.isNewline ? " " : $0 }) }

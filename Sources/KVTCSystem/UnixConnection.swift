@@ -28,6 +28,8 @@ public enum ConnectionError: Error, Hashable, Sendable {
 public final class UnixConnection: Sendable {
     private let descriptor: FileDescriptor
     private let writing = Mutex<Void>(())
+    /// Nanoseconds; 0 for none.
+    private let writeLimit = Atomic<UInt64>(0)
     /// Who is at the other end.
     public let peer: PeerCredentials
 
@@ -40,6 +42,9 @@ public final class UnixConnection: Sendable {
         peer = PeerCredentials(uid: uid, gid: gid, pid: pid, groups: UnixConnection.groups(descriptor.raw))
         self.descriptor = descriptor
     }
+
+    /// A descriptor of the process at the other end, negative where the kernel has none.
+    var peerProcess: Int32 { clinux_peer_pidfd(descriptor.raw) }
 
     // None where the kernel does not tell, so that membership is never assumed.
     private static func groups(_ socket: Int32) -> [UInt32] {
@@ -68,24 +73,28 @@ public final class UnixConnection: Sendable {
         return (try UnixConnection(owning: first), try UnixConnection(owning: second))
     }
 
-    /// Fails writes that make no progress for the given time, so that a peer that stops reading holds nobody for ever.
+    /// Fails the write of a message that the peer has not taken after the given time, however slowly it reads, so that it
+    /// holds nobody up for longer.
     public func limitWrites(seconds: Int) {
-        var limit = timeval(tv_sec: seconds, tv_usec: 0)
-        setsockopt(descriptor.raw, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        writeLimit.store(UInt64(seconds) * 1_000_000_000, ordering: .relaxed)
     }
 
-    // Waits until a byte can be read; `deadline` is on the monotonic clock, nil for none.
-    private func awaitReadable(until deadline: UInt64?) throws(ConnectionError) {
+    /// Waits until something can be read; false when the time (on ``MonotonicClock``) was over first.
+    public func awaitInput(until deadline: UInt64) throws(ConnectionError) -> Bool {
+        try awaitEvent(POLLIN, until: deadline)
+    }
+
+    private func awaitEvent(_ event: Int32, until deadline: UInt64?) throws(ConnectionError) -> Bool {
         while true {
             var wait: Int32 = -1
             if let deadline {
                 let now = MonotonicClock.nanoseconds
-                guard now < deadline else { throw .timeout }
+                guard now < deadline else { return false }
                 wait = Int32(clamping: (deadline - now + 999_999) / 1_000_000)
             }
-            var set = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+            var set = pollfd(fd: descriptor.raw, events: Int16(event), revents: 0)
             let ready = poll(&set, 1, wait)
-            if ready > 0 { return }
+            if ready > 0 { return true }
             if ready < 0, errno != EINTR { throw .system(SystemError("poll", code: errno)) }
         }
     }
@@ -156,7 +165,7 @@ public final class UnixConnection: Sendable {
                 try limitReceive(until: deadline)
                 patience = CLINUX_ALL
             } else if deadline != nil {
-                try awaitReadable(until: deadline)
+                guard try awaitEvent(POLLIN, until: deadline) else { throw .timeout }
                 patience = CLINUX_NO_WAIT
             } else {
                 patience = CLINUX_SOME
@@ -211,11 +220,19 @@ public final class UnixConnection: Sendable {
 
     private func send(_ vectors: inout [iovec], _ attached: Int32) -> ConnectionError? {
         var (attached, next, isPartial) = (attached, 0, false)
+        let limit = writeLimit.load(ordering: .relaxed)
+        let deadline = MonotonicClock.nanoseconds + limit
         while next < vectors.count {
+            // A limit of the socket's own would begin anew with every piece that the peer takes.
             let result = vectors.withUnsafeBufferPointer {
-                clinux_send(descriptor.raw, $0.baseAddress! + next, $0.count - next, attached)
+                clinux_send(descriptor.raw, $0.baseAddress! + next, $0.count - next, attached, limit == 0 ? 0 : 1)
             }
-            if result == -Int(EAGAIN) { return .timeout }
+            if result == -Int(EAGAIN) {
+                do throws(ConnectionError) {
+                    guard try awaitEvent(Int32(POLLOUT), until: deadline) else { return .timeout }
+                    continue
+                } catch { return error }
+            }
             if result == -Int(EPIPE) || result == -Int(ECONNRESET) { return .closed(partial: isPartial) }
             if result < 0 { return .system(SystemError("sendmsg", code: Int32(-result))) }
             (attached, isPartial) = (-1, true)

@@ -66,6 +66,13 @@ public final class UnixListener: Sendable {
         }
     }
 
+    /// The path that the socket is bound to, whoever made it; empty for none.
+    public var boundPath: String {
+        var path = [CChar](repeating: 0, count: 256)
+        guard clinux_socket_path(descriptor.raw, &path, path.count) > 0 else { return "" }
+        return path.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+    }
+
     /// Removes the socket file when this listener made it.
     public func removePath() { if let path { unlink(path) } }
 }

@@ -44,17 +44,19 @@ struct Main: ParsableCommand {
     }
 
     func run() throws {
+        StandardStreams.fill()
+        Machine.raiseOpenFiles()
         if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
-        let signals = TerminationSignals()
+        let signals = Signals()
         let (configuration, errors) = settings()
         if checkConfig { throw ExitCode(ConfigurationCheck(configuration, errors, asJSON: json).run()) }
         guard errors.isEmpty else {
             // What else is wrong is told along with it.
             throw refuse(ConfigurationErrors(errors + configuration.check(isTrial: true, besides: errors).errors))
         }
-        let isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
         let level = Logger.Level(rawValue: configuration.logLevel) ?? .info
-        let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: level, isJournal: isJournal) }
+        let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: level) }
+        defer { LogWriter.standardError.finish(seconds: 2) }
         let notifier = Notifier()
         let server: DaemonServer
         do {
@@ -69,15 +71,7 @@ struct Main: ParsableCommand {
             log.critical("cannot start", metadata: ["error": "\(error)"])
             throw ExitCode.failure
         }
-        notifier.ready(status: server.summary())
-        // Three signs of life in the time that the service manager allows for one.
-        let interval = min(10_000, Int((notifier.watchdogMicroseconds ?? 30_000_000) / 3000))
-        while signals.wait(milliseconds: max(interval, 1)) == nil {
-            server.maintain()
-            notifier.status(server.summary())
-            notifier.watchdog()
-        }
-        if !server.stop(notifier: notifier) { throw ExitCode.failure }
+        if try !server.run(until: signals, notifier: notifier) { throw ExitCode.failure }
     }
 
     /// The service manager's descriptor store keeps the RAM tier; without a service manager nothing does.

@@ -72,13 +72,13 @@ struct SessionSimulation {
             device, ram: isSmall ? 24 << 10 : 1 << 20, disk: 4 << 20, segment: 16 << 10, clock: clock)
         tiers.arenaBytes = isSmall ? 8 << 10 : 256 << 10
         tiers.ramStep = { plan.step() }
-        var log = Logger(label: "simulation") { _ in KeyValueLog(level: .critical, isJournal: false) }
+        var log = Logger(label: "simulation") { _ in KeyValueLog(level: .critical) }
         log.logLevel = .critical
         return Engine(
             configuration: DaemonConfiguration(environment: [:], isRoot: true),
             store: try Store.open(tiers.kept(by: keeper)), pool: WorkPool(), readers: WorkPool(),
             profiles: ProfileRegistry(directory: nil) { (_) throws(CodecError) in throw .unsupported("none") },
-            log: log)
+            log: log, ledger: Ledger())
     }
 
     // MARK: - Steps
@@ -331,7 +331,8 @@ struct SessionSimulation {
         drain()
         try follow()
         let isAll = Bool.random(using: &generator)
-        do { _ = try engine.flush(FlushRequest(session: isAll ? Wire.none : session.id), session.caller) } catch {
+        let request = FlushRequest(session: isAll ? Wire.none : session.id)
+        do { _ = try engine.flush(try engine.flushed(request, session.caller), session.caller) } catch {
             return try require(plan.total > faultsAtStart, "a flush failed without a reason: \(error)")
         }
         guard !plan.hasCrashed, let now = sessions.first(where: { $0.id == session.id }) else { return }

@@ -26,7 +26,7 @@ final class TestDaemon: Sendable {
         configuration.workers = 2
         change(&configuration)
         self.configuration = configuration
-        var log = Logger(label: "test") { _ in KeyValueLog(level: .critical, isJournal: false) }
+        var log = Logger(label: "test") { _ in KeyValueLog(level: .critical) }
         log.logLevel = .critical
         server = try DaemonServer(configuration: configuration, log: log)
         try server.start()

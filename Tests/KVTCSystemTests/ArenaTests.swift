@@ -52,6 +52,30 @@ import Testing
         #expect(openArenas(named: "owned") == 0)
     }
 
+    // Whoever keeps the descriptor must not keep what was written through the arena.
+    @Test func theEndTakesTheMemoryBack() throws {
+        final class Charge: Sendable {
+            let isOver: Monitor<Bool>
+            init(_ isOver: Monitor<Bool>) { self.isOver = isOver }
+            deinit { isOver.update { $0 = true } }
+        }
+        let isOver = Monitor(false)
+        let kept: FileDescriptor
+        var info = stat()
+        do {
+            let arena = try Arena(byteCount: 1 << 20, charge: Charge(isOver))
+            kept = FileDescriptor(owning: dup(arena.rawDescriptor))
+            arena.closeDescriptor()
+            _ = [UInt8](repeating: 0xAB, count: 1 << 20).withUnsafeBytes { arena.write($0, offset: 0) }
+            #expect(fstat(kept.raw, &info) == 0 && info.st_blocks > 0)
+            #expect(!isOver.withLock { $0 })
+        }
+        #expect(isOver.withLock { $0 })
+        #expect(fstat(kept.raw, &info) == 0 && info.st_blocks == 0 && info.st_size == 1 << 20)
+        let twin = try Arena(owning: kept, byteCount: 1 << 20)
+        #expect(twin.copy(offset: 0, length: 1 << 20)?.allSatisfy { $0 == 0 } == true)
+    }
+
     @Test func impossibleSizesFail() {
         #expect(throws: SystemError.self) { _ = try Arena(byteCount: 0) }
         #expect(throws: SystemError.self) { _ = try Arena(byteCount: .max) }

@@ -114,6 +114,30 @@ import Testing
         sending.join()
     }
 
+    @Test func aPeerThatReadsSlowlyHasNoMoreTime() throws {
+        let (a, b) = try UnixConnection.pair()
+        a.limitWrites(seconds: 1)
+        let isOver = Monitor(false)
+        // Far too slow for the whole message in its time, and never silent for as long.
+        let reading = try Thread.start {
+            while isOver.wait(until: MonotonicClock.nanoseconds + 20_000_000, { $0 ? true : nil }) == nil {
+                _ = try? b.read(count: 16 << 10, deadline: MonotonicClock.nanoseconds + 1_000_000_000)
+            }
+        }
+        #expect(throws: ConnectionError.timeout) { try a.write([UInt8](repeating: 0, count: 64 << 20)) }
+        isOver.update { $0 = true }
+        reading.join()
+    }
+
+    @Test func inputIsWaitedFor() throws {
+        let (a, b) = try UnixConnection.pair()
+        let isEarly = try a.awaitInput(until: MonotonicClock.nanoseconds + 10_000_000)
+        try b.write([1])
+        let isThere = try a.awaitInput(until: MonotonicClock.nanoseconds + 60_000_000_000)
+        #expect(!isEarly && isThere)
+        #expect(try a.read(count: 1) == [1])
+    }
+
     @Test func aPeerThatStopsReadingIsGivenUp() throws {
         let (a, b) = try UnixConnection.pair()
         a.limitWrites(seconds: 1)

@@ -16,6 +16,14 @@ import kvtc
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Signals that are an order to stop, those of a fault, a debugger or the watchdog with what nobody can catch, and all others.
+STOP = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU]
+LETHAL = [
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP,
+    signal.SIGSYS,
+]
+HARMLESS = sorted(set(signal.valid_signals()) - set(STOP) - set(LETHAL))
+
 
 def binary(name, variable):
     """The built program. Where the variable says which one is meant, a missing one is a failure, else a reason to skip."""

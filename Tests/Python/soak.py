@@ -6,9 +6,13 @@ tight   RAM and disk overflow all the time: what is pinned and flushed must stay
 faulty  the daemon's writes, reads and syncs fail or dawdle (strace): what a flush covered must be there afterwards
 lying   its writes and reads claim success without doing anything: pages may be missing, never wrong
 steady  nothing is killed: descriptors, arenas, threads and memory must be back where they were
+
+Every daemon gets signals that it has to ignore all the while, and its log is a pipe that is read only now and then.
 """
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -18,6 +22,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import hostile
 import soak_tenant
-from conftest import Daemon
+from conftest import HARMLESS, Daemon
 from process_state import ProcessState
 from synthetic import calibrate
 
@@ -48,6 +53,7 @@ class Totals:
     seeds: list = field(default_factory=list)
     kills: int = 0
     restarts: int = 0
+    signals: int = 0
     faults_injected: int = 0
     hostile_acts: int = 0
     wrong_bytes: int = 0
@@ -66,6 +72,40 @@ class Totals:
     @property
     def is_clean(self):
         return not (self.wrong_bytes or self.lost_after_flush or self.leaks or self.crashes_found or self.problems)
+
+
+class ReluctantReader:
+    """The log of a daemon through a pipe of one page that nobody reads for seconds at a time."""
+
+    def __init__(self, directory, log, rng):
+        self.path = directory / "log-pipe"
+        os.mkfifo(self.path)
+        # For reading and writing, so that it stays open from daemon to daemon.
+        self.pipe = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, 4096)
+        self.log, self.random, self.over = log, rng, threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    @property
+    def prefix(self):
+        return ["bash", "-c", f'exec "$0" "$@" 2>"{self.path}"']
+
+    def _run(self):
+        while not self.over.wait(self.random.uniform(0, 5)):
+            until = time.monotonic() + self.random.uniform(0, 2)
+            while time.monotonic() < until and not self.over.wait(0.01):
+                self._read()
+        self._read()
+
+    def _read(self):
+        with contextlib.suppress(BlockingIOError), open(self.log, "ab") as log:
+            log.write(os.read(self.pipe, 65536))
+
+    def close(self):
+        self.over.set()
+        self.thread.join()
+        os.close(self.pipe)
 
 
 class Round:
@@ -103,6 +143,7 @@ class Round:
             conversations=12 if self.is_injecting else 40,
             push_limit=(disk << 20) // (4 * tenants),
         )
+        self.log = ReluctantReader(self.daemon.directory, self.daemon.log, random.Random(seed))
         self.users = [FIRST_USER + i if os.geteuid() == 0 else os.geteuid() for i in range(tenants)]
 
     def run(self):
@@ -124,7 +165,7 @@ class Round:
 
     def _start(self, faults=True):
         self.trace = self.daemon.directory / "trace"
-        self.daemon.prefix = self._strace() if faults and self.is_injecting else []
+        self.daemon.prefix = (self._strace() if faults and self.is_injecting else []) + self.log.prefix
         self.daemon.start()
         self.state = ProcessState(self.daemon)
 
@@ -179,6 +220,9 @@ class Round:
             if self.daemon.process.poll() is not None:
                 self._crash(f"exit status {self.daemon.process.returncode}")
                 self._start()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.daemon.pid, self.random.choice(HARMLESS))
+            self.found.signals += 1
             time.sleep(0.05)
 
     def _kill(self):
@@ -240,6 +284,7 @@ class Round:
                 self.found.faults_injected += sum("(INJECTED)" in line or "(DELAYED)" in line for line in lines)
         if self.daemon.process is not None and self.daemon.process.poll() is None:
             self.daemon.stop(signal.SIGKILL)
+        self.log.close()
         shutil.rmtree(self.daemon.directory, ignore_errors=True)
 
 

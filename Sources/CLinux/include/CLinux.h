@@ -25,8 +25,8 @@ int clinux_peer(int fd, uint32_t *uid, uint32_t *gid, int32_t *pid);
 /// The supplementary groups of the process at the other end; how many there are, of which the first `capacity` are stored.
 int clinux_peer_groups(int fd, uint32_t *groups, size_t capacity);
 /// Sends the parts, or the first bytes of them, without raising SIGPIPE; `attached` (or -1) is a descriptor that travels with
-/// the first byte.
-ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached);
+/// the first byte. With `no_wait` -EAGAIN where there is no room.
+ptrdiff_t clinux_send(int fd, const struct iovec *parts, size_t count, int attached, int no_wait);
 /// How a receive waits: not at all (-EAGAIN), for some bytes, or for all of them unless a signal or the time limit of
 /// clinux_limit_receive comes first.
 enum clinux_patience { CLINUX_NO_WAIT, CLINUX_SOME, CLINUX_ALL };
@@ -47,7 +47,19 @@ void clinux_name_thread(unsigned long thread, const char *name);
 /// Lets the calling thread run for at most so many nanoseconds at a time, as often as before. A thread with shorter turns that
 /// wakes up goes before one with longer turns that runs (Linux 6.12 and later; older ones take no notice).
 int clinux_limit_turns(uint64_t nanoseconds);
-/// Blocks SIGTERM and SIGINT for this thread and those it starts.
-void clinux_block_termination(void);
-/// Waits for SIGTERM or SIGINT; the number, or -EAGAIN after `milliseconds`.
-int clinux_wait_termination(int64_t milliseconds);
+/// Blocks the signals that clinux_wait_signal waits for, in this thread and those it starts, and no others; ignores those
+/// that end a process by default and mean nothing here, whatever the parent did with either.
+void clinux_take_signals(void);
+/// Waits for TERM, INT, QUIT, PWR, XCPU or HUP; the number, or -EAGAIN after `milliseconds`.
+int clinux_wait_signal(int64_t milliseconds);
+/// Sends a datagram to the service manager's socket (a path, or "@name"), with a descriptor when `attached` is not -1. Waits
+/// so long for room in its queue, else -EAGAIN.
+int clinux_notify(const char *address, const char *text, int attached, int milliseconds);
+/// Waits until the service manager has dealt with every datagram sent before; -ETIMEDOUT when it does not.
+int clinux_notify_barrier(const char *address, int milliseconds);
+/// The path that a Unix socket is bound to, empty for none; its length.
+int clinux_socket_path(int fd, char *path, size_t capacity);
+/// A descriptor of the process.
+int clinux_pidfd(int32_t pid);
+/// A descriptor of the process at the other end of a socket; -ENOPROTOOPT where the kernel has none.
+int clinux_peer_pidfd(int fd);

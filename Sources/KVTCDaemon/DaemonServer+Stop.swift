@@ -1,0 +1,103 @@
+import KVTCStore
+import KVTCSystem
+
+extension DaemonServer {
+    /// Seconds without any progress after which a stop is given up.
+    private static let patience = 60
+    /// Seconds for answers owed, for connections to end, and for coders: what they have not done then is left undone.
+    private static let (answerSeconds, endSeconds, codingSeconds): (UInt64, UInt64, UInt64) = (10, 20, 60)
+
+    /// What changes while a stop goes on.
+    private struct Progress: Equatable {
+        var connections: Int
+        var coded: UInt64
+        var unwritten: Int
+        var bytesWritten: UInt64
+    }
+
+    /// Ends in order: no new connections or requests, answers owed are given, pages are coded, everything is made durable.
+    /// The service manager is asked for more time for as long as that gets on. False when something could not be written, or
+    /// nothing went on any more.
+    @discardableResult
+    public func stop(notifier: Notifier? = nil) -> Bool {
+        log.info("stopping")
+        notifier?.stopping(status: "stopping")
+        notifier?.extendTimeout(seconds: Self.patience)
+        let result = Monitor<Bool?>(nil)
+        do throws(SystemError) {
+            try Thread.start(name: "kvtc-stop", stackBytes: 4 << 20) { [self] in
+                let isWritten = windDown()
+                result.update { $0 = isWritten }
+            }.detach()
+        } catch { return windDown() }
+        var (seen, since) = (progress(), MonotonicClock.nanoseconds)
+        while true {
+            let now = MonotonicClock.nanoseconds
+            if let isWritten = result.wait(until: now + 1_000_000_000, { $0 }) { return isWritten }
+            let current = progress()
+            if current != seen {
+                (seen, since) = (current, now)
+                notifier?.extendTimeout(seconds: Self.patience)
+            }
+            let left =
+                "\(current.connections) connections, \(engine.pendingEncodes) pages to code, \(current.unwritten) to write"
+            notifier?.stopping(status: "stopping: \(left)")
+            guard now - since > UInt64(Self.patience - 5) * 1_000_000_000 else { continue }
+            log.error(
+                "not everything was written: nothing went on any more",
+                metadata: ["pages": "\(current.unwritten)", "seconds": "\((now - since) / 1_000_000_000)"])
+            return false
+        }
+    }
+
+    private func progress() -> Progress {
+        let found = engine.store.statistics
+        return Progress(
+            connections: clients.withLock { $0.connections.count }, coded: engine.encodesDone.withLock { $0 },
+            unwritten: engine.store.hasDisk ? found.dirtyPages : 0, bytesWritten: engine.store.bytesWritten)
+    }
+
+    private func windDown() -> Bool {
+        func deadline(_ seconds: UInt64) -> UInt64 { MonotonicClock.nanoseconds + seconds * 1_000_000_000 }
+        engine.refuseRequests()
+        wakeUp.signal()
+        _ = accepting.wait(until: deadline(Self.answerSeconds)) { $0 == 0 ? true : nil }
+        for door in doors { door.listener.removePath() }
+        // Answers owed get a while; then connections end and with them their sessions.
+        let answers = deadline(Self.answerSeconds)
+        for connection in clients.withLock({ Array($0.connections.values) }) { connection.awaitIdle(until: answers) }
+        for connection in clients.withLock({ Array($0.connections.values) }) { connection.close() }
+        _ = clients.wait(until: deadline(Self.endSeconds)) { $0.connections.isEmpty ? true : nil }
+        if engine.waitForEncodes(until: deadline(Self.codingSeconds), { _ in true }) {
+            engine.readers.stop()
+            engine.pool.stop()
+        } else {
+            // They are written as they are, exact.
+            let left = engine.pool.discard(.background)
+            log.warning("stopping before all pages were coded", metadata: ["pages": "\(left)"])
+        }
+        return closeStore()
+    }
+
+    private func closeStore() -> Bool {
+        var isWritten = true
+        func attempt(_ body: () throws(StoreError) -> Void) {
+            do throws(StoreError) {
+                try body()
+            } catch {
+                let lost = engine.store.statistics.dirtyPages
+                log.error("not everything was written", metadata: ["error": "\(error)", "pages": "\(lost)"])
+                isWritten = false
+            }
+        }
+        if engine.store.hasDisk {
+            attempt { () throws(StoreError) in
+                let written = try engine.store.flush(order: .mostWorthFirst)
+                log.info("flushed", metadata: ["pages": "\(written.pages)", "bytes": "\(written.bytes)"])
+            }
+        }
+        attempt { () throws(StoreError) in try engine.store.close() }
+        if isWritten { log.info("stopped") }
+        return isWritten
+    }
+}
