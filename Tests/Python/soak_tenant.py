@@ -192,10 +192,11 @@ class Tenant:
             self._disconnect()
             self.findings.errors.append([action.__name__, str(error)])
         except KvtcError as error:
-            # A daemon that stops says so, and a disk that fails is reported by the flush that meets it.
+            # A daemon that stops says so, a disk that fails is reported by the flush that meets it, and a profile that could
+            # not be read at the start is not there until the directory is read again.
             if error.code == ErrorCode.SHUTTING_DOWN:
                 self._disconnect()
-            elif not (error.code == ErrorCode.IO_ERROR and self.terms.is_faulty):
+            elif not (error.code in (ErrorCode.IO_ERROR, ErrorCode.UNKNOWN_PROFILE) and self.terms.is_faulty):
                 self.findings.errors.append([action.__name__, str(error)])
 
     def _connect(self, stop):
