@@ -122,7 +122,7 @@ def test_sessions_and_leases_of_others_do_not_exist(shared):
             with open_session(client) as own:
                 for call in (
                     lambda: client.flush(number),
-                    lambda: kvtc.Lease(client.connection, lease).release(),
+                    lambda: client.connection.call(kvtc.messages.Release(lease), kvtc.messages.Empty),
                     lambda: own.fetch(keys, lease=lease),
                 ):
                     try:
@@ -357,8 +357,7 @@ def test_a_flood_of_one_tenant_leaves_the_others_pages(make_shared):
 
 
 def test_quotas_hold_for_each_tenant(make_shared):
-    page = len(random_pages(1)[1][0])
-    daemon = make_shared(**{"limits.ram_per_user": 20 * page, "limits.disk_per_user": 40 * page, "disk.segment": "1MiB"})
+    daemon = make_shared(**{"limits.ram_per_user": 1 << 20, "limits.disk_per_user": 2 << 20, "disk.segment": "1MiB"})
     flood = random_pages(200)
 
     def push():
@@ -369,8 +368,8 @@ def test_quotas_hold_for_each_tenant(make_shared):
 
     stored, tiers = as_user(NOBODY, push)
     assert stored == 200
-    assert tiers["ram"]["used"] <= tiers["ram"]["budget"] == 20 * page
-    assert tiers["disk"]["used"] <= tiers["disk"]["budget"] == 40 * page
+    assert tiers["ram"]["used"] <= tiers["ram"]["budget"] == 1 << 20
+    assert tiers["disk"]["used"] <= tiers["disk"]["budget"] == 2 << 20
 
 
 def test_connections_are_counted_for_each_tenant_and_the_administrator_gets_in(make_shared):
