@@ -13,15 +13,15 @@ extension Engine {
     ) throws(WireError) -> PushOutcome? {
         // A page of another length under the key is the client's mistake; the stored one counts.
         guard there.tokens == entry.tokens else { return nil }
-        var isWanted = there.nonFinite
-        if !isWanted, there.coded {
-            isWanted = !isKept(promise, key, there, first: Int(entry.firstPosition), isWindow: isWindow)
+        var isShort = false
+        if there.coded {
+            isShort = !isKept(promise, key, there, first: Int(entry.firstPosition), isWindow: isWindow)
             // What a pull gives anyway, as after a restored page, is no news; whatever else is wrong with it a pull refuses.
-            if isWindow && isWanted || !isWanted && there.near {
-                isWanted = try !isSame(key, entry, session, source)
+            if isWindow && isShort || !isShort && there.near {
+                isShort = try !isSame(key, entry, session, source)
             }
         }
-        guard isWanted else { return nil }
+        guard isShort || there.nonFinite else { return nil }
         // What has been exact stays so: that was promised to somebody, who may be gone.
         let tokens = Int(entry.tokens)
         let retained = there.promised ? RowSet.full(tokens) : there.coded ? coded(key)?.exact : nil
@@ -31,8 +31,11 @@ extension Engine {
             return nil
         }
         let outcome: PutOutcome
+        let isBad: Bool
         do throws(RenewalStop) {
-            outcome = try replace(entry, key, session, source, isPromised: retained?.isEmpty == false)
+            (outcome, isBad) = try replace(
+                entry, key, session, source, takesBad: isShort && there.nonFinite,
+                isPromised: retained?.isEmpty == false)
         } catch {
             enqueue(ledger.update { $0.endRenewal(key, before) })
             switch error {
@@ -55,7 +58,7 @@ extension Engine {
             $0.renewed += 1
             $0.rawBytesIn += entry.length
         }
-        return .stored
+        return isBad ? .nonFinite : .stored
     }
 
     /// Once the end of a push is known: pages of the window that was reached, as far as they were there and are lossy, give way
@@ -121,27 +124,31 @@ extension Engine {
         case notFinite
     }
 
-    /// Only finite pages replace others.
+    /// Only finite pages replace others, unless `takesBad`.
     private func replace(
-        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, isPromised: Bool
-    ) throws(RenewalStop) -> PutOutcome {
+        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, takesBad: Bool, isPromised: Bool
+    ) throws(RenewalStop) -> (PutOutcome, isBad: Bool) {
         let size = blockBytes(entry, session)
-        var attributes = attributes(of: entry, session, isBad: false)
-        attributes.promised = isPromised
-        let fill = { (block: UnsafeMutableRawBufferPointer) throws(RenewalStop) -> UInt64 in
-            var isBad = false
+        var isBad = false
+        func attributes() -> PageAttributes {
+            var attributes = self.attributes(of: entry, session, isBad: isBad)
+            attributes.promised = isPromised
+            return attributes
+        }
+        func fill(_ block: UnsafeMutableRawBufferPointer) throws(RenewalStop) -> UInt64 {
             let checksum: UInt64
             do throws(WireError) {
-                checksum = try self.copy(entry, session, source, into: block, isBad: &isBad)
+                checksum = try copy(entry, session, source, into: block, isBad: &isBad)
             } catch { throw .refused(error) }
-            if isBad { throw .notFinite }
+            if isBad, !takesBad { throw .notFinite }
             return checksum
         }
-        return try whenThereIsRoom { () throws(RenewalStop) in
+        let outcome = try whenThereIsRoom { () throws(RenewalStop) in
             guard store.residence(key) != .absent else {
-                return try store.put(key, byteCount: size, attributes: attributes, fill: fill)
+                return try store.put(key, byteCount: size, attributes: attributes(), fill: fill)
             }
-            return try store.replace(key, byteCount: size, attributes: attributes, fill: fill) ? .stored : .full
+            return try store.replace(key, byteCount: size, attributes: attributes(), fill: fill) ? .stored : .full
         }
+        return (outcome, isBad)
     }
 }

@@ -123,12 +123,13 @@ public final class Store: Sendable {
     /// The same with bytes that `fill` writes straight into the store's memory, all of them, and only if there is room; it
     /// returns their XXH3-64. When `fill` throws, nothing has happened.
     public func replace<Failure: Error>(
-        _ key: StoreKey, byteCount: Int, attributes: PageAttributes,
+        _ key: StoreKey, byteCount: Int, attributes: @autoclosure () -> PageAttributes,
         fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> Bool {
         guard byteCount > 0, byteCount <= maxPageBytes, residence(key) != .absent else { return false }
         guard let room = reserve(byteCount, for: key.tenant) else { return false }
         let hash = try room.extent.fill(by: fill)
+        let attributes = attributes()
         return index.withLock { index in
             guard let entry = index.live(key, at: now) else { return false }
             room.settle()

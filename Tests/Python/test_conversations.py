@@ -184,6 +184,20 @@ def test_a_finite_page_takes_the_place_of_one_that_is_not(daemon):
         assert session.push(to_push(keys, bad)) == [PRESENT] * 3
 
 
+def test_rows_beside_nan_are_exact_where_that_was_promised(client):
+    keys, contents = random_pages(1)
+    bad = np.frombuffer(contents[0], np.float16).copy()
+    bad[77] = np.nan
+    bad = [bad.tobytes()]
+    coarse, exact = open_session(client, policy=lossy()), open_session(client)
+    assert coarse.push(to_push(keys, bad)) == [NON_FINITE]
+    client.flush()
+    assert exact.fetch(keys) == [None]
+    assert exact.push(to_push(keys, bad)) == [NON_FINITE] and exact.fetch(keys) == bad
+    # It is still what gives way.
+    assert exact.push(to_push(keys, contents)) == [STORED] and exact.fetch(keys) == contents
+
+
 @pytest.mark.parametrize("policy", [{"mode": Mode.LOSSLESS}, {"sink": 7}, {"window": 1000}, {"protected": [(3, 5)]}])
 def test_exact_rows_take_the_place_of_coded_ones(daemon, policy):
     keys, contents = random_pages(2)
