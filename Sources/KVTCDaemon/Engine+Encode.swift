@@ -35,10 +35,10 @@ extension Engine {
         switch outcome {
         // The disk failed to deliver it this time.
         case .miss where store.residence(key) != .absent: giveUp(key, plan)
-        case .miss: ledger.update { $0.drop([key]) }
+        case .miss: forget(key)
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
-            ledger.update { $0.drop([key]) }
+            forget(key)
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
             metrics.count(key.tenant) { $0.errors += 1 }
@@ -47,6 +47,11 @@ extension Engine {
             metrics.record(.encode, key.tenant, since: start)
             finish(key, plan, block)
         }
+    }
+
+    /// Unless somebody has pushed the page anew meanwhile.
+    private func forget(_ key: StoreKey) {
+        ledger.update { if store.residence(key) == .absent { $0.drop([key]) } }
     }
 
     private func finish(_ key: StoreKey, _ plan: EncodePlan, _ block: [UInt8]) {
