@@ -10,6 +10,9 @@ extension Engine {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
+        // What is then pulled piece by piece stays in order.
+        let use = store.use(keys).place
+        ledger.withLock { $0.change(session.id) { $0.lookup = (use, MonotonicClock.nanoseconds) } }
         var (lease, residence) = (UInt64(0), residence(keys, session))
         if request.leaseMs > 0, residence.contains(where: { $0 != .absent }) {
             lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller)
@@ -51,7 +54,8 @@ extension Engine {
         let id = store.lease(keys, until: now + milliseconds)
         leases.withLock { leases in
             leases[id] = Lease(
-                tenant: caller.tenant, connection: caller.connection, deadline: now + milliseconds)
+                tenant: caller.tenant, connection: caller.connection, deadline: now + milliseconds,
+                milliseconds: milliseconds)
         }
         return id
     }
@@ -65,29 +69,72 @@ extension Engine {
         for id in leases.withLock({ $0.filter { $0.value.connection == connection }.keys }) { endLease(id) }
     }
 
-    func checkLease(_ id: UInt64, _ caller: Caller) throws(WireError) {
+    /// Keeps a lease from ending while a pull that names it goes on; ``letGo(_:)`` has to follow. False when there is none of
+    /// that number, or its time is over: then the pull goes on without.
+    func keepUp(_ id: UInt64, _ caller: Caller) -> Bool {
         let now = store.milliseconds
-        let isValid = leases.withLock { leases in
-            guard let lease = leases[id] else { return false }
-            return lease.deadline > now && (lease.tenant == caller.tenant || caller.isAdministrator)
+        return leases.withLock { leases in
+            guard let lease = leases[id], lease.deadline > now, lease.tenant == caller.tenant || caller.isAdministrator,
+                store.extend(id, until: .max)
+            else { return false }
+            leases[id]?.deadline = .max
+            leases[id]?.pulls += 1
+            return true
         }
-        guard isValid else { throw WireError(.unknownLease, field: "lease", "no such lease, or its time is over") }
     }
 
-    func release(_ request: ReleaseRequest, _ caller: Caller) throws(WireError) -> EmptyReply {
-        try checkLease(request.lease, caller)
-        endLease(request.lease)
+    /// The lease lasts its time once more after the last of the pulls.
+    func letGo(_ id: UInt64) {
+        leases.withLock { leases in
+            guard var lease = leases[id] else { return }
+            lease.pulls -= 1
+            if lease.pulls == 0 {
+                lease.deadline = store.milliseconds + lease.milliseconds
+                _ = store.extend(id, until: lease.deadline)
+            }
+            leases[id] = lease
+        }
+    }
+
+    /// Ends a lease. One that has ended already, or that is another tenant's, is none to say anything about.
+    func release(_ request: ReleaseRequest, _ caller: Caller) -> EmptyReply {
+        let isOwn = leases.withLock { leases in
+            leases[request.lease].map { $0.tenant == caller.tenant || caller.isAdministrator } ?? false
+        }
+        if isOwn { endLease(request.lease) }
         return EmptyReply()
     }
 
     // MARK: - Pages
 
+    /// Notes that a session is about to put pages behind those that it has, which count as used now. Gives the conversation up to
+    /// there, or the end of it, and the pages.
+    func conversation(of session: Session, upTo first: Int, _ keys: [StoreKey]) -> [StoreKey] {
+        let now = MonotonicClock.nanoseconds
+        let (before, isLong) = ledger.withLock { ledger -> ([StoreKey], Bool) in
+            let pages = ledger.sessions[session.id]?.pages ?? []
+            let isLong = pages.count > Self.longConversation
+            // Of a long one all of it only now and then: a push must not cost more for that.
+            let isDue = isLong && now - min(now, session.wholeUse) > 1_000_000_000
+            if isDue { ledger.change(session.id) { $0.wholeUse = now } }
+            let used = isLong && !isDue ? pages.suffix(Self.longConversation) : pages[...]
+            return (used.filter { $0.end <= first }.map(\.key), isLong && !isDue)
+        }
+        let all = before + keys
+        if isLong { store.use(keys) } else { store.use(all) }
+        return all
+    }
+
+    private static let longConversation = 1024
+
     func prefetch(_ request: PrefetchRequest, _ caller: Caller) throws(WireError) -> PrefetchReply {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
-        let keys = storeKeys(session, request.keys).filter { store.residence($0) == .disk }
-        for key in keys { readers.submit(.background) { [self] in _ = store.prefetch(key) } }
-        return PrefetchReply(queued: UInt32(clamping: keys.count))
+        // What is brought first is not to give way to what comes later.
+        let use = store.use(storeKeys(session, request.keys))
+        let onDisk = use.pages.indices.filter { store.residence(use.pages[$0]) == .disk }
+        for index in onDisk { readers.submit(.background) { [self] in _ = store.prefetch(index, of: use) } }
+        return PrefetchReply(queued: UInt32(clamping: onDisk.count))
     }
 
     func touch(_ request: TouchRequest, _ caller: Caller) throws(WireError) -> TouchReply {
@@ -100,7 +147,9 @@ extension Engine {
             case .unpin: false
             }
         let change = expiry(ttl: request.ttlSeconds)
-        let found = storeKeys(session, request.keys).count { store.update($0, pinned: pinned, expiry: change) }
+        // The beginning of a conversation is to count as used last.
+        let keys = storeKeys(session, request.keys).reversed()
+        let found = keys.count { store.update($0, pinned: pinned, expiry: change) }
         return TouchReply(found: UInt32(clamping: found))
     }
 
@@ -176,6 +225,29 @@ extension Engine {
             switch error {
             case .diskFull, .overBudget, .noDiskTier: throw WireError(.ioError, "\(error)")
             default: throw WireError(.ioError, caller.isAdministrator ? "\(error)" : "the disk failed")
+            }
+        }
+    }
+
+    /// Has the disk tier looked after beside everything else: a disk that hangs must not look like a daemon that does.
+    func lookAfterDisk() {
+        guard store.hasDisk, !isHealing.exchange(true, ordering: .acquiringAndReleasing) else { return }
+        readers.submit(.background) { [self] in
+            defer { isHealing.store(false, ordering: .releasing) }
+            let before = store.statistics
+            store.heal()
+            let now = store.statistics
+            if now.lost > before.lost {
+                log.error(
+                    "pages are lost: somebody removed, replaced or cut files of the disk tier",
+                    metadata: ["pages": "\(now.lost - before.lost)", "directory": "\(configuration.directory ?? "")"])
+            }
+            switch (before.state, now.state) {
+            case (.degraded, .ready): log.notice("the disk tier works again")
+            case (_, .degraded(let why)) where now.state != before.state:
+                log.warning(
+                    "the disk tier does not work; pages stay in RAM until it does", metadata: ["error": "\(why)"])
+            default: break
             }
         }
     }

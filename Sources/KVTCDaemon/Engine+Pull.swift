@@ -15,7 +15,7 @@ extension Engine {
         do throws(WireError) {
             session = try self.session(request.session, caller)
             try checkCount(request.entries.count, "entries")
-            try check(request, session, arena, caller)
+            try check(request, session, arena)
         } catch { throw .refused(error) }
         let layers = session.context.codec.geometry.layers
         let begin = Int(request.layerBegin)
@@ -24,8 +24,13 @@ extension Engine {
         let pages = request.entries.enumerated().map { index, entry in
             PulledPage(key: storeKey(session, entry.key), entry: entry, index: UInt32(index))
         }
+        let isLeased = request.lease != 0 && keepUp(request.lease, caller)
+        defer { if isLeased { letGo(request.lease) } }
+        // Pieces of what was looked up a moment ago are one use.
+        let lookup = session.lookup.flatMap { start - min(start, $0.time) < 10_000_000_000 ? $0.place : nil }
         let work = PullWork(
-            pages: pages, steps: stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) },
+            use: store.use(pages.map(\.key), continuing: lookup), pages: pages,
+            steps: stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) },
             layers: begin..<end, session: session, arena: arena)
         let reply: PullReply
         do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
@@ -38,9 +43,7 @@ extension Engine {
         return reply
     }
 
-    private func check(
-        _ request: PullRequest, _ session: Session, _ arena: Arena?, _ caller: Caller
-    ) throws(WireError) {
+    private func check(_ request: PullRequest, _ session: Session, _ arena: Arena?) throws(WireError) {
         let layers = session.context.codec.geometry.layers
         let end = request.layerEnd == 0 ? layers : Int(request.layerEnd)
         guard end <= layers, Int(request.layerBegin) < end else {
@@ -48,7 +51,6 @@ extension Engine {
                 .invalidField, field: "layerEnd",
                 "layers \(request.layerBegin)..<\(end) are not among the model's \(layers)")
         }
-        if request.lease != 0 { try checkLease(request.lease, caller) }
         guard let arena else { return }
         for (index, entry) in request.entries.enumerated()
         where !arena.contains(offset: entry.offset, length: entry.capacity) {
@@ -107,7 +109,7 @@ extension Engine {
         guard step == 0, store.residence(page.key) == .disk else { return pool.submit(.urgent, decoding) }
         // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
         readers.submit(.urgent) { [self] in
-            page.state.withLock { $0 = .found(store.borrow(page.key)) }
+            page.state.withLock { $0 = .found(store.borrow(Int(page.index), of: work.use)) }
             pool.submit(.urgent, decoding)
         }
     }
@@ -130,7 +132,7 @@ extension Engine {
             case .failed: return .success(nil)
             case .open(let page): return .success(page)
             case .found(let outcome): found = outcome
-            case .untouched: found = store.borrow(page.key)
+            case .untouched: found = store.borrow(Int(page.index), of: work.use)
             }
             do throws(PullStop) {
                 let opened = try open(page, found, work)
@@ -209,7 +211,7 @@ extension Engine {
             guard !block.isConfirmed, !store.confirm(block), store.residence(page.key) == .disk else {
                 throw corrupt(page, "\(error)")
             }
-            return try open(page, store.borrow(page.key), work)
+            return try open(page, store.borrow(Int(page.index), of: work.use), work)
         }
         guard let header = opened.decoder.header, header.element == context.layout.element else {
             throw PullStop(outcome: .miss)
@@ -254,7 +256,8 @@ extension Engine {
     private func writeFromDisk(
         _ page: PulledPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
     ) throws(CodecError) {
-        guard store.residence(page.key) == .disk, let again = try? open(page, store.borrow(page.key), work),
+        guard store.residence(page.key) == .disk,
+            let again = try? open(page, store.borrow(Int(page.index), of: work.use), work),
             again.block.isConfirmed, UInt64(pageBytes(again, range, work)) == part.length,
             try writeInPlace(again, range, work, arena, part)
         else { throw .corrupt("block checksum") }

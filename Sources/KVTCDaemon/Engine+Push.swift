@@ -13,13 +13,16 @@ extension Engine {
         try check(request, session, bytes: UInt64(arena?.byteCount ?? request.inline.count))
         try checkOrder(request.entries)
         let source = PushSource(arena: arena, inline: request.inline)
+        let first = Int(request.entries.first?.firstPosition ?? 0)
+        let conversation = conversation(of: session, upTo: first, keys)
+        func before(_ index: Int) -> ArraySlice<StoreKey> { conversation[..<(conversation.count - keys.count + index)] }
         var outcomes: [PushOutcome] = []
         outcomes.reserveCapacity(keys.count)
         while outcomes.count < keys.count {
             let begin = outcomes.count
             let rooms = rooms(request.entries[begin...], keys[begin...], session)
             if rooms.isEmpty {
-                outcomes.append(try store(request.entries[begin], keys[begin], session, source))
+                outcomes.append(try store(request.entries[begin], keys[begin], session, source, after: before(begin)))
             }
             let filled = pool.map(rooms.count) { [self] index in
                 Result { () throws(WireError) in
@@ -28,8 +31,10 @@ extension Engine {
             }
             for (page, (entry, key)) in zip(filled, zip(request.entries[begin...], keys[begin...])) {
                 let (page, isBad) = try page.get()
-                let outcome = store.put(page, attributes: attributes(of: entry, session, isBad: isBad))
-                outcomes.append(try settle(outcome, entry, key, session, source, isBad: isBad))
+                let index = outcomes.count
+                let outcome = store.put(
+                    page, attributes: attributes(of: entry, session, isBad: isBad), after: before(index))
+                outcomes.append(try settle(outcome, entry, key, session, source, after: before(index), isBad: isBad))
             }
         }
         try renewWindow(request.entries, keys, session, source, &outcomes)
@@ -102,7 +107,9 @@ extension Engine {
         var attributes = PageAttributes(
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
             tokens: entry.tokens, rawBytes: entry.length, nonFinite: isBad)
-        if case .at(let second) = expiry(ttl: session.policy.ttlSeconds) { attributes.expires = second }
+        if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) {
+            (attributes.expires, attributes.ttl) = (store.seconds + UInt64(ttl), ttl)
+        }
         return attributes
     }
 
@@ -135,10 +142,10 @@ extension Engine {
 
     /// Stores a page that may be there already, or that has to wait for room.
     private func store(
-        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource
+        _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
-            if session.policy.ttlSeconds != 0 { store.update(key, expiry: expiry(ttl: session.policy.ttlSeconds)) }
+            if session.policy.ttlSeconds != 0 { store.update(key, expiry: .afterAtLeast(session.policy.ttlSeconds)) }
             if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
             metrics.count(session.tenant) { $0.present += 1 }
             return .present
@@ -146,21 +153,22 @@ extension Engine {
         var isBad = false
         let outcome = try whenThereIsRoom { () throws(WireError) in
             try store.put(
-                key, byteCount: blockBytes(entry, session), attributes: attributes(of: entry, session, isBad: isBad)
+                key, byteCount: blockBytes(entry, session), attributes: attributes(of: entry, session, isBad: isBad),
+                after: after
             ) { (block) throws(WireError) in try copy(entry, session, source, into: block, isBad: &isBad) }
         }
-        return try settle(outcome, entry, key, session, source, isBad: isBad)
+        return try settle(outcome, entry, key, session, source, after: after, isBad: isBad)
     }
 
     /// Tells the ledger what became of a page.
     private func settle(
         _ outcome: PutOutcome, _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource,
-        isBad: Bool
+        after: ArraySlice<StoreKey>, isBad: Bool
     ) throws(WireError) -> PushOutcome {
         switch outcome {
         case .full: return .full
         case .tooLarge: return .tooLarge
-        case .present: return try store(entry, key, session, source)
+        case .present: return try store(entry, key, session, source, after: after)
         case .stored: break
         }
         metrics.count(session.tenant) {

@@ -34,13 +34,19 @@ final class Engine: Sendable {
     let instance = UInt64.random(in: 1...(UInt64.max >> 1))
     let started = MonotonicClock.nanoseconds
     let log: Logger
+    /// Whether somebody looks after the disk, see ``lookAfterDisk()``.
+    let isHealing = Atomic(false)
     private let stopping = Atomic(false)
 
     struct Lease: Sendable {
         var tenant: UInt32
         var connection: UInt64
-        /// On the store's clock.
+        /// On the store's clock; none while a pull goes on.
         var deadline: UInt64
+        /// How long it lasts after it was taken and after each pull.
+        var milliseconds: UInt64
+        /// Pulls that name it and go on.
+        var pulls = 0
     }
 
     init(
@@ -240,7 +246,7 @@ final class Engine: Sendable {
         switch seconds {
         case Wire.none: .keep
         case 0: .never
-        default: .at(store.configuration.clock.wallSeconds() + UInt64(seconds))
+        default: .after(seconds)
         }
     }
 

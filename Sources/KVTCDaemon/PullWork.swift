@@ -122,6 +122,7 @@ final class PullWork: Sendable {
     /// Opened pages kept between the steps of one pull; beyond that each step opens its page again.
     static let keptLimit = 256 << 20
 
+    let use: PageUse
     let pages: [PulledPage]
     let steps: [Range<Int>]
     let layers: Range<Int>
@@ -135,7 +136,10 @@ final class PullWork: Sendable {
     /// Whether each page is written in one go to where it cannot be taken for good before the reply says so.
     var copiesOnce: Bool { arena != nil && steps.count == 1 }
 
-    init(pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, session: Session, arena: Arena?) {
+    init(
+        use: PageUse, pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, session: Session, arena: Arena?
+    ) {
+        self.use = use
         self.pages = pages
         self.steps = steps
         self.layers = layers

@@ -45,6 +45,10 @@ package struct Session {
     package var lastUse: UInt64 = 0
     /// Whether there was no request for so long that the window may be coded near-losslessly, which the policy allows.
     package var isIdle = false
+    /// The place of the last LOOKUP in the store's order of uses, and when that was.
+    package var lookup: (place: UInt64, time: UInt64)?
+    /// When all of its pages were last noted as used, where there are many.
+    package var wholeUse: UInt64 = 0
     /// What came of its pages that were coded while it lived.
     package var tally = CodingTally()
     /// How they compare with what the profile promises.

@@ -20,7 +20,7 @@ struct StatusReport: Encodable {
     }
     struct Counters: Encodable {
         var pushed: UInt64, present: UInt64, hits: UInt64, misses: UInt64, corrupt: UInt64, evicted_to_disk: UInt64
-        var dropped: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
+        var dropped: UInt64, lost: UInt64, encoded: UInt64, non_finite: UInt64, errors: UInt64, recovered: UInt64
         var recovered_from_ram: UInt64, outlier_rows: UInt64, limited: UInt64, kept_lossless: UInt64, near: UInt64
         var renewed: UInt64, drift_alarms: UInt64, corrupt_pulls: UInt64, dropped_by_request: UInt64
         var log_dropped: UInt64
@@ -173,7 +173,7 @@ extension Engine {
             counters: .init(
                 pushed: counted.pushed, present: counted.present, hits: counted.hits, misses: counted.misses,
                 corrupt: max(counted.corrupt, stored.corrupt), evicted_to_disk: stored.evictedToDisk,
-                dropped: stored.dropped, encoded: counted.encoded, non_finite: counted.nonFinite,
+                dropped: stored.dropped, lost: stored.lost, encoded: counted.encoded, non_finite: counted.nonFinite,
                 errors: counted.errors + stored.ioErrors, recovered: stored.recovered,
                 recovered_from_ram: stored.recoveredFromRAM, outlier_rows: counted.coding.outlierRows,
                 limited: counted.coding.limited, kept_lossless: counted.coding.lossless, near: counted.coding.near,

@@ -76,10 +76,7 @@ extension DaemonServer {
     public func maintain() {
         _ = engine.store.purgeExpired()
         engine.restIdleSessions(now: MonotonicClock.nanoseconds)
-        // Not here: a disk that hangs must not keep windows from being coded.
-        if case .degraded = engine.store.statistics.state {
-            engine.pool.submit(.background) { [engine] in engine.store.heal() }
-        }
+        engine.lookAfterDisk()
     }
 
     /// Reads the profile directory anew, beside everything else.

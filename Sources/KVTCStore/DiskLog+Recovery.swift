@@ -12,7 +12,6 @@ struct RecoveredLog: Sendable {
 }
 
 extension DiskLog {
-    static let lockName = "lock"
     private static let corruptSuffix = ".corrupt"
 
     /// The id in the name of a segment that was set aside; nil for other files.
@@ -21,29 +20,32 @@ extension DiskLog {
     }
 
     /// Opens or makes the directory. Never refuses to start because of damage: what cannot be read is set aside.
-    /// Throws when the directory is locked, was written by a newer version, or cannot be used at all.
+    /// Throws when the directory is locked, was written by a newer version, or cannot be used at all; nothing has been handed
+    /// out then.
     static func open(
-        _ configuration: StoreConfiguration, directory: String, _ replay: (Segment, [SegmentScanner.Record]) -> Void
+        _ configuration: StoreConfiguration, directory: String, _ timeline: Timeline,
+        _ replay: (Segment, [SegmentScanner.Record]) -> Void
     ) throws(StoreError) -> RecoveredLog {
         let device = configuration.device
         let lock: DirectoryLock
         var names: [String]
         do throws(DeviceError) {
             try device.makeDirectory(directory)
-            lock = DirectoryLock(file: try device.lock(directory + "/" + lockName), device: device)
+            lock = try DirectoryLock(directory, device)
             names = try device.list(directory)
         } catch {
             if error.operation == "flock", error.code == DeviceError.wouldBlock { throw .locked(directory) }
             throw .io(error)
         }
         names.sort()
-        var result = RecoveredLog(log: DiskLog(configuration, directory: directory, lock: lock))
+        var result = RecoveredLog(log: DiskLog(configuration, directory: directory, lock: lock, timeline))
+        result.log.findMark(names)
         // All headers first: a directory of a newer version is left exactly as it is.
         var found: [(id: UInt64, path: String, file: OpenFile?, header: SegmentHeader.Parsed)] = []
         for name in names {
             if let id = segmentID(name) {
                 let path = directory + "/" + name
-                let (file, header) = try result.log.readHeader(path)
+                guard let (file, header) = try result.log.readHeader(path) else { continue }
                 if case .newer(let version) = header {
                     throw .newerFormat(path: path, found: version, supported: SegmentHeader.version)
                 }
@@ -95,8 +97,8 @@ extension DiskLog {
         deinit { if let file { device.close(file) } }
     }
 
-    /// Opens a segment and reads its header. No file when the device fails on just this one.
-    private mutating func readHeader(_ path: String) throws(StoreError) -> (OpenFile?, SegmentHeader.Parsed) {
+    /// Opens a segment and reads its header. No file when the device fails on just this one; nil when it has gone meanwhile.
+    private mutating func readHeader(_ path: String) throws(StoreError) -> (OpenFile?, SegmentHeader.Parsed)? {
         do throws(DeviceError) {
             let file = try device.open(path, create: false)
             let opened: OpenFile
@@ -110,9 +112,10 @@ extension DiskLog {
             let count = try device.readAll(file, path, buffer.memory, at: 0)
             return (opened, SegmentHeader.parse(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count])))
         } catch {
+            if error.isGone { return nil }
             ioErrors += 1
             // Too many open files and the like concern every segment: better not to start than to set all aside.
-            if error.code != DeviceError.ioError { throw .io(error) }
+            if error.isShortage { throw .io(error) }
             return (nil, .bad)
         }
     }
@@ -221,7 +224,10 @@ extension DiskLog {
             return
         }
         var index = SegmentIndex()
-        for record in records { index.append(record.header, at: record.offset) }
+        for record in records {
+            intact = intact && record.header.payloadBytes <= SegmentIndex.maxPayloadBytes
+            index.append(record.header, at: record.offset)
+        }
         let closing = index.closing(segment: segment.id, salt: segment.salt, at: state.tail)
         guard intact, used + unread + state.end + closing.count <= budget else { return }
         do throws(DeviceError) {

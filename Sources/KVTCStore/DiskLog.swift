@@ -1,14 +1,58 @@
-/// The lock on the directory; closing the file gives it back.
+/// The lock on the directory and, for versions that know only that one, on a file in it; closing them gives it back.
 final class DirectoryLock: Sendable {
-    private let file: Int32
+    private let path: String
     private let device: any StorageDevice
+    /// Nil where the file system locks no directories.
+    private let directory: Int32?
+    /// Nil where the file can't be made.
+    private let file: Int32?
 
-    init(file: Int32, device: any StorageDevice) {
-        self.file = file
+    /// - Parameter makesFile: make the lock file when it is missing.
+    init(_ path: String, _ device: any StorageDevice, makesFile: Bool = true) throws(DeviceError) {
+        self.path = path
         self.device = device
+        var failure: DeviceError?
+        func attempt(_ lock: () throws(DeviceError) -> Int32) throws(DeviceError) -> Int32? {
+            do throws(DeviceError) { return try lock() } catch {
+                if error.code == DeviceError.wouldBlock { throw error }
+                failure = error
+                return nil
+            }
+        }
+        let directory = try attempt { () throws(DeviceError) in try device.lockDirectory(path) }
+        do throws(DeviceError) {
+            file =
+                try makesFile ? attempt { () throws(DeviceError) in try device.lock(path + "/" + Self.fileName) } : nil
+        } catch {
+            if let directory { device.close(directory) }
+            throw error
+        }
+        self.directory = directory
+        // Either will do.
+        if directory == nil, file == nil, let failure { throw failure }
     }
 
-    deinit { device.close(file) }
+    static let fileName = "lock"
+
+    deinit { for file in [directory, file] { if let file { device.close(file) } } }
+
+    /// Whether both are where they were locked.
+    var isWhole: Bool {
+        get throws(DeviceError) {
+            if let directory, try !device.isNamed(directory, path) { return false }
+            guard let file else { return directory != nil }
+            return try device.isNamed(file, path + "/" + Self.fileName)
+        }
+    }
+
+    /// Whether the directory is the one that was locked.
+    var isHere: Bool {
+        get throws(DeviceError) {
+            if let directory { return try device.isNamed(directory, path) }
+            return try file.map { file throws(DeviceError) in try device.isNamed(file, path + "/" + Self.fileName) }
+                ?? false
+        }
+    }
 }
 
 /// A segment and how far it is written.
@@ -62,12 +106,18 @@ struct DiskLog: Sendable {
     let device: any StorageDevice
     let budget: Int
     let segmentBytes: Int
-    private let lock: DirectoryLock
+    /// Nil when the directory is somebody else's by now.
+    var lock: DirectoryLock?
     private let clock: StoreClock
+    let timeline: Timeline
+    /// As last written to the directory.
+    var mark: TimeMark?
+    /// Files with marks, the one that is being written included.
+    var markFiles: Set<String> = []
     private let salt: @Sendable () -> UInt64
 
     var segments: [SegmentState] = []
-    private(set) var hasActive = false
+    var hasActive = false
     /// What was written to the active segment.
     private var activeIndex = SegmentIndex()
     var nextID: UInt64 = 1
@@ -84,8 +134,9 @@ struct DiskLog: Sendable {
     /// Files that could not be read in full and are still to be renamed so that later processes know.
     var unread: [String] = []
 
-    init(_ configuration: StoreConfiguration, directory: String, lock: DirectoryLock) {
+    init(_ configuration: StoreConfiguration, directory: String, lock: DirectoryLock, _ timeline: Timeline) {
         self.directory = directory
+        self.timeline = timeline
         self.lock = lock
         device = configuration.device
         budget = configuration.diskBudget
@@ -102,14 +153,28 @@ struct DiskLog: Sendable {
 
     /// The largest payload for which a segment has room beside its header, its index and its seal.
     static func maxPayloadBytes(_ configuration: StoreConfiguration) -> Int {
-        max(0, segmentBytes(configuration) - SegmentHeader.bytes - RecordHeader.bytes - closingBytes(1))
+        let room = segmentBytes(configuration) - SegmentHeader.bytes - RecordHeader.bytes - closingBytes(1)
+        return min(max(0, room), SegmentIndex.maxPayloadBytes)
+    }
+
+    /// What a record takes of the budget with its share of what else is in its segment, where records are of up to `largest`
+    /// bytes.
+    func share(_ recordBytes: Int, largest: Int) -> Int {
+        let overhead = SegmentHeader.bytes + 2 * RecordHeader.bytes
+        let records = max(1, (segmentBytes - overhead) / (largest + SegmentIndex.entryBytes))
+        return recordBytes + SegmentIndex.entryBytes + overhead / records + 1
     }
 
     /// What completing a segment of so many records takes.
     private static func closingBytes(_ records: Int) -> Int { SegmentIndex.recordBytes(records) + RecordHeader.bytes }
 
+    /// Every segment is an open file, and each restart may leave a short one.
+    static let maxSegments = 800
+
     /// Bytes of all files.
-    var used: Int { segments.reduce(0) { $0 + $1.end } + setAside.reduce(0) { $0 + $1.bytes } }
+    var used: Int {
+        segments.reduce(markFiles.count * TimeMark.bytes) { $0 + $1.end } + setAside.reduce(0) { $0 + $1.bytes }
+    }
 
     /// Whether a record fits into the budget. One segment's worth is kept back for records that are carried over from
     /// a segment about to be dropped.
@@ -161,7 +226,7 @@ struct DiskLog: Sendable {
                 segments[last].end = max(state.end, state.tail + bytes.count)
             }
             // A full disk may take the same bytes later; on any other failure this stretch of the file is not trusted again.
-            if error.code != DeviceError.noSpace, state.tail > SegmentHeader.bytes { hasActive = false }
+            if !error.isFull, state.tail > SegmentHeader.bytes { hasActive = false }
             throw .io(error)
         }
         writeFailure = nil
@@ -170,6 +235,7 @@ struct DiskLog: Sendable {
     }
 
     private mutating func openSegment() throws(StoreError) {
+        guard try isHere() else { throw stale() }
         let id = nextID
         nextID += 1
         let path = directory + "/" + Self.fileName(id)
@@ -229,7 +295,9 @@ struct DiskLog: Sendable {
         do throws(DeviceError) {
             for index in unread.indices where !unread[index].hasSuffix(Self.unreadSuffix) {
                 let (path, marked) = (unread[index], unread[index] + Self.unreadSuffix)
-                try device.rename(path, to: marked)
+                do throws(DeviceError) { try device.rename(path, to: marked) } catch {
+                    if !error.isGone { throw error }
+                }
                 unread[index] = marked
                 for segment in segments.indices where segments[segment].path == path { segments[segment].path = marked }
                 for file in setAside.indices where setAside[file].path == path { setAside[file].path = marked }
@@ -269,10 +337,13 @@ struct DiskLog: Sendable {
     /// Removes a segment's file and forgets the segment; readers that have it open are not disturbed.
     mutating func removeSegment(_ id: UInt64) throws(StoreError) {
         guard let index = segments.firstIndex(where: { $0.segment.id == id }) else { return }
-        do { try device.unlink(segments[index].path) } catch {
-            note(error)
-            writeFailure = error
-            throw .io(error)
+        do throws(DeviceError) { try device.unlink(segments[index].path) } catch {
+            // Somebody else was faster.
+            if !error.isGone {
+                note(error)
+                writeFailure = error
+                throw .io(error)
+            }
         }
         if index == segments.count - 1 { hasActive = false }
         unread.removeAll { $0 == segments[index].path }
@@ -286,19 +357,20 @@ struct DiskLog: Sendable {
         let before = setAside.count
         var kept: [(path: String, bytes: Int)] = []
         for file in setAside {
-            do {
-                try device.unlink(file.path)
-                unread.removeAll { $0 == file.path }
-            } catch {
-                note(error)
-                kept.append(file)
+            do throws(DeviceError) { try device.unlink(file.path) } catch {
+                if !error.isGone {
+                    note(error)
+                    kept.append(file)
+                    continue
+                }
             }
+            unread.removeAll { $0 == file.path }
         }
         setAside = kept
         return kept.count < before
     }
 
-    private mutating func note(_ error: DeviceError) { ioErrors += 1 }
+    mutating func note(_ error: DeviceError) { ioErrors += 1 }
 
     /// Why the log does not work; nil when it does.
     var failure: DeviceError? { syncFailure ?? writeFailure }

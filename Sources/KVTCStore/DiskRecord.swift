@@ -67,6 +67,7 @@ struct RecordHeader: Hashable, Sendable {
         store(key.tenant, 8)
         store(attributes.tokens, 12)
         store(attributes.firstPosition, 16)
+        store(attributes.ttl, 20)
         store(UInt64(payloadBytes), 24)
         store(attributes.rawBytes, 32)
         store(attributes.expires ?? 0, 40)
@@ -91,8 +92,8 @@ struct RecordHeader: Hashable, Sendable {
             recordBytes(payload: payload) != nil
         else { return nil }
         let attributes = PageAttributes(
-            flags: load(5), priority: load(6), expires: load(40), firstPosition: load(16), tokens: load(12),
-            rawBytes: load(32))
+            flags: load(5), priority: load(6), expires: load(40), ttl: load(20), firstPosition: load(16),
+            tokens: load(12), rawBytes: load(32))
         let words = SIMD4<UInt64>(load(64), load(72), load(80), load(88))
         return RecordHeader(
             kind: kind, key: StoreKey(tenant: load(8), words: words), attributes: attributes, payloadBytes: payload,

@@ -8,7 +8,10 @@ extension Store {
 
     /// Frees RAM without I/O if the next page to go allows it: expired pages first, then the page whose turn it is, if it
     /// is on disk already or there is no disk.
-    private func step(for tenant: UInt32?, needing length: Int, onlyUnprotected: Bool) -> Step {
+    /// - Parameter use: pages used then or later, in the order of uses, are left alone.
+    private func step(
+        for tenant: UInt32?, needing length: Int, onlyUnprotected: Bool, usedBefore use: UInt64 = .max
+    ) -> Step {
         let ownOnly = tenant.map { isOverRAMQuota($0, length) } ?? false
         return index.withLock { index in
             index.releaseOverdue(at: milliseconds)
@@ -17,7 +20,8 @@ extension Store {
             let victim = index.victim(
                 for: tenant, needing: length, budget: ram.budget, includingProtected: hasDisk && !onlyUnprotected,
                 ownOnly: ownOnly)
-            guard let entry = victim.map({ index.entry($0) }) else { return .nothing }
+            guard let victim, index.pages.lastUse(victim) < use else { return .nothing }
+            let entry = index.entry(victim)
             if entry.disk != nil, !entry.marksDirty {
                 index.evictFromRAM(entry)
                 return .freed
@@ -38,12 +42,43 @@ extension Store {
         RAMReservation(length, for: tenant, in: ram, reserved) { !isOverRAMQuota(tenant, 0) }
     }
 
-    /// Room in RAM that costs no write; nil when the next page to go is not on disk yet.
-    func reserveWithoutWriting(_ length: Int, for tenant: UInt32) -> RAMReservation? {
+    /// Room in RAM that costs no write; nil when the next page to go is not on disk yet, or was used at `use` or since.
+    func reserveWithoutWriting(_ length: Int, for tenant: UInt32, usedBefore use: UInt64 = .max) -> RAMReservation? {
         while true {
             if let room = allocate(length, for: tenant) { return room }
-            guard case .freed = step(for: tenant, needing: length, onlyUnprotected: true) else { return nil }
+            let step = step(for: tenant, needing: length, onlyUnprotected: true, usedBefore: use)
+            guard case .freed = step else { return nil }
         }
+    }
+
+    /// Room in RAM for a page that is on disk: others may move there for it as long as that costs no page its place, on disk
+    /// either, but none that was used at `use` or since.
+    func reserveByMoving(_ length: Int, for tenant: UInt32, usedBefore use: UInt64) -> RAMReservation? {
+        if let room = reserveWithoutWriting(length, for: tenant, usedBefore: use) { return room }
+        let room = try? withLog { (log) throws(StoreError) -> RAMReservation? in
+            while true {
+                if let room = allocate(length, for: tenant) { return room }
+                switch step(for: tenant, needing: length, onlyUnprotected: true, usedBefore: use) {
+                case .freed: continue
+                case .nothing: return nil
+                case .mustWrite(let entry):
+                    guard fits(entry, &log) else { return nil }
+                    try move(entry, &log)
+                }
+            }
+        }
+        return room ?? nil
+    }
+
+    /// Whether a page can be written without another one having to go from the disk.
+    private func fits(_ entry: PageEntry, _ log: inout DiskLog) -> Bool {
+        let bytes = index.withLock { index -> Int? in
+            let bytes = RecordHeader.recordBytes(payload: entry.length)!
+            guard !index.isOverDiskQuota(entry.key.tenant, bytes, configuration.diskPerTenant) else { return nil }
+            return bytes + index.tombstones.count * RecordHeader.bytes
+        }
+        guard let bytes else { return false }
+        return log.fits(bytes, reserve: false) && log.segments.count <= DiskLog.maxSegments
     }
 
     /// Room in RAM for a page, moving others to disk or dropping them as far as they may be. Nil when that fails: then
@@ -70,7 +105,7 @@ extension Store {
         do {
             try move(entry, &log)
             return true
-        } catch .diskFull {
+        } catch  where error.isFull {
             return index.withLock { $0.drop(entry) }
         }
     }

@@ -5,6 +5,14 @@ extension DeviceError {
     static let noSpace = ENOSPC
     static let ioError = EIO
     static let wouldBlock = EWOULDBLOCK
+    static let stale = ESTALE
+
+    /// The device takes no more, and may again later.
+    var isFull: Bool { [ENOSPC, EDQUOT].contains(code) }
+    /// There is no such file, or nothing that it could be in.
+    var isGone: Bool { [ENOENT, ENOTDIR].contains(code) }
+    /// It is the process or the machine that lacks something, not the file that is at fault.
+    var isShortage: Bool { [EMFILE, ENFILE, ENOMEM].contains(code) }
 
     static func text(_ code: Int32) -> String { String(cString: strerror(code)) }
 }
@@ -59,16 +67,47 @@ package struct LinuxStorageDevice: StorageDevice {
     package func open(_ path: String, create: Bool) throws(DeviceError) -> Int32 {
         let access = isReadOnly ? O_RDONLY : O_RDWR
         let flags = access | O_CLOEXEC | O_NOFOLLOW | (create && !isReadOnly ? O_CREAT | O_EXCL : 0)
-        return Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
+        do throws(DeviceError) {
+            return Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
+        } catch {
+            // What is on a file system that takes nothing can still be read.
+            guard !create, error.code == EROFS else { throw error }
+            return Int32(try check("open", path) { Int(Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) })
+        }
     }
 
     package func lock(_ path: String) throws(DeviceError) -> Int32 {
         let flags = (isReadOnly ? O_RDONLY : O_RDWR | O_CREAT) | O_CLOEXEC | O_NOFOLLOW
-        let file = Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
+        let file: Int32
+        do throws(DeviceError) {
+            file = Int32(try check("open", path) { Int(Glibc.open(path, flags, 0o600)) })
+        } catch {
+            guard error.code == EROFS else { throw error }
+            file = Int32(try check("open", path) { Int(Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) })
+        }
+        return try locked(file, path)
+    }
+
+    package func lockDirectory(_ path: String) throws(DeviceError) -> Int32 {
+        try locked(Int32(try check("open", path) { Int(Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) }), path)
+    }
+
+    /// Locks an open file, and closes it when that fails.
+    private func locked(_ file: Int32, _ path: String) throws(DeviceError) -> Int32 {
         let result = clinux_storage_lock(file)
         if result == 0 { return file }
         close(file)
         throw DeviceError(operation: "flock", path: path, code: -result)
+    }
+
+    package func isNamed(_ file: Int32, _ path: String) throws(DeviceError) -> Bool {
+        var (opened, named) = (stat(), stat())
+        _ = try check("fstat", path) { Int(fstat(file, &opened)) }
+        do throws(DeviceError) { _ = try check("stat", path) { Int(stat(path, &named)) } } catch {
+            if error.isGone { return false }
+            throw error
+        }
+        return opened.st_dev == named.st_dev && opened.st_ino == named.st_ino
     }
 
     package func close(_ file: Int32) { _ = Glibc.close(file) }
@@ -104,7 +143,10 @@ package struct LinuxStorageDevice: StorageDevice {
         let flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC
         let file = Int32(try check("open", path) { Int(Glibc.open(path, flags)) })
         defer { close(file) }
-        if fsync(file) != 0 { throw DeviceError(operation: "fsync", path: path, code: errno) }
+        // Some file systems have no such thing for directories and say so.
+        if fsync(file) != 0, ![EINVAL, ENOTSUP, ENOSYS].contains(errno) {
+            throw DeviceError(operation: "fsync", path: path, code: errno)
+        }
     }
 
     package func rename(_ path: String, to other: String) throws(DeviceError) {

@@ -26,6 +26,7 @@ final class PageEntry: @unchecked Sendable {
     private var expires: UInt64 = 0
     private var rawBytes: UInt64 = 0
     private var tokens: UInt32 = 0
+    private var ttl: UInt32 = 0
     /// Counts replacements of the bytes, so that a slow writer or reader notices that it is out of date.
     var version: UInt32 = 0
     var length: Int
@@ -67,11 +68,12 @@ final class PageEntry: @unchecked Sendable {
     var attributes: PageAttributes {
         get {
             PageAttributes(
-                flags: flags, priority: priority, expires: expires, firstPosition: firstPosition, tokens: tokens,
-                rawBytes: rawBytes)
+                flags: flags, priority: priority, expires: expires, ttl: ttl, firstPosition: firstPosition,
+                tokens: tokens, rawBytes: rawBytes)
         }
         set {
             (flags, priority, expires) = (newValue.flags, newValue.priority, newValue.expires ?? 0)
+            ttl = newValue.ttl
             (firstPosition, tokens, rawBytes) = (newValue.firstPosition, newValue.tokens, newValue.rawBytes)
         }
     }
@@ -104,10 +106,14 @@ final class PageEntry: @unchecked Sendable {
     var isProtected: Bool { attributes.pinned || leases > 0 || holds > 0 }
     var isDirty: Bool { ram != nil && segment == nil }
 
+    /// A pin comes before an expiry, and so does a lease.
     func isExpired(at now: UInt64) -> Bool {
-        guard let expires = attributes.expires else { return false }
-        return expires <= now && leases == 0
+        guard let expires = attributes.expires, expires <= now else { return false }
+        return leases == 0 && !attributes.pinned
     }
+
+    /// Whether a use now puts its expiry off.
+    func isRenewed(at now: UInt64) -> Bool { ttl > 0 && now &+ UInt64(ttl) > attributes.expires ?? .max }
 }
 
 /// Pages in an order, linked through their rows.

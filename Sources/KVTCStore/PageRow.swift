@@ -24,7 +24,7 @@ struct PageRow {
     var next = PageRow.none
     /// In RAM: the slot of the arena's directory. On disk only: the last use. Awake: where the entry is.
     private(set) var word: UInt32
-    /// In RAM, in units of the allocator.
+    /// In RAM: where, in units of the allocator. On disk only: the seconds that the page lives after a use.
     private(set) var place: UInt32 = 0
     /// On disk, in units of ``RecordHeader/alignment``.
     private(set) var recordPlace: UInt32 = 0
@@ -72,6 +72,7 @@ struct PageRow {
             | (entry.logged ? Self.loggedFlag : 0)
             | (entry.lastUse > entry.writtenUse ? Self.usedFlag : 0)
         state = entry.ram == nil ? .onDisk : .inRAM
+        place = attributes.ttl
         return true
     }
 
@@ -113,17 +114,28 @@ extension PageRow {
     /// The position in the order of use of a page that is on disk only.
     var use: UInt64 { UInt64(word) << Self.useShift }
 
-    var attributes: PageAttributes {
+    /// - Parameter ttl: in RAM that is known to the slot of the arena.
+    func attributes(ttl: UInt32) -> PageAttributes {
         PageAttributes(
             flags: flags & Self.attributeFlags | UInt8(tokens >> Self.tokenBits) << Self.attributeBits,
-            priority: priority, expires: UInt64(expires), firstPosition: firstPosition,
+            priority: priority, expires: UInt64(expires), ttl: ttl, firstPosition: firstPosition,
             tokens: UInt32(tokens & (1 << Self.tokenBits - 1)), rawBytes: UInt64(rawBytes))
     }
 
     /// The list of its tenant that a page in RAM is linked in.
     var list: Int { isPinned ? TenantPages.protectedList : Int(priority) }
 
-    func isExpired(at now: UInt64) -> Bool { attributes.expires.map { $0 <= now } ?? false }
+    /// Nil: never.
+    var expiry: UInt64? { flags & 4 != 0 ? UInt64(expires) : nil }
+    var position: UInt32 { firstPosition }
+
+    func isExpired(at now: UInt64) -> Bool { !isPinned && expiry.map { $0 <= now } ?? false }
+
+    /// Puts off the expiry of a page that is on disk only; whoever reads the log does not know that.
+    mutating func renew(until second: UInt64) {
+        expires = UInt32(clamping: second)
+        flags |= Self.dirtyFlag
+    }
 
     mutating func setUsed() { flags |= Self.usedFlag }
     mutating func setUse(_ use: UInt64) { word = UInt32(clamping: use >> Self.useShift) }

@@ -53,6 +53,15 @@ struct PageRows {
         list.newest = number
     }
 
+    /// Puts a row on the older side of one that is in the list.
+    mutating func insert(_ number: UInt32, before other: UInt32, in list: inout PageList) {
+        let previous = self[other].previous
+        self[number].previous = previous
+        self[number].next = other
+        self[other].previous = number
+        if previous != PageRow.none { self[previous].next = number } else { list.oldest = number }
+    }
+
     mutating func unlink(_ number: UInt32, from list: inout PageList) {
         let (previous, next) = (self[number].previous, self[number].next)
         if previous != PageRow.none { self[previous].next = next } else { list.oldest = next }

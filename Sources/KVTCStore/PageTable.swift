@@ -15,6 +15,8 @@ struct PageTable {
     private(set) var pinnedBytes = 0
     /// Pages that rest on disk and expire some day.
     private var expiring = 0
+    /// Pages that rest on disk and expire later than the log says.
+    private(set) var renewed = 0
     /// None of them expires before this second.
     private var earliest = UInt64.max
     private var nextEarliest = UInt64.max
@@ -43,6 +45,31 @@ struct PageTable {
         case .inRAM: arenas[Int(row.arena)]!.lastUse(Int(row.word))
         case .onDisk: row.use
         }
+    }
+
+    /// Seconds that a page that rests lives after a use.
+    private func ttl(_ row: PageRow) -> UInt32 {
+        // Of a page that never expires the slot, which is elsewhere in memory, need not be looked at.
+        if row.expiry == nil { return 0 }
+        return row.state == .inRAM ? arenas[Int(row.arena)]!.ttl(Int(row.word)) : row.place
+    }
+
+    /// What is said of a page, which rests or is awake.
+    func attributes(_ number: UInt32) -> PageAttributes {
+        awake(number)?.attributes ?? rows[number].attributes(ttl: ttl(rows[number]))
+    }
+
+    /// Whether a use of a page that rests puts its expiry off, and until when.
+    func renewal(_ number: UInt32, at now: UInt64) -> UInt64? {
+        guard let expiry = rows[number].expiry else { return nil }
+        let ttl = ttl(rows[number])
+        return ttl > 0 && now &+ UInt64(ttl) > expiry ? now &+ UInt64(ttl) : nil
+    }
+
+    /// Puts off the expiry of a page that rests on disk.
+    mutating func renew(_ number: UInt32, until second: UInt64) {
+        if !rows[number].attributesDirty { renewed += 1 }
+        rows[number].renew(until: second)
     }
 
     /// The numbers of pages that rest and for which `isWanted` holds. Goes through all of them, of which there may be millions.
@@ -107,7 +134,7 @@ struct PageTable {
     /// Makes an entry of a page that rests.
     mutating func wake(_ number: UInt32) -> PageEntry {
         let row = rows[number]
-        let entry = PageEntry(key: row.key, attributes: row.attributes, length: row.bytes, hash: nil)
+        let entry = PageEntry(key: row.key, attributes: attributes(number), length: row.bytes, hash: nil)
         entry.number = number
         entry.disk = location(row)
         entry.logged = row.logged
@@ -119,7 +146,8 @@ struct PageTable {
             entry.list = row.list
         } else {
             rows.unlink(number, from: &segments.pages[Int(row.segment)]!.onDisk)
-            if row.attributes.expires != nil { expiring -= 1 }
+            if row.expiry != nil { expiring -= 1 }
+            if row.attributesDirty { renewed -= 1 }
         }
         if row.isOnDisk { segments.leave(row.segment) }
         if row.isPinned { pinnedBytes -= row.recordBytes }
@@ -159,6 +187,7 @@ struct PageTable {
         let number = entry.number
         rows[number].setUse(entry.lastUse)
         rows.append(number, to: &segments.pages[Int(rows[number].segment)]!.onDisk)
+        if entry.attributesDirty { renewed += 1 }
         if let expires = entry.attributes.expires {
             expiring += 1
             earliest = min(earliest, expires)
@@ -184,7 +213,7 @@ struct PageTable {
     }
 
     /// Notes a use of a page that rests.
-    mutating func touch(_ number: UInt32, _ use: UInt64) {
+    mutating func noteUse(_ number: UInt32, _ use: UInt64) {
         if rows[number].state == .inRAM {
             arenas[Int(rows[number].arena)]!.noteUse(Int(rows[number].word), use)
         } else {
@@ -220,6 +249,10 @@ struct PageTable {
 extension PageTable {
     mutating func append(_ number: UInt32, to list: inout PageList) { rows.append(number, to: &list) }
 
+    mutating func insert(_ number: UInt32, before other: UInt32, in list: inout PageList) {
+        rows.insert(number, before: other, in: &list)
+    }
+
     mutating func unlink(_ number: UInt32, from list: inout PageList) { rows.unlink(number, from: &list) }
 
     /// The pages of a list, oldest first.
@@ -253,7 +286,7 @@ extension PageTable {
         var result: [UInt32] = []
         for _ in 0..<min(limit, Int(rows.count)) {
             let row = rows[cursor]
-            if row.state == .onDisk, let expires = row.attributes.expires {
+            if row.state == .onDisk, !row.isPinned, let expires = row.expiry {
                 if expires <= now { result.append(cursor) } else { nextEarliest = min(nextEarliest, expires) }
             }
             cursor += 1

@@ -43,7 +43,7 @@ final class RAMArena: @unchecked Sendable {
     var bytes: Int { header.dataBytes }
 
     /// Makes and maps a memory file; nil when the kernel refuses.
-    init?(bytes: Int, created: UInt64, step: (@Sendable () -> Void)?) {
+    init?(bytes: Int, created: UInt64, mark: TimeMark, step: (@Sendable () -> Void)?) {
         var generator = SystemRandomNumberGenerator()
         header = RAMHeader(dataBytes: bytes, salt: generator.next(), created: created)
         name = "kvtc-ram-" + String(generator.next(), radix: 16)
@@ -59,6 +59,7 @@ final class RAMArena: @unchecked Sendable {
         allocator = Mutex(ExtentAllocator(capacity: bytes))
         slots = Mutex(SlotAllocator(free: [], used: 0))
         header.write(to: UnsafeMutableRawBufferPointer(start: base, count: RAMHeader.bytes))
+        mark.write(to: UnsafeMutableRawBufferPointer(start: base + RAMHeader.markOffset, count: TimeMark.bytes))
     }
 
     private static func map(_ file: Int32, _ bytes: Int) -> UnsafeMutableRawPointer? {
@@ -74,11 +75,11 @@ final class RAMArena: @unchecked Sendable {
     /// arena that can be used.
     static func adopt(
         _ file: Int32, name: String, step: (@Sendable () -> Void)?
-    ) throws(RAMDirectoryError) -> (arena: RAMArena, pages: [(RAMRecord, RAMExtent)], damaged: Int) {
+    ) throws(RAMDirectoryError) -> (arena: RAMArena, pages: [(RAMRecord, RAMExtent)], directory: RAMDirectory) {
         do throws(RAMDirectoryError) {
             let directory = try read(file)
             let arena = try RAMArena(file, name: name, directory, step: step)
-            return (arena, arena.takeOver(directory), directory.damaged)
+            return (arena, arena.takeOver(directory), directory)
         } catch {
             close(file)
             throw error
@@ -199,6 +200,9 @@ final class RAMArena: @unchecked Sendable {
 
     /// What the slot of a page says of its bytes; a slot that has gone bad makes them bad too.
     func hash(_ index: Int) -> UInt64 { RAMSlot.hash(UnsafeRawBufferPointer(slot(index))) }
+
+    /// What the slot of a page says of the seconds that it lives after a use.
+    func ttl(_ index: Int) -> UInt32 { RAMSlot.ttl(UnsafeRawBufferPointer(slot(index))) }
 
     fileprivate func wrote() { step?() }
 }

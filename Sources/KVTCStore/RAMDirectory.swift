@@ -24,6 +24,7 @@ enum RAMSlot {
     static let sequenceOffset = 8
     static let lastUseOffset = 120
     private static let hashOffset = 32
+    private static let ttlOffset = 104
 
     /// The word that makes a slot valid, and is written last. Never 0, which means free.
     static func commitWord(_ slot: UnsafeRawBufferPointer, index: Int, salt: UInt64) -> UInt64 {
@@ -50,7 +51,7 @@ enum RAMSlot {
         store(record.attributes.priority, 69)
         store(UInt16(0), 70)
         for word in 0..<4 { store(record.key.words[word], 72 + 8 * word) }
-        store(UInt64(0), 104)
+        store(UInt64(record.attributes.ttl), ttlOffset)
         store(UInt64(0), 112)
         store(record.lastUse, lastUseOffset)
     }
@@ -61,6 +62,10 @@ enum RAMSlot {
 
     static func lastUse(_ slot: UnsafeRawBufferPointer) -> UInt64 {
         UInt64(littleEndian: slot.loadUnaligned(fromByteOffset: lastUseOffset, as: UInt64.self))
+    }
+
+    static func ttl(_ slot: UnsafeRawBufferPointer) -> UInt32 {
+        UInt32(littleEndian: slot.loadUnaligned(fromByteOffset: ttlOffset, as: UInt32.self))
     }
 
     enum Parsed: Equatable {
@@ -85,8 +90,8 @@ enum RAMSlot {
             size <= header.dataBytes, offset <= header.dataBytes - size
         else { return .damaged }
         let attributes = PageAttributes(
-            flags: load(68), priority: load(69), expires: load(48), firstPosition: load(64), tokens: load(60),
-            rawBytes: load(40))
+            flags: load(68), priority: load(69), expires: load(48), ttl: load(ttlOffset), firstPosition: load(64),
+            tokens: load(60), rawBytes: load(40))
         let words = SIMD4<UInt64>(load(72), load(80), load(88), load(96))
         return .record(
             RAMRecord(
@@ -100,6 +105,8 @@ struct RAMHeader: Hashable, Sendable {
     static let bytes = 4096
     static let version: UInt32 = 1
     static let magic: UInt64 = 0x0A4D_4152_4354_564B  // "KVTCRAM\n"
+    /// Where the clocks are that the arena was made at; zeros in those of earlier versions.
+    static let markOffset = 64
     private static let checksumOffset = 56
     /// Most bytes of data: the index keeps the place and the slot of a page in 32 bits each.
     static let largest = 1 << 39
@@ -195,6 +202,8 @@ package struct RAMDirectory: Sendable {
     /// Slots from the first on that have ever been used.
     package private(set) var usedSlots = 0
     let header: RAMHeader
+    /// How the clocks stood when the arena was made; nil in one of an earlier version.
+    let mark: TimeMark?
 
     /// Reads the directory of an arena given as bytes.
     package static func scan(_ bytes: UnsafeRawBufferPointer) throws(RAMDirectoryError) -> RAMDirectory {
@@ -213,6 +222,7 @@ package struct RAMDirectory: Sendable {
         let start = RecordBuffer(bytes: RAMHeader.bytes)
         try read(start.memory, 0)
         header = try RAMHeader.parse(UnsafeRawBufferPointer(start.memory), fileBytes: fileBytes)
+        mark = TimeMark.parse(UnsafeRawBufferPointer(rebasing: start.memory[RAMHeader.markOffset...]))
         let slotsAtOnce = 8192
         let buffer = RecordBuffer(bytes: min(slotsAtOnce, header.slots) * RAMSlot.bytes)
         for first in stride(from: 0, to: header.slots, by: slotsAtOnce) {

@@ -26,10 +26,12 @@ final class RAMTier: Sendable {
     let arenaBytes: Int
     private let keeper: ArenaKeeper?
     private let clock: StoreClock
+    private let timeline: Timeline
     private let step: (@Sendable () -> Void)?
     private let arenas = Mutex<[RAMArena]>([])
 
-    init(_ configuration: StoreConfiguration) {
+    init(_ configuration: StoreConfiguration, _ timeline: Timeline) {
+        self.timeline = timeline
         let unit = ExtentAllocator.granularity
         budget = max(0, configuration.ramBudget) / unit * unit
         // A keeper holds few descriptors (see FileDescriptorStoreMax= in the unit).
@@ -52,7 +54,9 @@ final class RAMTier: Sendable {
                 if let extent = arena.allocate(length) { return extent }
             }
             let bytes = min(arenaBytes, budget - arenas.reduce(0) { $0 + $1.bytes })
-            guard length <= bytes, let arena = RAMArena(bytes: bytes, created: clock.wallSeconds(), step: step)
+            guard length <= bytes,
+                let arena = RAMArena(
+                    bytes: bytes, created: clock.wallSeconds(), mark: timeline.mark, step: step)
             else { return nil }
             // Before the first page in it is acknowledged.
             keeper?.keep(arena.name, arena.file)
@@ -66,6 +70,8 @@ final class RAMTier: Sendable {
         var pages: [(RAMRecord, RAMExtent)] = []
         /// Arenas that the budget as it is now has no place for; their pages have to move.
         var surplus: [RAMArena] = []
+        /// What they say of the time.
+        var marks: [TimeMark] = []
         /// Slots that were neither free nor valid.
         var damaged = 0
         /// Files that are no arenas that can be used.
@@ -78,9 +84,10 @@ final class RAMTier: Sendable {
         var total = 0
         for (name, file) in keeper?.kept ?? [] {
             do throws(RAMDirectoryError) {
-                let (arena, pages, damaged) = try RAMArena.adopt(file, name: name, step: step)
+                let (arena, pages, directory) = try RAMArena.adopt(file, name: name, step: step)
                 result.pages += pages
-                result.damaged += damaged
+                result.damaged += directory.damaged
+                if let mark = directory.mark { result.marks.append(mark) }
                 let fits = [arenaBytes, budget % arenaBytes].contains(arena.bytes) && total + arena.bytes <= budget
                 if fits {
                     total += arena.bytes

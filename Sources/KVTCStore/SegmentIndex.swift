@@ -1,8 +1,11 @@
 /// The index near the end of a complete segment: what its records say, so that a start need not read them one by one. It
 /// is the payload of a record of its own, and the seal behind it says where that is.
 struct SegmentIndex: Sendable {
-    private static let entryBytes = 88
+    static let entryBytes = 88
     private(set) var bytes: [UInt8] = []
+
+    /// The largest page that an index can tell of.
+    static let maxPayloadBytes = Int(UInt32.max)
 
     var count: Int { bytes.count / Self.entryBytes }
 
@@ -20,7 +23,8 @@ struct SegmentIndex: Sendable {
         store(header.key.tenant)
         store(header.attributes.tokens)
         store(header.attributes.firstPosition)
-        store(UInt64(header.payloadBytes))
+        store(UInt32(clamping: header.payloadBytes))
+        store(header.attributes.ttl)
         store(header.attributes.rawBytes)
         store(header.attributes.expires ?? 0)
         store(UInt64(offset))
@@ -39,15 +43,15 @@ struct SegmentIndex: Sendable {
                 T(littleEndian: bytes.loadUnaligned(fromByteOffset: begin + at, as: T.self))
             }
             guard let kind = RecordKind(rawValue: load(0)), kind != .seal, kind != .index,
-                let payload = Int(exactly: load(16, as: UInt64.self)),
+                case let payload = Int(load(16, as: UInt32.self)),
                 let size = RecordHeader.recordBytes(payload: payload),
                 let offset = Int(exactly: load(40, as: UInt64.self)), offset % RecordHeader.alignment == 0,
                 offset >= free, offset <= end, size <= end - offset
             else { return nil }
             free = offset + size
             let attributes = PageAttributes(
-                flags: load(1), priority: load(2), expires: load(32), firstPosition: load(12), tokens: load(8),
-                rawBytes: load(24))
+                flags: load(1), priority: load(2), expires: load(32), ttl: load(20), firstPosition: load(12),
+                tokens: load(8), rawBytes: load(24))
             let words = SIMD4<UInt64>(load(48), load(56), load(64), load(72))
             let header = RecordHeader(
                 kind: kind, key: StoreKey(tenant: load(4), words: words), attributes: attributes,

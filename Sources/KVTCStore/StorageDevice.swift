@@ -30,6 +30,10 @@ package protocol StorageDevice: Sendable {
     func open(_ path: String, create: Bool) throws(DeviceError) -> Int32
     /// Opens or makes the file and locks it; EWOULDBLOCK when somebody else holds the lock. Closing unlocks.
     func lock(_ path: String) throws(DeviceError) -> Int32
+    /// The same for a directory that is there.
+    func lockDirectory(_ path: String) throws(DeviceError) -> Int32
+    /// Whether the path leads to this very file or directory; false when it leads to another one or nowhere.
+    func isNamed(_ file: Int32, _ path: String) throws(DeviceError) -> Bool
     func close(_ file: Int32)
     func size(_ file: Int32, _ path: String) throws(DeviceError) -> Int
     func pread(_ file: Int32, _ path: String, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int)

@@ -16,6 +16,28 @@ extension Store {
         }
     }
 
+    /// Gives a lease another deadline. False when it has ended.
+    public func extend(_ lease: UInt64, until deadline: UInt64) -> Bool {
+        index.withLock { index in
+            index.releaseOverdue(at: milliseconds)
+            return index.extend(lease, until: deadline)
+        }
+    }
+
+    /// Notes one use of the pages of a conversation, given from its beginning, which is to stay longest: those that are there are
+    /// used last from now on, and their expiry is put off.
+    /// - Parameter earlier: a use that this one is the continuation of, so that the parts of a conversation stay in order however
+    ///   they are asked for; pages used since stay before it.
+    @discardableResult
+    public func use(_ keys: [StoreKey], continuing earlier: UInt64? = nil) -> PageUse {
+        let place = earlier ?? index.withLock { $0.nextTick() }
+        // A limited number under each lock.
+        for first in stride(from: 0, to: keys.count, by: 256).reversed() {
+            index.withLock { $0.touch(keys[first..<min(first + 256, keys.count)], at: now, use: place) }
+        }
+        return PageUse(place: place, pages: keys)
+    }
+
     /// Whether the lease covers the page and both are still there.
     public func leased(_ lease: UInt64, _ key: StoreKey) -> Bool {
         index.withLock { index in
@@ -58,23 +80,27 @@ extension Store {
         let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
             guard let entry = index.live(key, at: now) else { return (false, nil) }
             let before = entry.attributes
-            index.touch(entry)
+            let now = self.now
+            index.touch(entry, index.nextTick())
             index.mutate(entry) { entry in
                 if let pinned { entry.attributes.pinned = pinned }
                 if let priority { entry.attributes.priority = priority }
                 if let promised { entry.attributes.promised = promised }
                 switch expiry {
-                case .keep: break
-                case .never: entry.attributes.expires = nil
-                case .at(let second): entry.attributes.expires = second
+                case .keep: if entry.isRenewed(at: now) { entry.attributes.expire(after: before.ttl, from: now) }
+                case .never: (entry.attributes.expires, entry.attributes.ttl) = (nil, 0)
+                case .at(let second): (entry.attributes.expires, entry.attributes.ttl) = (second, 0)
+                case .after(let ttl): entry.attributes.expire(after: ttl, from: now)
+                case .afterAtLeast(let ttl):
+                    if before.expires != nil { entry.attributes.expire(after: max(ttl, before.ttl), from: now) }
                 }
                 guard entry.logged else { return }
                 if entry.attributes != before { entry.attributesDirty = true }
                 if !entry.attributes.hasSameMarks(as: before) { entry.marksDirty = true }
             }
-            if let expires = entry.attributes.expires, expires != before.expires {
-                index.expiry.push(expires, entry.number)
-            }
+            // A later one is found when the earlier one comes up; that of a pinned page has gone from there.
+            let (expires, wasPinned) = (entry.attributes.expires, before.pinned && !entry.attributes.pinned)
+            if let expires, wasPinned || expires < before.expires ?? .max { index.expiry.push(expires, entry.number) }
             let changed = !entry.attributes.hasSameMarks(as: before)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
         }
@@ -150,5 +176,21 @@ extension Store {
         counters.ramBudget = ram.budget
         counters.diskBudget = hasDisk ? configuration.diskBudget : 0
         return counters
+    }
+}
+
+/// Pages of a conversation that are used together, from its beginning.
+public struct PageUse: Sendable {
+    /// The place in the order of uses.
+    public let place: UInt64
+    /// The pages, there or not.
+    public let pages: [StoreKey]
+
+    /// One of them.
+    struct Part {
+        let use: PageUse
+        let index: Int
+        /// Those before it.
+        var before: ArraySlice<StoreKey> { use.pages[..<index] }
     }
 }

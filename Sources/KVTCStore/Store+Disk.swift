@@ -23,7 +23,7 @@ extension Store {
     /// Runs `body` as the only writer of the disk tier, then tells the index and the statistics what became of it.
     func withLog<Value: Sendable>(_ body: (inout DiskLog) throws(StoreError) -> Value) throws(StoreError) -> Value {
         try log.withLock { (log) throws(StoreError) -> Value in
-            guard log != nil else { throw .noDiskTier }
+            guard log != nil else { throw unopened.withLock { $0 }.map(StoreError.io) ?? .noDiskTier }
             defer { settle(&log!) }
             return try body(&log!)
         }
@@ -77,7 +77,7 @@ extension Store {
         if !reserve {
             let quota = configuration.diskPerTenant
             guard index.withLock({ $0.trimDisk(of: entry.key.tenant, by: header.recordBytes, quota: quota) }) else {
-                throw .diskFull
+                throw .quotaFull(tenant: entry.key.tenant)
             }
             try makeRoom(header.recordBytes, &log)
         }

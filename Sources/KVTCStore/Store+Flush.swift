@@ -42,19 +42,39 @@ extension Store {
     ) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
-        let (failuresBefore, budget, segment) = try withLog { (log) throws(StoreError) in
-            (log.syncFailures, log.budget, log.segmentBytes)
-        }
+        let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
         let targets = collect(keys, order)
+        let budget = configuration.diskBudget
         if targets.reduce(0, { $0 + $1.recordBytes }) <= budget,
             let written = try makeDurable(targets, failuresBefore)
         {
             return written
         }
-        // Writing one page costs another its place. A segment is needed to go on, and segments are not filled to the last byte.
-        let fitting = mostWorthKeeping(targets, within: (budget - segment) / 16 * 15, order)
+        // Writing one page costs another its place.
+        let fitting = try mostWorthKeeping(targets, order)
         guard fitting.count < targets.count, try makeDurable(fitting, failuresBefore) != nil else { throw .diskFull }
-        throw .overBudget(pages: targets.count - fitting.count)
+        throw .overBudget(pages: targets.count - fitting.count, protected: protectedPages())
+    }
+
+    /// What may not be dropped, wherever it is.
+    private func protectedPages() -> ProtectedPages {
+        var result = ProtectedPages()
+        (result.budget, result.ramBudget) = (configuration.diskBudget, configuration.ramBudget)
+        func add(_ length: Int, isPinned: Bool) {
+            let bytes = RecordHeader.recordBytes(payload: length)!
+            if isPinned {
+                (result.pinned, result.pinnedBytes) = (result.pinned + 1, result.pinnedBytes + bytes)
+            } else {
+                (result.leased, result.leasedBytes) = (result.leased + 1, result.leasedBytes + bytes)
+            }
+        }
+        index.withLock { index in
+            for entry in index.pages.entries where entry.isProtected {
+                add(entry.length, isPinned: entry.attributes.pinned)
+            }
+            for number in index.pages.resting(where: \.isPinned) { add(index.pages[number].bytes, isPinned: true) }
+        }
+        return result
     }
 
     /// Nil when that is not possible, because pages that are written cost others their place.
@@ -80,11 +100,16 @@ extension Store {
         }
     }
 
-    private func mostWorthKeeping(_ targets: [Target], within bytes: Int, _ order: FlushOrder) -> [Target] {
-        var room = bytes - index.withLock { $0.pages.pinnedBytes }
-        let fitting = targets.sorted { $0.worth > $1.worth }.prefix { target in
-            room -= target.recordBytes
-            return room >= 0
+    private func mostWorthKeeping(_ targets: [Target], _ order: FlushOrder) throws(StoreError) -> [Target] {
+        let largest = targets.reduce(0) { max($0, $1.recordBytes) }
+        let (pinned, byWorth) = (index.withLock { $0.pages.pinnedBytes }, targets.sorted { $0.worth > $1.worth })
+        let fitting = try withLog { (log) throws(StoreError) -> ArraySlice<Target> in
+            // A segment is needed to go on, and there are removals and the like too.
+            var room = (log.budget - log.segmentBytes) / 16 * 15 - pinned
+            return byWorth.prefix { target in
+                room -= log.share(target.recordBytes, largest: largest)
+                return room >= 0
+            }
         }
         return sorted(Array(fitting), order)
     }
@@ -106,6 +131,8 @@ extension Store {
         try withLog { (log) throws(StoreError) in
             try writeTombstones(index.withLock { $0.takeTombstones() }, &log)
             try log.sync()
+            // What is durable in a file without a name is not to be found again.
+            try giveUpLosses(&log)
             try log.markUnread()
             guard log.syncFailures == failuresBefore else {
                 let unknown = DeviceError(operation: "fdatasync", path: log.directory, code: DeviceError.ioError)
@@ -120,21 +147,27 @@ extension Store {
             var targets: [Target] = []
             func add(_ number: UInt32) {
                 let (row, entry) = (index.pages[number], index.pages.awake(number))
-                // What rests on disk is as safe as it can be.
-                if row.state == .onDisk || entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
+                // What rests on disk is as safe as it can be, and only its expiry may have been put off.
+                if row.state == .onDisk, !row.attributesDirty { return }
+                if entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
                 targets.append(
                     Target(
                         number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0,
                         recordBytes: RecordHeader.recordBytes(payload: entry?.length ?? row.bytes)!,
                         isProtected: entry?.isProtected ?? row.isPinned,
                         priority: entry?.attributes.priority ?? row.priority, lastUse: index.pages.lastUse(number),
-                        firstPosition: (entry?.attributes ?? row.attributes).firstPosition))
+                        firstPosition: entry?.attributes.firstPosition ?? row.position))
             }
             if let keys {
                 for key in keys { index.pages.find(key).map(add) }
             } else {
                 for entry in index.pages.entries where entry.ram == nil { add(entry.number) }
                 for number in index.inRAM { add(number) }
+                if index.pages.renewed > 0 {
+                    for number in index.pages.resting(where: { $0.state == .onDisk && $0.attributesDirty }) {
+                        add(number)
+                    }
+                }
             }
             return targets
         }
@@ -207,6 +240,7 @@ extension Store {
             }
             try log!.sealActive()
             try log!.sync()
+            try log!.writeMark()
         }
     }
 }

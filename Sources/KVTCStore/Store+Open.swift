@@ -4,8 +4,10 @@ extension Store {
     /// Opens a store. Pages that were on disk or in kept arenas are there again; damaged records are skipped and counted, damaged segment
     /// files are set aside with the suffix `.corrupt`, and neither keeps the store from opening.
     ///
-    /// Throws when the directory is in use, was written by a newer version, or cannot be used, or a budget makes no
-    /// sense.
+    /// A device that fails, is full or takes no writes does not either: the store works in RAM, its state says why, and the disk
+    /// tier is opened once that is possible (see ``heal()``).
+    ///
+    /// Throws when the directory is in use or was written by a newer version, or a budget makes no sense.
     public static func open(_ configuration: StoreConfiguration) throws(StoreError) -> Store {
         guard configuration.ramBudget >= ExtentAllocator.granularity, configuration.arenaBytes > 0 else {
             throw .invalid("the RAM budget is smaller than \(ExtentAllocator.granularity) bytes")
@@ -16,7 +18,8 @@ extension Store {
                 throw .invalid("the disk budget or the segment size is too small for a page of 512 bytes")
             }
         }
-        let ram = RAMTier(configuration)
+        let timeline = Timeline(configuration.clock)
+        let ram = RAMTier(configuration, timeline)
         var index = StoreIndex(awakeLimit: configuration.awakePages)
         // Pages in RAM come first: whatever the log says of their keys is older.
         var inheritance = ram.inherit()
@@ -24,23 +27,42 @@ extension Store {
         inheritance.pages = []
         index.pages.restSome(beyond: index.awakeLimit, looking: index.pages.count)
         var recovered: RecoveredLog?
+        var unopened: DeviceError?
         if let directory = configuration.directory {
-            recovered = try DiskLog.open(configuration, directory: directory) { segment, records in
-                for record in records { index.replay(record, in: segment) }
+            do throws(StoreError) {
+                recovered = try DiskLog.open(configuration, directory: directory, timeline) { segment, records in
+                    for record in records { index.replay(record, in: segment) }
+                }
+            } catch {
+                guard case .io(let reason) = error else { throw error }
+                unopened = reason
             }
         }
-        index.settle(recovered, inheritance, now: configuration.clock.wallSeconds())
-        let store = Store(configuration: configuration, ram: ram, index: index, log: recovered?.log)
-        // The budgets may have shrunk since; a failure here shows in the state and does not keep the store from opening.
-        if store.hasDisk {
-            try? store.withLog { (log) throws(StoreError) in try store.makeRoom(0, &log) }
-        }
-        for arena in inheritance.surplus { store.empty(arena) }
+        timeline.resume(inheritance.marks + (recovered?.log.mark.map { [$0] } ?? []))
+        index.settle(recovered, inheritance, now: timeline.now)
+        if let unopened { index.lackDisk(unopened) }
+        let store = Store(
+            configuration: configuration, timeline: timeline, ram: ram, index: index, log: recovered?.log,
+            unopened: unopened, surplus: inheritance.surplus)
+        store.begin()
         return store
     }
 
-    /// Moves the pages of an arena that the budget has no place for.
-    private func empty(_ arena: RAMArena) {
+    /// What is to be done when the disk tier has been opened, or at the start without one. A failure shows in the state.
+    func begin() {
+        if hasDisk {
+            try? withLog { (log) throws(StoreError) in
+                try log.writeMark()
+                // The budgets may have shrunk since.
+                try makeRoom(0, &log)
+            }
+        }
+        surplus.withLock { $0 = $0.filter { !empty($0) } }
+    }
+
+    /// Moves the pages of an arena that the budget has no place for. False when the disk fails, on account of which none is
+    /// dropped.
+    func empty(_ arena: RAMArena) -> Bool {
         let entries = index.withLock { index in
             let numbers = index.inRAM.filter { index.pages.isIn(arena, $0) }
             return numbers.map { index.entry($0) }.sorted { $0.lastUse > $1.lastUse }
@@ -51,6 +73,7 @@ extension Store {
                 continue
             }
             let room = reserve(extent.length, for: entry.key.tenant)
+            if room == nil, hasDisk, case .degraded = statistics.state { return false }
             room?.extent.fill(extent.bytes)
             index.withLock { index in
                 guard index.pages.contains(entry), entry.ram === extent else { return }
@@ -67,6 +90,7 @@ extension Store {
         }
         index.withLock { $0.pages.forget(arena) }
         ram.letGo(arena)
+        return true
     }
 }
 
@@ -81,11 +105,36 @@ extension StoreIndex {
         counters.refusedArenas = UInt64(inherited.refused)
     }
 
+    /// The disk tier could not be opened: what is there is not known.
+    mutating func lackDisk(_ reason: DeviceError) {
+        mayMissRecords = true
+        counters.state = .degraded(reason.description)
+    }
+
+    /// Takes in what a disk tier has that could not be opened before. What was put since is newer, and what was removed since is gone.
+    mutating func join(_ recovered: borrowing RecoveredLog, _ found: [(Segment, [SegmentScanner.Record])]) {
+        let before = pages.count
+        let removals = takeTombstones()
+        mayMissRecords = false
+        for (segment, records) in found {
+            for record in records { replay(record, in: segment) }
+        }
+        for removal in removals { replay(removal) }
+        returnTombstones(removals)
+        mayMissRecords = recovered.missesRecords
+        counters.recovered += UInt64(max(0, pages.count - before))
+        counters.corrupt += UInt64(recovered.skipped)
+        counters.corruptSegments += UInt64(recovered.corruptSegments)
+    }
+
     /// Applies one record of the log; later records win.
     mutating func replay(_ record: SegmentScanner.Record, in segment: Segment) {
         let header = record.header
-        if let removal = Removal(header, at: LogPosition(segment: segment.id, offset: record.offset)) {
-            return replay(removal, in: segment)
+        if var removal = Removal(header, at: LogPosition(segment: segment.id, offset: record.offset)) {
+            // What an earlier process found without reading this may by now be promised: it lies in earlier segments, or was
+            // written again in later ones.
+            if segment.isUnread { removal.since = segment.id }
+            return replay(removal)
         }
         let old = entry(header.key)
         if let old, old.ram != nil { return replay(record, in: segment, inRAM: old) }
@@ -108,11 +157,7 @@ extension StoreIndex {
     }
 
     /// Takes out what a removal covers. A page in RAM is newer: of it only the record on disk goes.
-    private mutating func replay(_ removal: Removal, in segment: Segment) {
-        var removal = removal
-        // What an earlier process found without reading this may by now be promised: it lies in earlier segments, or was
-        // written again in later ones.
-        if segment.isUnread { removal.since = segment.id }
+    mutating func replay(_ removal: Removal) {
         for key in removal.isWholeTenant ? keys(tenant: removal.key.tenant) : [removal.key] {
             guard let entry = entry(key) else { continue }
             let isCovered = entry.disk.map(removal.covers) ?? true

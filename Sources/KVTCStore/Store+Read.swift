@@ -13,7 +13,7 @@ extension Store {
     public func read<Value, Failure: Error>(
         _ key: StoreKey, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
     ) throws(Failure) -> ReadOutcome<Value> {
-        switch find(key, counted: true) {
+        switch find(key, counted: true, use: nil) {
         case .nothing: return .miss
         case .ram(let extent, let hash):
             let bytes = extent.bytes
@@ -24,7 +24,7 @@ extension Store {
             return .hit(try body(bytes))
         case .disk(let location, let length):
             let buffer = RecordBuffer(bytes: location.recordBytes)
-            switch readAndPromote(key, location, length: length, into: buffer) {
+            switch readAndPromote(key, location, length: length, part: nil, into: buffer) {
             case .hit(let page): return .hit(try body(page.bytes))
             case .miss: return .miss
             case .corrupt: return .corrupt
@@ -34,7 +34,7 @@ extension Store {
 
     /// Reads a page from disk into the buffer, counts the outcome, and keeps the page in RAM as well when that costs no write.
     func readAndPromote(
-        _ key: StoreKey, _ location: DiskLocation, length: Int, into buffer: borrowing RecordBuffer
+        _ key: StoreKey, _ location: DiskLocation, length: Int, part: PageUse.Part?, into buffer: borrowing RecordBuffer
     ) -> ReadOutcome<(bytes: UnsafeRawBufferPointer, hash: UInt64)> {
         switch readRecord(key, location, length: length, into: buffer) {
         case .failed:
@@ -45,14 +45,15 @@ extension Store {
             return .corrupt
         case .intact(let bytes, let hash):
             countHit()
-            promote(key, location, bytes, hash)
+            promote(key, location, bytes, hash, part)
             return .hit((bytes, hash))
         }
     }
 
-    func find(_ key: StoreKey, counted: Bool) -> Found {
+    /// - Parameter use: the use that this one is part of; nil: a use of its own.
+    func find(_ key: StoreKey, counted: Bool, use: UInt64?) -> Found {
         index.withLock { index in
-            guard let number = index.touch(key, at: now) else {
+            guard let number = index.touch(key, at: now, use: use) else {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }
@@ -94,27 +95,42 @@ extension Store {
     }
 
     /// Keeps bytes just read from disk in RAM, if room can be made without writing.
-    func promote(_ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64) {
-        guard let room = reserveWithoutWriting(bytes.count, for: key.tenant) else { return }
+    private func promote(
+        _ key: StoreKey, _ location: DiskLocation, _ bytes: UnsafeRawBufferPointer, _ hash: UInt64,
+        _ part: PageUse.Part?
+    ) {
+        let use = part?.use.place ?? .max
+        guard let room = reserveWithoutWriting(bytes.count, for: key.tenant, usedBefore: use) else { return }
         room.extent.fill(bytes)
-        _ = keep(room, key, location, hash)
+        _ = keep(room, key, location, hash, part)
     }
 
     /// Notes that bytes just read from disk are in RAM too; false when the page has other bytes by now.
-    private func keep(_ room: RAMReservation, _ key: StoreKey, _ location: DiskLocation, _ hash: UInt64) -> Bool {
+    private func keep(
+        _ room: RAMReservation, _ key: StoreKey, _ location: DiskLocation, _ hash: UInt64, _ part: PageUse.Part?
+    ) -> Bool {
         index.withLock { index in
             guard let entry = index.entry(key, at: location) else { return false }
             guard entry.ram == nil else { return true }
             entry.hash = hash
             room.settle()
             index.mutate(entry) { $0.ram = room.extent }
+            if let part { index.place(entry, after: part.before) }
             return true
         }
     }
 
-    /// Brings a page from disk into RAM, writing others out if need be. False when it is not there or cannot be brought.
-    public func prefetch(_ key: StoreKey) -> Bool {
-        guard case .disk(let location, let length) = find(key, counted: false) else {
+    /// Brings a page from disk into RAM as far as others can move to disk for it. Drops none. False when it is not there or
+    /// cannot be brought.
+    public func prefetch(_ key: StoreKey) -> Bool { prefetch(key, part: nil) }
+
+    /// The same for one of the pages that are used together, which none of them gives way to.
+    public func prefetch(_ index: Int, of use: PageUse) -> Bool {
+        prefetch(use.pages[index], part: PageUse.Part(use: use, index: index))
+    }
+
+    private func prefetch(_ key: StoreKey, part: PageUse.Part?) -> Bool {
+        guard case .disk(let location, let length) = find(key, counted: false, use: part?.use.place) else {
             return residence(key) == .ram
         }
         let buffer = RecordBuffer(bytes: location.recordBytes)
@@ -124,9 +140,11 @@ extension Store {
             reject(key, at: location)
             return false
         case .intact(let bytes, let hash):
-            guard let room = reserve(bytes.count, for: key.tenant) else { return false }
+            guard let room = reserveByMoving(bytes.count, for: key.tenant, usedBefore: part?.use.place ?? .max) else {
+                return false
+            }
             room.extent.fill(bytes)
-            return keep(room, key, location, hash)
+            return keep(room, key, location, hash, part)
         }
     }
 

@@ -1,13 +1,10 @@
 extension Store {
-    /// Every segment is an open file, and each restart may leave a short one.
-    private static let maxSegments = 800
-
     /// Sees to it that a record of that size fits into the disk budget: drops expired pages, set-aside files, then the
     /// oldest segments, whose pages are carried over where they are protected or were used since they were written.
     func makeRoom(_ recordBytes: Int, _ log: inout DiskLog) throws(StoreError) {
         // Bounded by the number of segments, which keeps a budget full of protected pages from being rewritten for ever.
         var attempts = log.segments.count + 2
-        while !log.fits(recordBytes, reserve: false) || log.segments.count > Self.maxSegments {
+        while !log.fits(recordBytes, reserve: false) || log.segments.count > DiskLog.maxSegments {
             if log.removeSetAside() { continue }
             guard attempts > 0, !log.segments.isEmpty else { throw .diskFull }
             attempts -= 1
@@ -89,7 +86,8 @@ extension Store {
                 snapshot: entry.attributes, lastUse: entry.lastUse)
         }
         let optional = survivors.filter { !$0.mandatory }.sorted { a, b in
-            (a.snapshot.priority, a.lastUse) > (b.snapshot.priority, b.lastUse)
+            (a.snapshot.priority, a.lastUse, b.snapshot.firstPosition)
+                > (b.snapshot.priority, b.lastUse, a.snapshot.firstPosition)
         }
         var room = limit
         let (few, many) = (

@@ -98,11 +98,4 @@ extension Store {
         }
         try report(progress)
     }
-
-    /// While writing fails, tries again with little: one page and what else is due. Does nothing while all is well.
-    public func heal() {
-        guard hasDisk, case .degraded = statistics.state else { return }
-        let page = index.withLock { $0.firstDirty }
-        _ = try? flush(page.map { [$0] } ?? [])
-    }
 }

@@ -14,10 +14,21 @@ public final class Store: Sendable {
     let reserved = ReservedBytes()
     let index: Mutex<StoreIndex>
     let log: Mutex<DiskLog?>
+    let timeline: Timeline
+    /// Why the disk tier is not open although there should be one; it is opened as soon as that works.
+    let unopened: Mutex<DeviceError?>
+    /// Arenas of an earlier process whose pages wait for a disk to go to.
+    let surplus: Mutex<[RAMArena]>
     private let written = Atomic<UInt64>(0)
 
-    init(configuration: StoreConfiguration, ram: RAMTier, index: sending StoreIndex, log: sending DiskLog?) {
+    init(
+        configuration: StoreConfiguration, timeline: Timeline, ram: RAMTier, index: sending StoreIndex,
+        log: sending DiskLog?, unopened: DeviceError?, surplus: sending [RAMArena]
+    ) {
         self.configuration = configuration
+        self.timeline = timeline
+        self.unopened = Mutex(unopened)
+        self.surplus = Mutex(surplus)
         self.ram = ram
         self.index = Mutex(index)
         self.log = Mutex(log)
@@ -40,23 +51,34 @@ public final class Store: Sendable {
 
     func countWritten(_ bytes: Int) { written.add(UInt64(bytes), ordering: .relaxed) }
 
+    /// Whether the disk tier has been opened, however it is since.
+    package var isDiskOpen: Bool { hasDisk && unopened.withLock { $0 == nil } }
+
     /// The reading of the clock that lease deadlines are measured with, in milliseconds.
     public var milliseconds: UInt64 { configuration.clock.milliseconds() }
 
-    var now: UInt64 { configuration.clock.wallSeconds() }
+    /// The store's time in seconds since 1970, which expiry is measured with. It is about what the wall clock shows, but goes on
+    /// evenly when somebody sets that.
+    public var seconds: UInt64 { timeline.now }
+
+    var now: UInt64 { timeline.now }
 
     /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes.
     ///
     /// May write other pages to disk to make room, so it is as slow as the disk when RAM is full.
-    public func put(_ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes) -> PutOutcome {
-        put(key, byteCount: bytes.count, attributes: attributes, fill: { Store.copy(bytes, to: $0) })
+    public func put(
+        _ key: StoreKey, bytes: UnsafeRawBufferPointer, attributes: PageAttributes, after: ArraySlice<StoreKey> = []
+    ) -> PutOutcome {
+        put(key, byteCount: bytes.count, attributes: attributes, after: after, fill: { Store.copy(bytes, to: $0) })
     }
 
     /// Stores a page whose bytes `fill` writes straight into the store's memory, all of them, and only if there is room
     /// and the key is new; it returns their XXH3-64. When `fill` throws, nothing has happened. What the attributes are may depend
     /// on what it found.
+    /// - Parameter after: the pages before this one in its conversation, which leave RAM after it.
     public func put<Failure: Error>(
         _ key: StoreKey, byteCount: Int, attributes: @autoclosure () -> PageAttributes,
+        after: ArraySlice<StoreKey> = [],
         fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> UInt64
     ) throws(Failure) -> PutOutcome {
         guard byteCount > 0, byteCount <= maxPageBytes else { return .tooLarge }
@@ -65,7 +87,7 @@ public final class Store: Sendable {
             index.withLock { $0.counters.full += 1 }
             return .full
         }
-        return put(try PageRoom(key: key, room: room).filled(by: fill), attributes: attributes())
+        return put(try PageRoom(key: key, room: room).filled(by: fill), attributes: attributes(), after: after)
     }
 
     /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
@@ -76,7 +98,7 @@ public final class Store: Sendable {
     }
 
     /// Stores a page that is in the store's memory already; the first one under a key still wins.
-    public func put(_ page: FilledPage, attributes: PageAttributes) -> PutOutcome {
+    public func put(_ page: FilledPage, attributes: PageAttributes, after: ArraySlice<StoreKey> = []) -> PutOutcome {
         let entry = PageEntry(key: page.key, attributes: attributes, length: page.room.extent.length, hash: page.hash)
         entry.ram = page.room.extent
         return index.withLock { index in
@@ -90,15 +112,17 @@ public final class Store: Sendable {
                 index.counters.expired += 1
             }
             page.room.settle()
-            index.insert(entry)
+            index.insert(entry, after: after)
             index.counters.stored += 1
             return .stored
         }
     }
 
     /// Stores a page given as an array.
-    public func put(_ key: StoreKey, bytes: [UInt8], attributes: PageAttributes) -> PutOutcome {
-        bytes.withUnsafeBytes { put(key, bytes: $0, attributes: attributes) }
+    public func put(
+        _ key: StoreKey, bytes: [UInt8], attributes: PageAttributes, after: ArraySlice<StoreKey> = []
+    ) -> PutOutcome {
+        bytes.withUnsafeBytes { put(key, bytes: $0, attributes: attributes, after: after) }
     }
 
     private static func copy(_ bytes: UnsafeRawBufferPointer, to room: UnsafeMutableRawBufferPointer) -> UInt64 {

@@ -61,12 +61,12 @@ public struct StoreCheck: Sendable {
         var lock: DirectoryLock?
         do throws(DeviceError) {
             names = try device.list(directory).sorted()
-            if names.contains(DiskLog.lockName) {
-                lock = DirectoryLock(file: try device.lock(directory + "/" + DiskLog.lockName), device: device)
-            }
+        } catch { throw .io(error) }
+        do throws(DeviceError) {
+            lock = try DirectoryLock(directory, device, makesFile: names.contains(DirectoryLock.fileName))
         } catch {
-            if error.operation == "flock", error.code == DeviceError.wouldBlock { throw .locked(directory) }
-            throw .io(error)
+            // Where nothing can be locked, a daemon has locked nothing.
+            if error.code == DeviceError.wouldBlock { throw .locked(directory) }
         }
         defer { withExtendedLifetime(lock) {} }
         let found = names.filter { DiskLog.segmentID($0) != nil || DiskLog.setAsideID($0) != nil }

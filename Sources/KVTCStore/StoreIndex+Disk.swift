@@ -94,8 +94,7 @@ extension StoreIndex {
 
     /// Whether that holds for its attributes too.
     func isDurable(_ number: UInt32) -> Bool {
-        let row = pages[number]
-        let isDirty = pages.awake(number)?.attributesDirty ?? (row.state == .inRAM && row.attributesDirty)
+        let isDirty = pages.awake(number)?.attributesDirty ?? pages[number].attributesDirty
         return !isDirty && isSafe(number)
     }
 

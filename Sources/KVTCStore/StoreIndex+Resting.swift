@@ -45,25 +45,49 @@ extension StoreIndex {
             return PageView(attributes: entry.attributes, length: entry.length, isInRAM: entry.ram != nil)
         }
         let row = pages[number]
-        return PageView(attributes: row.attributes, length: row.bytes, isInRAM: row.state == .inRAM)
+        return PageView(attributes: pages.attributes(number), length: row.bytes, isInRAM: row.state == .inRAM)
     }
 
-    /// Notes a use of a page, and gives its number; nil when there is no such page, or it has expired.
-    mutating func touch(_ key: StoreKey, at now: UInt64) -> UInt32? {
+    /// Notes a use of a page, now or at `use` in the order of use, which puts its expiry off; gives its number. Nil when there is
+    /// no such page, or it has expired.
+    mutating func touch(_ key: StoreKey, at now: UInt64, use: UInt64? = nil) -> UInt32? {
         guard let number = pages.find(key), !isExpired(number, at: now) else { return nil }
-        if let entry = pages.awake(number) {
-            touch(entry)
-            return number
-        }
+        // It may have been used again since.
+        let isLast = use.map { $0 > pages.lastUse(number) } ?? true
         let row = pages[number]
-        pages.touch(number, nextTick())
-        if row.state == .inRAM { moveToEnd(number, of: row.list, tenant: row.tenant) }
+        let renewal = row.state == .awake ? nil : pages.renewal(number, at: now)
+        if row.state == .onDisk {
+            if isLast { pages.noteUse(number, use ?? nextTick()) }
+            if let renewal { pages.renew(number, until: renewal) }
+        } else if let entry = renewal != nil ? entry(number) : pages.awake(number) {
+            if isLast { touch(entry, use ?? nextTick()) }
+            renew(entry, at: now)
+        } else if isLast {
+            pages.noteUse(number, use ?? nextTick())
+            moveToEnd(number, of: row.list, tenant: row.tenant)
+        }
         return number
+    }
+
+    /// Notes one use of the pages of a conversation, given from its beginning: that is to stay longest. Gives the place of the
+    /// use in the order of use.
+    mutating func touch(_ keys: ArraySlice<StoreKey>, at now: UInt64, use: UInt64) {
+        pages.prefetch(keys)
+        for key in keys.reversed() { _ = touch(key, at: now, use: use) }
+    }
+
+    /// Puts off the expiry of a page that is used. Its place in the heap stays: whoever finds it there looks at the page.
+    mutating func renew(_ entry: PageEntry, at now: UInt64) {
+        guard entry.isRenewed(at: now) else { return }
+        mutate(entry) { entry in
+            entry.attributes.expires = now &+ UInt64(entry.attributes.ttl)
+            if entry.logged { entry.attributesDirty = true }
+        }
     }
 
     /// Lets an entry of a page on disk rest if nothing is to be remembered that does not fit.
     mutating func restIfPossible(_ entry: PageEntry) {
-        guard let disk = entry.disk, !entry.attributesDirty, unsafeSegments[disk.segment.id] == nil,
+        guard let disk = entry.disk, !entry.marksDirty, unsafeSegments[disk.segment.id] == nil,
             pages.contains(entry)
         else { return }
         _ = pages.restOnDisk(entry)

@@ -102,15 +102,23 @@ extension StoreIndex {
         return Set(holders.filter { $0.value.usage.diskBytes <= share }.keys)
     }
 
+    func isOverDiskQuota(_ tenant: UInt32, _ bytes: Int, _ quota: Int) -> Bool {
+        quota > 0 && (tenants[tenant]?.usage.diskBytes ?? 0) + bytes > quota
+    }
+
     /// Drops a tenant's least recently used pages from the disk until `bytes` more stay within its quota, and a little
     /// beyond, so that the next page need not search again. False when protected pages are in the way.
     mutating func trimDisk(of tenant: UInt32, by bytes: Int, quota: Int) -> Bool {
         func used() -> Int { tenants[tenant]?.usage.diskBytes ?? 0 }
-        guard quota > 0, used() + bytes > quota else { return true }
+        guard isOverDiskQuota(tenant, bytes, quota) else { return true }
         let awake = pages.entries.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
-        var order = awake.map { (number: $0.number, rank: ($0.attributes.priority, $0.lastUse)) }
+        // Of pages used together the end of a conversation goes first.
+        var order = awake.map { entry in
+            let attributes = entry.attributes
+            return (entry.number, rank: (attributes.priority, entry.lastUse, .max - attributes.firstPosition))
+        }
         order += pages.resting { $0.tenant == tenant && $0.isOnDisk && !$0.isPinned }.map { number in
-            (number, (pages[number].priority, pages.lastUse(number)))
+            (number, (pages[number].priority, pages.lastUse(number), .max - pages[number].position))
         }
         order.sort { $0.rank < $1.rank }
         for (number, _) in order where used() + bytes > quota - quota / 16 { _ = drop(entry(number)) }

@@ -1,6 +1,6 @@
 /// A promise that some pages stay fetchable.
 struct Lease {
-    let deadline: UInt64
+    var deadline: UInt64
     let entries: [StoreKey: PageEntry]
 }
 
@@ -47,18 +47,29 @@ struct StoreIndex {
                 sequence: sequence, lastUse: entry.lastUse))
     }
 
-    mutating func insert(_ entry: PageEntry) {
-        add(entry)
+    /// Enters a page. It counts as used just now or, where one of those `before` it in its conversation is in RAM like it, when the
+    /// last of these was used, and leaves RAM just before that one: of a conversation the end goes first.
+    mutating func insert(_ entry: PageEntry, after before: ArraySlice<StoreKey> = []) {
+        add(entry, after: before)
         publish(entry)
     }
 
-    private mutating func add(_ entry: PageEntry) {
+    private mutating func add(_ entry: PageEntry, after before: ArraySlice<StoreKey> = [], use: UInt64? = nil) {
         precondition(pages.find(entry.key) == nil, "the key is in the index already")
         pages.restSome(beyond: awakeLimit, looking: 2)
+        let list = wantedList(entry)
+        // In a long conversation of which little is left in RAM it is not looked for to the end.
+        let neighbour = list.flatMap { self.lastInRAM(before.suffix(1024), $0) }
         pages.insert(entry)
         account(entry, 1)
-        touch(entry)
-        relink(entry)
+        if let neighbour, let list {
+            entry.lastUse = pages.lastUse(neighbour)
+            entry.list = list
+            pages.insert(entry.number, before: neighbour, in: &tenants[entry.key.tenant]!.lists[list])
+        } else {
+            touch(entry, use ?? nextTick())
+            relink(entry)
+        }
         if let expires = entry.attributes.expires { expiry.push(expires, entry.number) }
     }
 
@@ -75,8 +86,8 @@ struct StoreIndex {
     }
 
     /// Marks the entry as just used.
-    mutating func touch(_ entry: PageEntry) {
-        entry.lastUse = nextTick()
+    mutating func touch(_ entry: PageEntry, _ use: UInt64) {
+        entry.lastUse = use
         entry.ram?.noteUse(entry.lastUse)
         if let list = entry.list { moveToEnd(entry.number, of: list, tenant: entry.key.tenant) }
     }
@@ -103,16 +114,24 @@ struct StoreIndex {
         while purged < limit, let top = expiry.first, top.expires <= now {
             _ = expiry.pop()
             let row = pages[top.number]
-            // Those that rest on disk are found by looking there.
+            // Those that rest on disk are found by looking there; one that is pinned comes back when it no longer is.
             if row.state == .free || row.state == .onDisk { continue }
-            guard (pages.awake(top.number)?.attributes ?? row.attributes).expires == top.expires else { continue }
+            let awake = pages.awake(top.number)
+            guard let expires = awake.map(\.attributes.expires) ?? row.expiry,
+                !(awake?.attributes.pinned ?? row.isPinned)
+            else { continue }
+            if expires > now {
+                // Used since, or another page.
+                expiry.push(expires, top.number)
+                continue
+            }
             let entry = entry(top.number)
             if entry.isExpired(at: now) {
                 remove(entry)
                 counters.expired += 1
                 purged += 1
             } else {
-                leased.append(top)
+                leased.append((expires, top.number))
             }
         }
         for (expires, number) in leased { expiry.push(expires, number) }
@@ -126,19 +145,45 @@ struct StoreIndex {
             latest.updateValue((record, extent), forKey: record.key)?.1.retract()
             sequence = record.sequence
         }
-        for (record, extent) in latest.values.sorted(by: { $0.0.lastUse < $1.0.lastUse }) {
+        var (use, before) = (UInt64(0), UInt64(0))
+        let order = latest.values.sorted { a, b in
+            (a.0.lastUse, .max - a.0.attributes.firstPosition) < (b.0.lastUse, .max - b.0.attributes.firstPosition)
+        }
+        for (record, extent) in order {
+            // Pages that were used together still were.
+            if record.lastUse != before || use == 0 { use = nextTick() }
+            before = record.lastUse
             let entry = PageEntry(
                 key: record.key, attributes: record.attributes, length: record.length, hash: record.hash)
             entry.ram = extent
-            add(entry)
+            add(entry, use: use)
         }
         counters.recoveredFromRAM = UInt64(latest.count)
     }
 
+    /// Lets a page that has come into RAM leave it just before the last of the pages `before` it that are there too.
+    mutating func place(_ entry: PageEntry, after before: ArraySlice<StoreKey>) {
+        guard let list = entry.list, let neighbour = lastInRAM(before.suffix(64), list) else { return }
+        pages.unlink(entry.number, from: &tenants[entry.key.tenant]!.lists[list])
+        pages.insert(entry.number, before: neighbour, in: &tenants[entry.key.tenant]!.lists[list])
+    }
+
+    private func wantedList(_ entry: PageEntry) -> Int? {
+        entry.ram == nil ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
+    }
+
+    /// The number of the last of the pages that is linked in that list.
+    private func lastInRAM(_ keys: ArraySlice<StoreKey>, _ list: Int) -> UInt32? {
+        for key in keys.reversed() {
+            guard let number = pages.find(key) else { continue }
+            let row = pages[number]
+            if (row.state == .inRAM ? row.list : pages.awake(number)?.list) == list { return number }
+        }
+        return nil
+    }
+
     private mutating func relink(_ entry: PageEntry) {
-        let wanted: Int? =
-            entry.ram == nil
-            ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
+        let wanted = wantedList(entry)
         guard wanted != entry.list else { return }
         unlink(entry)
         entry.list = wanted
@@ -182,6 +227,12 @@ extension StoreIndex {
 
     mutating func releaseOverdue(at milliseconds: UInt64) {
         for (id, lease) in leases where lease.deadline <= milliseconds { _ = release(id) }
+    }
+
+    /// Gives a lease another deadline; false when it has ended.
+    mutating func extend(_ id: UInt64, until deadline: UInt64) -> Bool {
+        leases[id]?.deadline = deadline
+        return leases[id] != nil
     }
 
     func isLeased(_ id: UInt64, _ key: StoreKey) -> Bool {

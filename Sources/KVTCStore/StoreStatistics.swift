@@ -50,6 +50,8 @@ public struct StoreStatistics: Hashable, Sendable {
     public var evictedToDisk: UInt64 = 0
     /// Pages dropped to make room.
     public var dropped: UInt64 = 0
+    /// Pages that went with a segment's file, or the end of one, which somebody else removed.
+    public var lost: UInt64 = 0
     /// Pages removed because they had expired.
     public var expired: UInt64 = 0
     /// Pages carried over from a segment that was dropped.

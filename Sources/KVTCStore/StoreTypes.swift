@@ -4,8 +4,11 @@ public struct PageAttributes: Hashable, Sendable {
     public var priority: UInt8
     /// A pinned page may move to disk but is never dropped to make room.
     public var pinned: Bool
-    /// Wall-clock seconds since 1970 from which on the page is a miss; nil: never.
+    /// Seconds of the store's time (see ``Store/seconds``) from which on the page is a miss; nil: never. A pinned page does not
+    /// expire while it is pinned.
     public var expires: UInt64?
+    /// Seconds for which the page lives on after each use: then ``expires`` is put off. 0: it stays as it is.
+    public var ttl: UInt32
     /// The position of the page's first token in its stream.
     public var firstPosition: UInt32
     /// The number of tokens in the page.
@@ -26,13 +29,14 @@ public struct PageAttributes: Hashable, Sendable {
 
     /// Attributes of a page; the defaults are those of an ordinary raw page.
     public init(
-        priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, firstPosition: UInt32 = 0,
+        priority: UInt8 = 128, pinned: Bool = false, expires: UInt64? = nil, ttl: UInt32 = 0, firstPosition: UInt32 = 0,
         tokens: UInt32 = 0, rawBytes: UInt64 = 0, coded: Bool = false, near: Bool = false,
         promised: Bool = false, nonFinite: Bool = false, lossy: Bool = false
     ) {
         self.priority = priority
         self.pinned = pinned
         self.expires = expires
+        self.ttl = ttl
         self.firstPosition = firstPosition
         self.tokens = tokens
         self.rawBytes = rawBytes
@@ -52,8 +56,12 @@ extension PageAttributes {
 
     /// Takes over what a record of new attributes says; the rest is said by the page's own record.
     mutating func take(_ record: PageAttributes) {
-        (priority, pinned, promised, expires) = (record.priority, record.pinned, record.promised, record.expires)
+        (priority, pinned, promised) = (record.priority, record.pinned, record.promised)
+        (expires, ttl) = (record.expires, record.ttl)
     }
+
+    /// Makes the page expire so many seconds after now, and after each use.
+    mutating func expire(after ttl: UInt32, from now: UInt64) { (expires, self.ttl) = (now &+ UInt64(ttl), ttl) }
 
     /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised, bit 5 not finite,
     /// bit 6 lossy.
@@ -62,12 +70,14 @@ extension PageAttributes {
         return low | (promised ? 16 : 0) | (nonFinite ? 32 : 0) | (lossy ? 64 : 0)
     }
 
-    /// Attributes from their stored form; `expires` counts only with its flag.
+    /// Attributes from their stored form; `expires` and `ttl` count only with their flag.
     init(
-        flags: UInt8, priority: UInt8, expires: UInt64, firstPosition: UInt32, tokens: UInt32, rawBytes: UInt64
+        flags: UInt8, priority: UInt8, expires: UInt64, ttl: UInt32, firstPosition: UInt32, tokens: UInt32,
+        rawBytes: UInt64
     ) {
         self.init(
             priority: priority, pinned: flags & 1 != 0, expires: flags & 4 != 0 ? expires : nil,
+            ttl: flags & 4 != 0 ? ttl : 0,
             firstPosition: firstPosition, tokens: tokens, rawBytes: rawBytes, coded: flags & 2 != 0,
             near: flags & 8 != 0, promised: flags & 16 != 0, nonFinite: flags & 32 != 0, lossy: flags & 64 != 0)
     }
@@ -114,8 +124,12 @@ public enum ExpiryChange: Hashable, Sendable {
     case keep
     /// The page no longer expires.
     case never
-    /// The page expires at this wall-clock second.
+    /// The page expires at this second of the store's time, whoever uses it meanwhile.
     case at(UInt64)
+    /// The page expires so many seconds after its last use.
+    case after(UInt32)
+    /// The same for a page that would not live as long; nothing for others.
+    case afterAtLeast(UInt32)
 }
 
 /// Whether the disk tier works.

@@ -110,7 +110,7 @@ struct PolicySet: ParsableCommand {
         transform: Parsed.number(of: "seconds"))
     var ttl: UInt32?
 
-    @Flag(inversion: .prefixedNo, help: "Never evict the session's pages from the daemon.")
+    @Flag(inversion: .prefixedNo, help: "Never evict the session's pages from the daemon, nor let them expire.")
     var pin: Bool?
 
     @Flag(help: "Print {\"session\", \"raw_tokens\", \"already_coded\"}.")

@@ -72,11 +72,17 @@ struct SessionSimulation {
             device, ram: isSmall ? 24 << 10 : 1 << 20, disk: 4 << 20, segment: 16 << 10, clock: clock)
         tiers.arenaBytes = isSmall ? 8 << 10 : 256 << 10
         tiers.ramStep = { plan.step() }
+        let store = try Store.open(tiers.kept(by: keeper))
+        // What the device did not let it open is there once it does.
+        if !store.isDiskOpen {
+            plan.rest()
+            store.heal()
+        }
         var log = Logger(label: "simulation") { _ in KeyValueLog(level: .critical) }
         log.logLevel = .critical
         return Engine(
             configuration: DaemonConfiguration(environment: [:], isRoot: true),
-            store: try Store.open(tiers.kept(by: keeper)), pool: WorkPool(), readers: WorkPool(),
+            store: store, pool: WorkPool(), readers: WorkPool(),
             profiles: ProfileRegistry(directory: nil) { (_) throws(CodecError) in throw .unsupported("none") },
             log: log, ledger: Ledger())
     }

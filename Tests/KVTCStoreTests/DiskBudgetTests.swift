@@ -88,7 +88,7 @@ import Testing
         #expect {
             try store.flush()
         } throws: { error in
-            if case .overBudget(let pages)? = error as? StoreError { left = pages }
+            if case .overBudget(let pages, _)? = error as? StoreError { left = pages }
             return left > 0
         }
         let kept = 30 - left

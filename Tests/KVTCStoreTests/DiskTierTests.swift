@@ -60,6 +60,7 @@ import Testing
         #expect(store.attributes(key(0)) == attributes)
         for n in 0..<8 { #expect(store.bytes(key(n)) == page(n, bytes: 4000)) }
         clock.advance(seconds: 100)
+        #expect(store.outcome(key(0)) == .hit(4000) && store.update(key(0), pinned: false, expiry: .at(clock.wall)))
         #expect(store.outcome(key(0)) == .miss)
     }
 

@@ -51,7 +51,10 @@ import Testing
 
     private func content(_ n: Int) -> [UInt8] { (0..<700 + n).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ n) } }
 
-    private func arena() throws -> RAMArena { try #require(RAMArena(bytes: 1 << 20, created: 0, step: nil)) }
+    private func arena() throws -> RAMArena {
+        let mark = TimeMark(boot: 0, steady: 0, wall: 0, time: 0)
+        return try #require(RAMArena(bytes: 1 << 20, created: 0, mark: mark, step: nil))
+    }
 
     /// Puts a page into an arena and the table; nobody has its entry afterwards.
     private func insert(_ n: Int, _ attributes: PageAttributes, _ arena: RAMArena, _ table: inout PageTable) throws {
@@ -87,12 +90,12 @@ import Testing
             let row = table[number]
             #expect(row.state == .inRAM && row.key == key(n))
             #expect(row.bytes == 700 + n)
-            #expect(row.attributes == attributes[n])
+            #expect(table.attributes(number) == attributes[n])
             let list = n % 3 == 0 ? TenantPages.protectedList : n
             let use = UInt64(2 * n + 3)
             #expect(row.list == list)
             #expect(table.lastUse(number) == use)
-            if n == 4 { table.touch(number, 1000) }
+            if n == 4 { table.noteUse(number, 1000) }
             let entry = table.wake(number)
             #expect(table.contains(entry) && entry.number == number && entry.attributes == attributes[n])
             #expect(entry.hash == UInt64(n + 1) && entry.list == list && entry.disk == nil)

@@ -77,6 +77,9 @@ import Testing
         }
         var store = try open()
         var model: [Int: (seed: Int, attributes: PageAttributes)] = [:]
+        func expire() {
+            model = model.filter { $0.value.attributes.pinned || $0.value.attributes.expires ?? .max > clock.wall }
+        }
         for step in 0..<3000 {
             let n = Int.random(in: 0..<400, using: &generator)
             switch Int.random(in: 0..<12, using: &generator) {
@@ -96,12 +99,13 @@ import Testing
                 let pinned = Bool.random(using: &generator)
                 #expect(store.update(key(n), pinned: pinned) == (model[n] != nil))
                 model[n]?.attributes.pinned = pinned
+                expire()
             case 7:
                 if store.hold(key(n)) { store.unhold(key(n)) }
                 _ = store.release(store.lease([key(n), key((n + 1) % 400)], until: .max))
             case 8:
                 clock.advance(seconds: 2)
-                model = model.filter { $0.value.attributes.expires.map { $0 > clock.wall } ?? true }
+                expire()
                 if n % 8 == 0 { _ = store.purgeExpired() }
             case 9: if n % 20 == 0 { try store.flush() }
             case 10:

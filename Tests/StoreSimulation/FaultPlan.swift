@@ -120,7 +120,9 @@ package final class FaultPlan: Sendable {
             else { return nil }
             let (name, fault) = choose(operation, &state.generator)
             state.counts[name, default: 0] += 1
-            if case .error = fault, ["open", "fstat", "pread"].contains(operation) { state.failedReads += 1 }
+            if case .error = fault, ["mkdir", "flock", "readdir", "open", "fstat", "pread"].contains(operation) {
+                state.failedReads += 1
+            }
             return fault
         }
     }

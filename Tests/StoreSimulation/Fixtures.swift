@@ -33,19 +33,28 @@ package func page(_ seed: Int, bytes: Int) -> PageBytes {
 package final class TestClock: Sendable {
     package init() {}
 
-    private let state = Mutex((wall: UInt64(1_000_000), milliseconds: UInt64(5_000)))
+    private let state = Mutex((wall: UInt64(1_000_000), milliseconds: UInt64(5_000), boot: UInt64(0)))
 
     package var clock: StoreClock {
         StoreClock(
-            wallSeconds: { self.state.withLock { $0.wall } }, milliseconds: { self.state.withLock { $0.milliseconds } })
+            wallSeconds: { self.state.withLock { $0.wall } }, milliseconds: { self.state.withLock { $0.milliseconds } },
+            boot: state.withLock { $0.boot })
     }
 
     package var wall: UInt64 { state.withLock { $0.wall } }
     package var milliseconds: UInt64 { state.withLock { $0.milliseconds } }
 
+    /// Sets the wall clock.
+    package func set(wall: UInt64) { state.withLock { $0.wall = wall } }
+
+    /// Names this run of the machine.
+    package func beginBoot(_ boot: UInt64, milliseconds: UInt64) {
+        state.withLock { ($0.boot, $0.milliseconds) = (boot, milliseconds) }
+    }
+
     package func advance(seconds: UInt64) {
         state.withLock {
-            $0.wall += seconds
+            $0.wall &+= seconds
             $0.milliseconds += seconds * 1000
         }
     }
@@ -92,8 +101,10 @@ extension Store {
         return nil
     }
 
-    package func put(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> PutOutcome {
-        put(key, bytes: bytes.array, attributes: attributes)
+    package func put(
+        _ key: StoreKey, bytes: PageBytes, attributes: PageAttributes, after: ArraySlice<StoreKey> = []
+    ) -> PutOutcome {
+        put(key, bytes: bytes.array, attributes: attributes, after: after)
     }
 
     package func replace(_ key: StoreKey, bytes: PageBytes, attributes: PageAttributes) -> Bool {

@@ -102,7 +102,9 @@ package final class MemoryDevice: StorageDevice {
 
     package var calls: Int { inspect { $0.calls } }
     package var totalBytes: Int { inspect { $0.files.values.reduce(0) { $0 + $1.current.count } } }
-    package var names: [String] { inspect { $0.files.keys.sorted() } }
+    private var allNames: [String] { inspect { $0.files.keys.sorted() } }
+    /// All files but those with nothing in them but the time.
+    package var names: [String] { allNames.filter { !$0.contains("/clock") } }
 
     package func contents(_ path: String) -> [UInt8] { inspect { $0.files[path]?.current ?? [] } }
 
@@ -113,6 +115,26 @@ package final class MemoryDevice: StorageDevice {
             file.durable = bytes
             state.files[path] = file
             state.durableNames[path] = file
+        }
+    }
+
+    /// Takes a file away under whoever has it open, or a directory with all files in it, and the locks there.
+    package func vanish(_ path: String) {
+        inspect { state in
+            func isIn(_ name: String) -> Bool { name == path || name.hasPrefix(path + "/") }
+            state.files = state.files.filter { !isIn($0.key) }
+            state.durableNames = state.durableNames.filter { !isIn($0.key) }
+            state.locks = state.locks.filter { !isIn($0.key) }
+        }
+    }
+
+    /// Cuts a file under whoever has it open.
+    package func cut(_ path: String, to size: Int) {
+        inspect { state in
+            guard let file = state.files[path], file.current.count > size else { return }
+            file.current.removeLast(file.current.count - size)
+            if file.durable.count > size { file.durable.removeLast(file.durable.count - size) }
+            file.pending = file.pending.filter { $0.upperBound <= size }
         }
     }
 
@@ -173,7 +195,7 @@ package final class MemoryDevice: StorageDevice {
     /// A copy as another process finds it after this one was killed: everything written, locks gone.
     package func afterKill() -> MemoryDevice {
         let device = MemoryDevice()
-        for name in names { device.replaceContents(name, contents(name)) }
+        for name in allNames { device.replaceContents(name, contents(name)) }
         return device
     }
 
@@ -210,6 +232,15 @@ package final class MemoryDevice: StorageDevice {
             defer { state.next += 1 }
             state.locks[path] = state.next
             return state.next
+        }
+    }
+
+    package func lockDirectory(_ path: String) throws(DeviceError) -> Int32 { try lock(path) }
+
+    package func isNamed(_ file: Int32, _ path: String) throws(DeviceError) -> Bool {
+        try call("stat", path) { state, _ in
+            guard let open = state.open[file] else { return state.locks[path] == file }
+            return state.files[path] === open.file
         }
     }
 
@@ -290,12 +321,19 @@ package final class MemoryDevice: StorageDevice {
     }
 
     package func rename(_ path: String, to other: String) throws(DeviceError) {
-        try call("rename", path) { state, _ in
-            state.files[other] = state.files.removeValue(forKey: path)
+        try call("rename", path) { (state, _) throws(DeviceError) in
+            guard let file = state.files.removeValue(forKey: path) else {
+                throw DeviceError(operation: "rename", path: path, code: ENOENT)
+            }
+            state.files[other] = file
         }
     }
 
     package func unlink(_ path: String) throws(DeviceError) {
-        try call("unlink", path) { state, _ in _ = state.files.removeValue(forKey: path) }
+        try call("unlink", path) { (state, _) throws(DeviceError) in
+            guard state.files.removeValue(forKey: path) != nil else {
+                throw DeviceError(operation: "unlink", path: path, code: ENOENT)
+            }
+        }
     }
 }

@@ -256,6 +256,13 @@ package struct Simulation {
             let isClean = plan.total == faultsAtStart
             if case .success(let store) = opened, isClean || Bool.random(using: &generator) {
                 self.store = store
+                // What the device did not let it open is there once it does.
+                if !store.isDiskOpen {
+                    plan.rest()
+                    store.heal()
+                    trace?("the disk opens: \(store.isDiskOpen)")
+                    try require(store.isDiskOpen, "the disk does not open: \(store.statistics.state)")
+                }
                 return try settle(isKill, isPartial: plan.failedReads > readsBefore)
             }
             plan.rest()

@@ -1,0 +1,114 @@
+extension Store {
+    /// Looks after the disk tier: opens it where that failed, gives up what has vanished from it, and tries again with little while
+    /// writing fails. To be called every now and then, on a thread that may wait for the disk.
+    public func heal() {
+        guard hasDisk else { return }
+        if unopened.withLock({ $0 != nil }) { openAgain() }
+        do throws(StoreError) {
+            let isElsewhere = try withLog { (log) throws(StoreError) -> Bool in
+                guard try log.isHere() else { return true }
+                try giveUpLosses(&log)
+                if log.mark.map(timeline.mark.differs) ?? true { try log.writeMark() }
+                return false
+            }
+            if isElsewhere {
+                leave(DeviceError(operation: "open", path: configuration.directory!, code: DeviceError.stale))
+            }
+        } catch {
+            // Another process has it by now, which must not find this one's hands there.
+            if case .locked(let path) = error {
+                leave(DeviceError(operation: "flock", path: path, code: DeviceError.wouldBlock))
+            }
+        }
+        if unopened.withLock({ $0 != nil }) { openAgain() }
+        if case .degraded = statistics.state {
+            let page = index.withLock { $0.firstDirty }
+            if let page {
+                _ = try? flush([page])
+            } else {
+                try? withLog { (log) throws(StoreError) in try log.writeMark() }
+                _ = try? flush([])
+            }
+        }
+        surplus.withLock { $0 = $0.filter { !empty($0) } }
+    }
+
+    /// Takes out the pages whose records are no longer there.
+    func giveUpLosses(_ log: inout DiskLog) throws(StoreError) {
+        let losses = try log.findLosses()
+        guard !losses.isEmpty else { return }
+        index.withLock { index in
+            for loss in losses { index.lose(loss) }
+        }
+    }
+
+    /// Leaves a directory that is not this process's any more, with all that was in it.
+    private func leave(_ reason: DeviceError) {
+        log.withLock { log in
+            guard log != nil else { return }
+            index.withLock { index in
+                // Those for pages that are lost now would only reach others.
+                let removals = index.takeTombstones()
+                for state in log!.segments { index.lose(.vanished(state.segment.id)) }
+                _ = index.takeTombstones()
+                index.returnTombstones(removals)
+                index.unsafeSegments = [:]
+                index.lackDisk(reason)
+                (index.counters.diskUsed, index.counters.segments) = (0, 0)
+            }
+            log = nil
+            unopened.withLock { $0 = reason }
+        }
+    }
+
+    /// Opens a disk tier that is not open although it should be.
+    private func openAgain() {
+        let isOpen = log.withLock { log -> Bool in
+            guard log == nil, unopened.withLock({ $0 != nil }) else { return false }
+            var found: [(Segment, [SegmentScanner.Record])] = []
+            do throws(StoreError) {
+                let recovered = try DiskLog.open(configuration, directory: configuration.directory!, timeline) {
+                    found.append(($0, $1))
+                }
+                index.withLock { $0.join(recovered, found) }
+                log = recovered.log
+                unopened.withLock { $0 = nil }
+                settle(&log!)
+                return true
+            } catch {
+                let reason =
+                    if case .io(let failure) = error { failure.description } else { error.description }
+                index.withLock { $0.counters.state = .degraded(reason) }
+                return false
+            }
+        }
+        if isOpen { begin() }
+    }
+}
+
+extension StoreIndex {
+    /// Some of a segment is gone: its pages stay if they are in RAM, otherwise they are lost.
+    mutating func lose(_ loss: SegmentLoss) {
+        switch loss {
+        case .vanished(let id):
+            loseRecords(in: id, from: 0)
+            for entry in pages.entries where entry.shadow == id { entry.shadow = nil }
+            forget(segment: id)
+        case .cut(let segment, let end):
+            loseRecords(in: segment.id, from: end)
+            if let durable = unsafeSegments[segment.id] { unsafeSegments[segment.id] = min(durable, end) }
+        }
+    }
+
+    private mutating func loseRecords(in segment: UInt64, from end: Int) {
+        for entry in entries(in: segment, waking: { $0.offset + $0.recordBytes > end }) {
+            guard let disk = entry.disk, disk.offset + disk.recordBytes > end else { continue }
+            if entry.ram != nil {
+                mutate(entry) { $0.disk = nil }
+            } else {
+                remove(entry)
+                counters.lost += 1
+            }
+        }
+    }
+}
