@@ -26,11 +26,10 @@ extension DiskLog {
         return .io(error)
     }
 
-    /// Gives up what is no longer in the directory, which is locked again where somebody removed the lock. Whoever needs the pages
-    /// there is told what is lost.
-    mutating func findLosses() throws(StoreError) -> [SegmentLoss] {
+    /// Gives up what is no longer in the directory, which is locked again where somebody removed the lock. What is lost is noted
+    /// in ``losses``, also where a later look fails.
+    mutating func findLosses() throws(StoreError) {
         try lockAgain()
-        var losses: [SegmentLoss] = []
         do throws(DeviceError) {
             for index in segments.indices.reversed() {
                 let state = segments[index]
@@ -55,7 +54,6 @@ extension DiskLog {
             note(error)
             throw .io(error)
         }
-        return losses
     }
 
     private mutating func lockAgain() throws(StoreError) {
@@ -76,22 +74,25 @@ extension DiskLog {
 
     /// Writes down what time it is, for the next process to go on from. As that takes what a new segment takes, a file and room for
     /// it, it also shows whether the disk takes anything.
-    mutating func writeMark() throws(StoreError) {
+    /// - Parameter synced: wait until it is durable, which shows whether a sync works.
+    mutating func writeMark(synced: Bool = false) throws(StoreError) {
+        guard try isHere() else { throw stale() }
         let mark = timeline.mark
         let buffer = RecordBuffer(bytes: TimeMark.bytes)
         mark.write(to: buffer.memory)
         do throws(DeviceError) {
-            try replaceMark(UnsafeRawBufferPointer(buffer.memory))
+            try replaceMark(UnsafeRawBufferPointer(buffer.memory), synced: synced)
         } catch {
             note(error)
             writeFailure = error
             throw .io(error)
         }
         writeFailure = nil
+        if synced { syncFailure = nil }
         self.mark = mark
     }
 
-    private mutating func replaceMark(_ bytes: UnsafeRawBufferPointer) throws(DeviceError) {
+    private mutating func replaceMark(_ bytes: UnsafeRawBufferPointer, synced: Bool) throws(DeviceError) {
         let new = directory + "/" + Self.newClockName
         if markFiles.contains(Self.newClockName) {
             do throws(DeviceError) { try device.unlink(new) } catch { if !error.isGone { throw error } }
@@ -101,6 +102,7 @@ extension DiskLog {
         do throws(DeviceError) {
             defer { device.close(file) }
             try device.writeAll(file, new, bytes, at: 0)
+            if synced { try device.fdatasync(file, new) }
         } catch {
             if (try? device.unlink(new)) != nil { markFiles.remove(Self.newClockName) }
             throw error

@@ -125,7 +125,7 @@ struct DiskLog: Sendable {
     var setAside: [(path: String, bytes: Int)] = []
     /// Why the last write failed, or could not get its room.
     var writeFailure: DeviceError?
-    private(set) var syncFailure: DeviceError?
+    var syncFailure: DeviceError?
     private(set) var syncFailures = 0
     var ioErrors: UInt64 = 0
     /// Segments that failed since the index was last told.
@@ -133,6 +133,8 @@ struct DiskLog: Sendable {
     var unsyncedSmall: [SmallRecord] = []
     /// Files that could not be read in full and are still to be renamed so that later processes know.
     var unread: [String] = []
+    /// What has vanished since the index was last told.
+    var losses: [SegmentLoss] = []
 
     init(_ configuration: StoreConfiguration, directory: String, lock: DirectoryLock, _ timeline: Timeline) {
         self.directory = directory
@@ -190,6 +192,7 @@ struct DiskLog: Sendable {
     ) throws(StoreError) -> DiskLocation? {
         let bytes = header.recordBytes
         guard fits(bytes, reserve: reserve) else { throw .diskFull }
+        leaveCutSegment()
         if hasActive, segments.last!.tail + bytes + Self.closingBytes(activeIndex.count + 1) > segmentBytes {
             try sealActive()
         }
@@ -207,6 +210,14 @@ struct DiskLog: Sendable {
         activeIndex.append(header, at: state.tail)
         if let small = SmallRecord(header, in: state.segment, at: state.tail) { unsyncedSmall.append(small) }
         return DiskLocation(state.segment, state.tail, bytes)
+    }
+
+    /// Appends no more to a segment that somebody has cut. The next write would grow it over a hole: that it was cut could not be
+    /// seen any more, and a start would not find what lies behind the hole.
+    private mutating func leaveCutSegment() {
+        guard hasActive, let state = segments.last else { return }
+        let size = try? device.size(state.segment.file, state.segment.path)
+        if size ?? 0 < state.tail { hasActive = false }
     }
 
     /// Writes at the tail of the last segment.
@@ -267,6 +278,8 @@ struct DiskLog: Sendable {
     mutating func sealActive() throws(StoreError) {
         guard hasActive else { return }
         try sync(segments.count - 1)
+        leaveCutSegment()
+        guard hasActive else { return }
         let state = segments[segments.count - 1]
         let closing = activeIndex.closing(segment: state.segment.id, salt: state.segment.salt, at: state.tail)
         // Without its seal a segment is merely read in full at the next start.
@@ -292,6 +305,7 @@ struct DiskLog: Sendable {
     /// be of a page that it is about to answer for, and must not count when the device delivers it again.
     mutating func markUnread() throws(StoreError) {
         guard !unread.isEmpty else { return }
+        guard try isHere() else { throw stale() }
         do throws(DeviceError) {
             for index in unread.indices where !unread[index].hasSuffix(Self.unreadSuffix) {
                 let (path, marked) = (unread[index], unread[index] + Self.unreadSuffix)
@@ -337,6 +351,7 @@ struct DiskLog: Sendable {
     /// Removes a segment's file and forgets the segment; readers that have it open are not disturbed.
     mutating func removeSegment(_ id: UInt64) throws(StoreError) {
         guard let index = segments.firstIndex(where: { $0.segment.id == id }) else { return }
+        guard try isHere() else { throw stale() }
         do throws(DeviceError) { try device.unlink(segments[index].path) } catch {
             // Somebody else was faster.
             if !error.isGone {
@@ -354,6 +369,7 @@ struct DiskLog: Sendable {
 
     /// Removes the files that were set aside; returns whether any went.
     mutating func removeSetAside() -> Bool {
+        guard !setAside.isEmpty, (try? isHere()) == true else { return false }
         let before = setAside.count
         var kept: [(path: String, bytes: Int)] = []
         for file in setAside {

@@ -266,6 +266,13 @@ extension PageTable {
         return result
     }
 
+    /// The oldest page of a list for which `isWanted` holds.
+    func first(_ list: PageList, where isWanted: (UInt32) -> Bool) -> UInt32? {
+        var number = list.oldest
+        while number != PageRow.none, !isWanted(number) { number = rows[number].next }
+        return number == PageRow.none ? nil : number
+    }
+
     /// The pages that rest in a segment only, in no order.
     func numbers(in id: UInt64) -> [UInt32] {
         segments.number(id).map { numbers(segments.pages[Int($0)]!.onDisk) } ?? []

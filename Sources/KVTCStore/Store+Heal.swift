@@ -22,36 +22,51 @@ extension Store {
         }
         if unopened.withLock({ $0 != nil }) { openAgain() }
         if case .degraded = statistics.state {
-            let page = index.withLock { $0.firstDirty }
-            if let page {
-                _ = try? flush([page])
-            } else {
-                try? withLog { (log) throws(StoreError) in try log.writeMark() }
-                _ = try? flush([])
-            }
+            try? probe()
         }
         surplus.withLock { $0 = $0.filter { !empty($0) } }
     }
 
+    /// Tries whether the disk tier works again, with a page that is due or, where none is or that one finds no room, with less.
+    private func probe() throws(StoreError) {
+        let page = index.withLock { $0.firstDirty }
+        if let page {
+            do throws(StoreError) {
+                try flush([page])
+                return
+            } catch {
+                if case .io = error { throw error }
+            }
+        }
+        try withLog { (log) throws(StoreError) in try log.writeMark(synced: true) }
+        // What only a segment has whose sync failed is written again now that this can work.
+        try flush(page == nil ? nil : [])
+    }
+
     /// Takes out the pages whose records are no longer there.
     func giveUpLosses(_ log: inout DiskLog) throws(StoreError) {
-        let losses = try log.findLosses()
-        guard !losses.isEmpty else { return }
-        index.withLock { index in
-            for loss in losses { index.lose(loss) }
+        defer {
+            // Each under a lock of its own: that can take a while.
+            for loss in log.losses { index.withLock { $0.lose(loss) } }
+            log.losses.removeAll()
         }
+        try log.findLosses()
     }
 
     /// Leaves a directory that is not this process's any more, with all that was in it.
     private func leave(_ reason: DeviceError) {
         log.withLock { log in
             guard log != nil else { return }
+            for state in log!.segments {
+                index.withLock { index in
+                    // Those for pages that are lost now would only reach others.
+                    let removals = index.takeTombstones()
+                    index.lose(.vanished(state.segment.id))
+                    _ = index.takeTombstones()
+                    index.returnTombstones(removals)
+                }
+            }
             index.withLock { index in
-                // Those for pages that are lost now would only reach others.
-                let removals = index.takeTombstones()
-                for state in log!.segments { index.lose(.vanished(state.segment.id)) }
-                _ = index.takeTombstones()
-                index.returnTombstones(removals)
                 index.unsafeSegments = [:]
                 index.lackDisk(reason)
                 (index.counters.diskUsed, index.counters.segments) = (0, 0)
@@ -70,6 +85,7 @@ extension Store {
                 let recovered = try DiskLog.open(configuration, directory: configuration.directory!, timeline) {
                     found.append(($0, $1))
                 }
+                if let mark = recovered.log.mark { timeline.catchUp(with: mark) }
                 index.withLock { $0.join(recovered, found) }
                 log = recovered.log
                 unopened.withLock { $0 = nil }

@@ -71,7 +71,7 @@ public struct StoreCheck: Sendable {
         defer { withExtendedLifetime(lock) {} }
         let found = names.filter { DiskLog.segmentID($0) != nil || DiskLog.setAsideID($0) != nil }
         // Every start leaves a lock file; calling any other directory good would be a comfort that nothing backs.
-        guard lock != nil || !found.isEmpty else {
+        guard names.contains(DirectoryLock.fileName) || !found.isEmpty else {
             throw .invalid("\(directory) is not the directory of a disk tier: it has no segments and no lock file")
         }
         var sizes: [String: Int] = [:]

@@ -100,8 +100,12 @@ extension StoreIndex {
 
     /// The least recently used page that is in RAM only.
     var firstDirty: StoreKey? {
-        let dirty = inRAM.filter { pages.awake($0)?.isDirty ?? !pages[$0].isOnDisk }
-        return dirty.min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }
+        let oldest = tenants.values.filter { $0.usage.dirtyPages > 0 }.flatMap { tenant in
+            tenant.lists.compactMap { list in
+                pages.first(list) { pages.awake($0)?.isDirty ?? !pages[$0].isOnDisk }
+            }
+        }
+        return oldest.min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }
     }
 
     /// Drops the RAM copy of a page that is on disk.

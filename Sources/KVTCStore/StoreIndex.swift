@@ -107,11 +107,12 @@ struct StoreIndex {
         return tick
     }
 
-    /// Removes pages that have expired and do not rest on disk, at most `limit`; returns how many.
+    /// Removes pages that have expired and do not rest on disk, looking at no more than `limit`; returns how many.
     mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
-        var purged = 0
+        var (looked, purged) = (0, 0)
         var leased: [(UInt64, UInt32)] = []
-        while purged < limit, let top = expiry.first, top.expires <= now {
+        while looked < limit, let top = expiry.first, top.expires <= now {
+            looked += 1
             _ = expiry.pop()
             let row = pages[top.number]
             // Those that rest on disk are found by looking there; one that is pinned comes back when it no longer is.
@@ -163,7 +164,9 @@ struct StoreIndex {
 
     /// Lets a page that has come into RAM leave it just before the last of the pages `before` it that are there too.
     mutating func place(_ entry: PageEntry, after before: ArraySlice<StoreKey>) {
-        guard let list = entry.list, let neighbour = lastInRAM(before.suffix(64), list) else { return }
+        // Who asks for a page twice has it before itself.
+        guard let list = entry.list, let neighbour = lastInRAM(before.suffix(64), list), neighbour != entry.number
+        else { return }
         pages.unlink(entry.number, from: &tenants[entry.key.tenant]!.lists[list])
         pages.insert(entry.number, before: neighbour, in: &tenants[entry.key.tenant]!.lists[list])
     }

@@ -16,11 +16,20 @@ final class Timeline: Sendable {
     /// Goes on from the latest of the marks that earlier processes left. Before anything is measured.
     func resume(_ marks: [TimeMark]) {
         guard let mark = marks.max(by: { $0.time < $1.time }) else { return }
+        offset.store(offset(after: mark), ordering: .relaxed)
+    }
+
+    /// Goes on from a mark that is found late, unless it is later already: time does not go back.
+    func catchUp(with mark: TimeMark) {
+        offset.max(offset(after: mark), ordering: .relaxed)
+    }
+
+    private func offset(after mark: TimeMark) -> Int64 {
         let steady = Int64(clamping: clock.milliseconds())
         let isSameBoot = mark.boot != 0 && mark.boot == clock.boot && mark.steady <= steady
         // A wall clock that was set back meanwhile stops nothing for good, one that was set forward is taken at its word.
         let passed = isSameBoot ? steady - mark.steady : max(0, wall - mark.wall) * 1000
-        offset.store(mark.time + passed - steady, ordering: .relaxed)
+        return mark.time + passed - steady
     }
 
     private var wall: Int64 { min(Int64(clamping: clock.wallSeconds()), TimeMark.limit / 1000) }

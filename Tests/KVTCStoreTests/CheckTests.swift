@@ -72,6 +72,18 @@ import Testing
         #expect(throws: StoreError.self) { try StoreCheck.run(directory: directory.file("none")) }
     }
 
+    /// Calling a directory good that was given by mistake would be a comfort that nothing backs.
+    @Test func aDirectoryOfSomethingElseIsAnError() throws {
+        let directory = try TemporaryDirectory()
+        let other = directory.file("other")
+        try FileManager.default.createDirectory(atPath: other, withIntermediateDirectories: false)
+        #expect(throws: StoreError.self) { try StoreCheck.run(directory: other) }
+        try Data([1]).write(to: URL(fileURLWithPath: other + "/notes"))
+        #expect(throws: StoreError.self) { try StoreCheck.run(directory: other) }
+        try Store.open(.small(directory.file("empty"))).close()
+        #expect(try StoreCheck.run(directory: directory.file("empty")).pages == 0)
+    }
+
     /// What the check says a start would find is what a start finds.
     @Test(arguments: 1...40 as ClosedRange<UInt64>) func agreesWithAStart(seed: UInt64) throws {
         print("seed \(seed)")
@@ -144,6 +156,18 @@ import Testing
             store.heal()
             #expect(store.statistics.state == .ready, "\(fault)")
         }
+        // No page is in RAM only that could be tried with.
+        #expect(store.replace(key(1), bytes: page(4, bytes: 900), attributes: PageAttributes()))
+        #expect(try store.evictToDisk([key(1)]) == 1)
+        device.setFault { _, operation in operation == "fdatasync" ? .error(EIO) : nil }
+        #expect(throws: StoreError.self) { try store.flush() }
+        store.heal()
+        #expect(store.statistics.state != .ready)
+        device.setFault { _, _ in nil }
+        store.heal()
+        #expect(store.statistics.state == .ready)
+        let again = try Store.open(.memory(device.afterPowerCut(seed: 1)))
+        #expect(again.bytes(key(1)) == page(4, bytes: 900))
         device.setFault { _, operation in operation == "fdatasync" ? .error(EIO) : nil }
         _ = store.replace(key(1), bytes: page(3, bytes: 900), attributes: PageAttributes())
         #expect(throws: StoreError.self) { try store.flush() }
@@ -151,5 +175,25 @@ import Testing
         device.setFault { _, _ in nil }
         store.heal()
         #expect(store.statistics.state == .ready)
+    }
+
+    /// Nor does it depend on a page that its tenant has no room for.
+    @Test func aDiskThatWorksAgainIsFoundWithAQuotaInTheWay() throws {
+        let device = MemoryDevice()
+        var configuration = StoreConfiguration.memory(device)
+        configuration.diskPerTenant = 2048
+        let store = try Store.open(configuration)
+        #expect(store.put(key(1), bytes: page(1, bytes: 1500), attributes: PageAttributes(pinned: true)) == .stored)
+        #expect(try store.evictToDisk([key(1)]) == 1)
+        #expect(store.put(key(2), bytes: page(2, bytes: 1500), attributes: PageAttributes()) == .stored)
+        let other = key(3, tenant: 8)
+        #expect(store.put(other, bytes: page(3, bytes: 1500), attributes: PageAttributes()) == .stored)
+        device.setFault { _, operation in operation == "pwrite" ? .error(EIO) : nil }
+        #expect(throws: StoreError.self) { try store.flush([other]) }
+        store.heal()
+        #expect(store.statistics.state != .ready)
+        device.setFault { _, _ in nil }
+        store.heal()
+        #expect(store.statistics.state == .ready && store.bytes(key(2)) == page(2, bytes: 1500))
     }
 }

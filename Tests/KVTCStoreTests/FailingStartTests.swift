@@ -98,6 +98,22 @@ import Testing
         for n in [1] + Array(3..<20) { #expect(again.bytes(key(n)) == page(n, bytes: 900), "page \(n)") }
     }
 
+    /// A wall clock that is not set yet does not set the store's time back where the disk tells it late.
+    @Test func theTimeOfTheDiskCountsWhenItCanBeRead() throws {
+        try prepare(TestKeeper())
+        let device = device.afterKill()
+        device.setFault { _, name in name == "readdir" ? .error(EIO) : nil }
+        let clock = TestClock()
+        clock.set(wall: 100)
+        var configuration = configuration(device)
+        configuration.clock = clock.clock
+        let store = try Store.open(configuration)
+        #expect(store.seconds < 1000)
+        device.setFault { _, _ in nil }
+        store.heal()
+        #expect(store.seconds >= TestClock().wall)
+    }
+
     /// Everything of a tenant that was removed before its pages were known stays removed.
     @Test func aRemovalOfAllReachesWhatIsNotKnownYet() throws {
         try prepare(TestKeeper())

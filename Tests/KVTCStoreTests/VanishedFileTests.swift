@@ -1,6 +1,7 @@
 import Foundation
 import KVTCStore
 import StoreSimulation
+import Synchronization
 import TestSupport
 import Testing
 
@@ -98,6 +99,47 @@ import Testing
         #expect((20...30).allSatisfy { store.bytes(key($0)) == page($0, bytes: 1000) || !$0.isMultiple(of: 7) })
     }
 
+    /// What is written behind a cut that nobody has noticed yet survives like all else.
+    @Test(arguments: [0, 500]) func aSegmentThatIsCutUnderAWrite(size: Int) throws {
+        let store = try filled()
+        try store.evictToDisk([key(29)])
+        #expect(truncate(path + "/" + (try #require(try segments.last)), off_t(size)) == 0)
+        try store.evictToDisk([key(30)])
+        try store.flush()
+        #expect(store.residence(key(29)) == .absent && store.statistics.lost > 0)
+        let copy = directory.file("copy")
+        try FileManager.default.copyItem(atPath: path, toPath: copy)
+        let again = try Store.open(.small(copy, ram: 64 << 10, disk: 128 << 10, segment: 16 << 10))
+        for n in 0...30 where store.residence(key(n)) != .absent {
+            #expect(again.bytes(key(n)) == page(n, bytes: 1000), "page \(n)")
+        }
+        #expect((20...30).allSatisfy { $0 == 29 || store.residence(key($0)) != .absent })
+    }
+
+    /// What is known to be gone is given up although the device does not tell about the rest.
+    @Test func aLookThatFailsHalfWay() throws {
+        let device = MemoryDevice()
+        let store = try Store.open(.memory(device, ram: 64 << 10, disk: 128 << 10, segment: 16 << 10))
+        for n in 0..<12 {
+            #expect(store.put(key(n), bytes: page(n, bytes: 4000), attributes: PageAttributes()) == .stored)
+        }
+        try store.flush()
+        #expect(try store.evictToDisk((0..<12).map { key($0) }) == 12)
+        device.vanish(try #require(device.names.last { $0.contains("segment-") }))
+        let looks = Atomic(0)
+        let fails = { @Sendable in looks.add(1, ordering: .relaxed).oldValue > 0 }
+        device.setFault { _, operation in operation == "fstat" && fails() ? .error(EIO) : nil }
+        store.heal()
+        let lost = store.statistics.lost
+        #expect(lost > 0 && lost < 12 && lost == UInt64((0..<12).count { store.residence(key($0)) == .absent }))
+        device.setFault { _, _ in nil }
+        store.heal()
+        #expect(store.statistics.lost == lost && store.statistics.state == .ready)
+        for n in 0..<12 where store.residence(key(n)) != .absent {
+            #expect(store.bytes(key(n)) == page(n, bytes: 4000), "page \(n)")
+        }
+    }
+
     /// Others in their place are not this process's.
     @Test func segmentsThatAreReplacedByCopies() throws {
         let store = try filled()
@@ -173,6 +215,26 @@ import Testing
         try Data().write(to: URL(fileURLWithPath: path + "/lock"), options: .atomic)
         #expect(isLocked())
         try check(store, lost: 0..<0)
+    }
+
+    /// Whoever needs room does not take it from a process that has come into a new directory meanwhile.
+    @Test(arguments: 90...105) func filesOfAnotherProcessStay(count: Int) throws {
+        let store = try open()
+        for n in 0..<count {
+            #expect(store.put(key(n), bytes: page(n, bytes: 1000), attributes: PageAttributes()) == .stored)
+        }
+        try FileManager.default.moveItem(atPath: path, toPath: directory.file("away"))
+        let other = try open(ram: 64 << 10)
+        for n in 0..<30 {
+            #expect(other.put(key(n), bytes: page(n, bytes: 1000), attributes: PageAttributes()) == .stored)
+        }
+        try other.flush()
+        let before = try segments
+        for n in count..<count + 40 {
+            _ = store.put(key(n), bytes: page(n, bytes: 1000), attributes: PageAttributes())
+        }
+        #expect(try segments == before)
+        withExtendedLifetime(other) {}
     }
 
     /// Another process that came into a new directory keeps it.
