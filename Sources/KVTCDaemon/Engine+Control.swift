@@ -44,17 +44,22 @@ extension Engine {
             throw WireError(.limitExceeded, field: "leaseMs", "longer than \(limits.leaseSeconds) seconds")
         }
         let now = store.milliseconds
-        let isFull = leases.withLock { leases in
+        let held = leases.withLock { leases in
             if leases.count >= limits.leasesPerUser { leases = leases.filter { $0.value.deadline > now } }
-            return leases.values.count { $0.tenant == caller.tenant } >= limits.leasesPerUser
+            return leases.values.filter { $0.tenant == caller.tenant && $0.deadline > now }.map(\.keys)
         }
-        guard !isFull else {
+        guard held.count < limits.leasesPerUser else {
             throw WireError(.limitExceeded, field: "leaseMs", "more than \(limits.leasesPerUser) leases of one user")
+        }
+        // A lease takes memory for every key.
+        guard held.reduce(keys.count, +) <= limits.keys else {
+            throw WireError(
+                .limitExceeded, field: "keys", "more than \(limits.keys) keys under the leases of one user: release some")
         }
         let id = store.lease(keys, until: now + milliseconds)
         leases.withLock { leases in
             leases[id] = Lease(
-                tenant: caller.tenant, connection: caller.connection, deadline: now + milliseconds,
+                tenant: caller.tenant, connection: caller.connection, keys: keys.count, deadline: now + milliseconds,
                 milliseconds: milliseconds)
         }
         return id
@@ -133,9 +138,25 @@ extension Engine {
         // What is brought first is not to give way to what comes later.
         let use = store.use(storeKeys(session, request.keys))
         let onDisk = use.pages.indices.filter { store.residence(use.pages[$0]) == .disk }
-        for index in onDisk { readers.submit(.background) { [self] in _ = store.prefetch(index, of: use) } }
-        return PrefetchReply(queued: UInt32(clamping: onDisk.count))
+        let queued = prefetching.withLock { waiting in
+            let room = max(0, Self.prefetchLimit - waiting[session.tenant, default: 0])
+            waiting[session.tenant, default: 0] += min(room, onDisk.count)
+            return onDisk.prefix(room)
+        }
+        for index in queued {
+            readers.submit(.background) { [self] in
+                _ = store.prefetch(index, of: use)
+                prefetching.withLock { waiting in
+                    let left = waiting[session.tenant, default: 0] - 1
+                    waiting[session.tenant] = left > 0 ? left : nil
+                }
+            }
+        }
+        return PrefetchReply(queued: UInt32(clamping: queued.count))
     }
+
+    /// Pages of one tenant that may wait to be brought: more than a long context has, and no memory to speak of.
+    static let prefetchLimit = 1 << 14
 
     func touch(_ request: TouchRequest, _ caller: Caller) throws(WireError) -> TouchReply {
         try checkCount(request.keys.count, "keys")

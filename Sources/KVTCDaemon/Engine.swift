@@ -26,6 +26,8 @@ final class Engine: Sendable {
     let metrics = Metrics()
     let ledger: Monitor<Ledger>
     let leases = Mutex<[UInt64: Lease]>([:])
+    /// Pages that wait to be brought from the disk because somebody of the tenant asked beforehand.
+    let prefetching = Mutex<[UInt32: Int]>([:])
     /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
     let namespaces = Mutex<[UInt32: RecentNamespaces]>([:])
     /// Counts finished encode jobs, so that who waits for room or for a flush wakes up.
@@ -41,6 +43,8 @@ final class Engine: Sendable {
     struct Lease: Sendable {
         var tenant: UInt32
         var connection: UInt64
+        /// Keys that it covers.
+        var keys: Int
         /// On the store's clock; none while a pull goes on.
         var deadline: UInt64
         /// How long it lasts after it was taken and after each pull.

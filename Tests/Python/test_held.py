@@ -199,3 +199,19 @@ def test_a_tenant_hears_that_the_disk_fails_and_not_where(make_daemon):
         assert str(daemon.directory) in client.status()["state_reason"], "the administrator hears all of it"
     assert daemon.stop() == 1
     daemon.start()
+
+
+def test_the_keys_under_leases_are_counted(make_daemon):
+    daemon = make_daemon(**{"limits.keys": 10})
+    keys, contents = random_pages(8)
+    with daemon.connect() as client:
+        session = open_session(client)
+        session.push(to_push(keys, contents))
+        first = session.lookup(keys, lease_ms=60000).lease
+        session.lookup(keys[:2], lease_ms=60000)
+        with pytest.raises(kvtc.KvtcError, match="10 keys under the leases") as refused:
+            session.lookup(keys[:1], lease_ms=60000)
+        assert (refused.value.code, refused.value.field) == (ErrorCode.LIMIT_EXCEEDED, "keys")
+        assert session.lookup(keys).leading_run == 8
+        first.release()
+        assert session.lookup(keys[:8], lease_ms=60000).lease
