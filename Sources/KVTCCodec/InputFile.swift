@@ -29,14 +29,11 @@ package final class InputFile: Sendable {
         var status = stat()
         let isKnown = fstat(descriptor, &status) == 0
         version = Version(status)
+        // From here on all is set, so that throwing ends in deinit, which closes.
         guard isKnown, status.st_mode & S_IFMT == S_IFREG else {
-            close(descriptor)
             throw InputFile.unreadable(status.st_mode & S_IFMT == S_IFDIR ? "it is a directory" : "not a regular file")
         }
-        guard byteCount > 0 else {
-            close(descriptor)
-            throw InputFile.unreadable("the file is empty")
-        }
+        guard byteCount > 0 else { throw InputFile.unreadable("the file is empty") }
     }
 
     deinit { close(descriptor) }

@@ -18,10 +18,8 @@ package final class PrivateBytes: @unchecked Sendable {
         // Decoding walks through all of it for every page. Where the kernel has no large pages all is well too.
         madvise(memory, count, MADV_HUGEPAGE)
         bytes = UnsafeRawBufferPointer(start: memory, count: count)
-        do throws(CodecError) { try fill(UnsafeMutableRawBufferPointer(start: memory, count: count)) } catch {
-            munmap(memory, count)
-            throw error
-        }
+        // All is set, so that throwing ends in deinit, which gives the memory back.
+        try fill(UnsafeMutableRawBufferPointer(start: memory, count: count))
         mprotect(memory, count, PROT_READ)
     }
 

@@ -173,6 +173,8 @@ final class ClientConnection: Sendable {
 
     private func put(_ item: Item) {
         inbox.update { inbox in
+            // Nobody would answer it, and what waits here counts against the tenant.
+            guard !inbox.isClosed else { return }
             inbox.items.append(item)
             inbox.bytes += item.body.count
             inbox.open += 1
@@ -207,7 +209,11 @@ final class ClientConnection: Sendable {
                 if !goesOn { break }
             }
         }
-        inbox.update { $0.isClosed = true }
+        inbox.update { inbox in
+            inbox.isClosed = true
+            // The reader may be waiting for the quota that these hold.
+            (inbox.items, inbox.bytes) = ([], 0)
+        }
         return slow
     }
 

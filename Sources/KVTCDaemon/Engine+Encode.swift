@@ -34,7 +34,7 @@ extension Engine {
         }
         switch outcome {
         // The disk failed to deliver it this time.
-        case .miss where store.residence(key) != .absent: giveUp(key, plan)
+        case .miss where store.residence(key) != .absent: giveUp(key, plan, in: .encoding)
         case .miss: forget(key)
         case .corrupt:
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
@@ -42,7 +42,7 @@ extension Engine {
         case .hit(.failure(let error)):
             log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
             metrics.count(key.tenant) { $0.errors += 1 }
-            giveUp(key, plan)
+            giveUp(key, plan, in: .encoding)
         case .hit(.success(let block)):
             metrics.record(.encode, key.tenant, since: start)
             finish(key, plan, block)
@@ -60,7 +60,7 @@ extension Engine {
         case .again: enqueue([key])
         case .replace:
             // Without room for the block the page stays raw, which is worse for the budget and never for the bytes.
-            guard let header = place(block, of: key, plan) else { return giveUp(key, plan) }
+            guard let header = place(block, of: key, plan) else { return giveUp(key, plan, in: .replacing) }
             let outcome = CodingOutcome(header, plan: plan)
             let drifting = ledger.update {
                 $0.endReplace(key, generation: plan.generation, coded: CodedPage(header), outcome: outcome)
@@ -87,9 +87,12 @@ extension Engine {
 
     /// Leaves a page raw for good. The store has to know, as the ledger forgets whose rows were protected once no session uses
     /// the page: nobody may code it later without them.
-    private func giveUp(_ key: StoreKey, _ plan: EncodePlan) {
+    ///
+    /// Whoever has claimed the key meanwhile, so that the job's phase is over, decides what becomes of it.
+    private func giveUp(_ key: StoreKey, _ plan: EncodePlan, in phase: LedgerPage.Phase) {
         ledger.update {
-            if $0.pages[key]?.generation == plan.generation { store.update(key, promised: true) }
+            guard let page = $0.pages[key], page.generation == plan.generation, page.phase == phase else { return }
+            store.update(key, promised: true)
             $0.giveUp(key, plan)
         }
     }

@@ -145,7 +145,7 @@ extension Engine {
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
-            if session.policy.ttlSeconds != 0 { store.update(key, expiry: .afterAtLeast(session.policy.ttlSeconds)) }
+            if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) { store.update(key, expiry: .afterAtLeast(ttl)) }
             if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
             metrics.count(session.tenant) { $0.present += 1 }
             return .present
@@ -213,7 +213,7 @@ extension Engine {
         while true {
             let seen = encodesDone.withLock { $0 }
             let outcome = try put()
-            guard outcome == .full, pendingEncodes > 0 else { return outcome }
+            guard outcome == .full, pendingEncodes > 0, MonotonicClock.nanoseconds < deadline else { return outcome }
             guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
         }
     }

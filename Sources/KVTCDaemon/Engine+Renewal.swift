@@ -24,9 +24,13 @@ extension Engine {
         guard isShort || there.nonFinite else { return nil }
         // What has been exact stays so: that was promised to somebody, who may be gone.
         let tokens = Int(entry.tokens)
-        let retained = there.promised ? RowSet.full(tokens) : there.coded ? coded(key)?.exact : nil
+        // Nobody knows which where it cannot be read now.
+        let all = RowSet.full(tokens)
+        let retained = there.promised ? all : there.coded ? coded(key)?.exact ?? all : nil
         guard let before = claim(key) else { return nil }
-        guard there.nonFinite || before.isCoded else {
+        // Somebody else may have been here between the look and the claim.
+        let isBadThere = store.attributes(key)?.nonFinite ?? there.nonFinite
+        guard isBadThere || before.isCoded else {
             enqueue(ledger.update { $0.endRenewal(key, before) })
             return nil
         }
@@ -34,13 +38,13 @@ extension Engine {
         let isBad: Bool
         do throws(RenewalStop) {
             (outcome, isBad) = try replace(
-                entry, key, session, source, takesBad: isShort && there.nonFinite,
+                entry, key, session, source, takesBad: isShort && isBadThere,
                 isPromised: retained?.isEmpty == false)
         } catch {
             enqueue(ledger.update { $0.endRenewal(key, before) })
             switch error {
             case .refused(let error): throw error
-            case .notFinite: return there.nonFinite ? .nonFinite : nil
+            case .notFinite: return isBadThere ? .nonFinite : nil
             }
         }
         guard outcome == .stored else {
@@ -69,7 +73,8 @@ extension Engine {
     ) throws(WireError) {
         guard let promise = ledger.withLock({ $0.sessions[session.id]?.promise }) else { return }
         for (index, entry) in entries.enumerated()
-        where outcomes[index] == .present
+        // A page just stored can have been found and coded by another session before this one was known to use it.
+        where [.present, .stored].contains(outcomes[index])
             && Int(entry.firstPosition) + Int(entry.tokens) > promise.protection.windowBegin
         {
             guard let there = store.attributes(keys[index]),
@@ -144,8 +149,9 @@ extension Engine {
             return checksum
         }
         let outcome = try whenThereIsRoom { () throws(RenewalStop) in
-            guard store.residence(key) != .absent else {
-                return try store.put(key, byteCount: size, attributes: attributes(), fill: fill)
+            if store.residence(key) == .absent {
+                let outcome = try store.put(key, byteCount: size, attributes: attributes(), fill: fill)
+                guard outcome == .present else { return outcome }
             }
             return try store.replace(key, byteCount: size, attributes: attributes(), fill: fill) ? .stored : .full
         }

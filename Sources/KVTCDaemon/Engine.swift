@@ -225,7 +225,12 @@ final class Engine: Sendable {
         let session = try session(request.session, caller)
         try check(request.policy, hasProfile: session.context.codec.profile != nil)
         for key in ledger.withLock({ $0.unresolved(session.id, under: request.policy) }) { _ = coded(key) }
-        guard let change = ledger.update({ $0.setPolicy(session.id, request.policy) }) else {
+        // A block that is just taking a page's place was coded under the policy before; what it lost is to be told.
+        let changed = ledger.wait { ledger -> Ledger.PolicyChange?? in
+            let isReplacing = ledger.sessions[session.id]?.pages.contains { ledger.isReplacing($0.key) } ?? false
+            return isReplacing ? nil : .some(ledger.setPolicy(session.id, request.policy))
+        }
+        guard let change = changed.flatMap({ $0 }) else {
             throw WireError(.unknownSession, field: "session", "no session \(session.id)")
         }
         enqueue(change.ready)

@@ -87,7 +87,7 @@ package struct Ledger {
     ) -> [StoreKey] {
         guard let context = sessions[id]?.context,
             let left = sessions[id]?.place(SessionPage(key: key, first: first, tokens: tokens))
-        else { return [] }
+        else { return coded == nil ? renewed(key, tokens: tokens, retaining: retaining) : [] }
         leave(id, left, isOver: false)
         let before = pages[key]
         if coded == nil || before?.tokens != tokens {
@@ -110,6 +110,19 @@ package struct Ledger {
             pages[key]?.users[id] = first
         }
         return released(id) + queued([key]) + queued(left.map(\.key))
+    }
+
+    /// Notes other bytes under a key whose pusher's session has ended meanwhile: they are nobody's but for who relies on the key.
+    private mutating func renewed(_ key: StoreKey, tokens: Int, retaining: RowSet?) -> [StoreKey] {
+        guard let before = pages[key] else { return [] }
+        generations += 1
+        var page = LedgerPage(
+            generation: generations, tokens: tokens, context: before.context, phase: .raw,
+            retained: before.tokens == tokens ? before.retained : RowSet.full(tokens), owner: before.owner)
+        (page.users, page.promised, page.near) = (before.users, before.promised, before.near)
+        if let retaining { page.retained.formUnion(retaining) }
+        pages[key] = page
+        return queued([key])
     }
 
     /// Cuts a session's end: pages that end behind `tokens` leave it, and it goes on from the end of what is left. Gives the

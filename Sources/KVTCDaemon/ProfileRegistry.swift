@@ -57,6 +57,8 @@ final class ProfileRegistry: Sendable {
     /// Reads every profile in the directory, and lets go of those whose files are gone. A file that is no good is logged and
     /// left out, and what was loaded under its name before stays.
     func scan(log: Logger) {
+        // One that is handed in while the directory is read is in neither, and stays.
+        let known = state.withLock { Set($0.named.keys) }
         guard let directory, let names = ProfileRegistry.names(in: directory) else { return }
         for name in names.sorted() {
             do throws(WireError) {
@@ -69,7 +71,7 @@ final class ProfileRegistry: Sendable {
             }
         }
         let gone = state.withLock { state in
-            let gone = state.named.filter { $0.value.isStored && !names.contains($0.key) }.keys
+            let gone = state.named.filter { $0.value.isStored && known.contains($0.key) && !names.contains($0.key) }.keys
             for name in gone { state.letGo(name) }
             return gone.sorted()
         }
@@ -94,11 +96,12 @@ final class ProfileRegistry: Sendable {
     func load(_ name: String) throws(WireError) -> Loaded {
         try ProfileRegistry.check(name)
         guard let directory else { throw WireError(.unknownProfile, field: "name", "there is no profile directory") }
+        // Kept before the next one reads or writes: the later content has the name.
         let read = reading.withLock { _ in
-            Result { () throws(CodecError) in try open("\(directory)/\(name)") }
+            Result { () throws(CodecError) in keep(try open("\(directory)/\(name)"), as: name, isStored: true) }
         }
         do throws(CodecError) {
-            return keep(try read.get(), as: name, isStored: true)
+            return try read.get()
         } catch {
             // Where the directory is on the host is nothing that its users need to know.
             let reason = "\(error)".replacing("\(directory)/\(name)", with: name)
@@ -110,15 +113,15 @@ final class ProfileRegistry: Sendable {
     /// where it is not.
     /// - Precondition: the name has been checked.
     func store(_ profile: Profile, as name: String) -> (loaded: Loaded, problem: String?) {
-        let problem = directory.map { save(profile, as: name, in: $0) } ?? "there is no profile directory"
-        return (keep(profile, as: name, isStored: problem == nil), problem)
+        reading.withLock { _ in
+            let problem = directory.map { save(profile, as: name, in: $0) } ?? "there is no profile directory"
+            return (keep(profile, as: name, isStored: problem == nil), problem)
+        }
     }
 
     private func save(_ profile: Profile, as name: String, in directory: String) -> String? {
         do throws(SystemError) {
-            try reading.withLock { (_) throws(SystemError) in
-                try DurableFile.write(profile.file.bytes, named: name, in: directory)
-            }
+            try DurableFile.write(profile.file.bytes, named: name, in: directory)
             return nil
         } catch { return "\(error)" }
     }

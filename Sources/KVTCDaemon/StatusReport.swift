@@ -187,7 +187,7 @@ extension Engine {
             latency_us: .init(
                 push: .init(part.latency(.push)), pull: .init(part.latency(.pull)),
                 encode: .init(part.latency(.encode)), decode: .init(part.latency(.decode))),
-            profiles: (profiles.all + profiles.former).map { StatusReport.Profile($0) },
+            profiles: (profiles.all + (scope == nil ? profiles.former : [])).map { StatusReport.Profile($0) },
             profile_directory: scope == nil ? profiles.directory : nil,
             leases: leaseCount(scope), tenants: tenantRows(scope), sessions: sessionRows(caller, now))
     }

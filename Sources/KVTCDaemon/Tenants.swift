@@ -47,16 +47,14 @@ public struct Tenants: Sendable, Equatable {
             throw WireError(
                 .forbidden, "users from \(Self.firstContainer) on are no tenants: those numbers are containers'")
         }
-        let peer = Peer(tenant: shared[uid] ?? uid, isAdministrator: isAdministrator(socket.peer, namespace))
-        guard peer.isAdministrator || uid == 0, !socket.isPeerInSameProcessNamespace else { return peer }
-        // In a container that maps no users of its own root is as good as any name, and so is the daemon's own user.
-        guard uid != 0, uid != geteuid() else {
+        // In a container that maps no users of its own, root can become any user, and images agree on the numbers of others.
+        guard socket.isPeerInSameProcessNamespace else {
             throw WireError(
                 .forbidden,
                 "user \(uid) of another process namespace may be that of any container: give each container a socket of its "
                     + "own ([containers] in kvtcd.toml)")
         }
-        return Peer(tenant: peer.tenant, isAdministrator: false)
+        return Peer(tenant: shared[uid] ?? uid, isAdministrator: isAdministrator(socket.peer, namespace))
     }
 
     private func isAdministrator(_ peer: PeerCredentials, _ namespace: UserNamespace) -> Bool {

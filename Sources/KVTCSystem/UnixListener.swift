@@ -23,8 +23,9 @@ public final class UnixListener: Sendable {
             bound = clinux_unix_bind(socket.raw, path)
         }
         _ = try SystemError.check("bind \(path)", bound)
-        // Before listen, so that nobody connects under the wider mode.
-        guard chmod(path, mode) == 0, listen(socket.raw, backlog) == 0 else {
+        // Before listen, so that nobody connects under the wider mode. Whoever may write to the directory, as a container to
+        // that of its socket, can have put a link there meanwhile.
+        guard fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW) == 0, listen(socket.raw, backlog) == 0 else {
             let code = errno
             unlink(path)
             throw SystemError("listen on \(path)", code: code)
