@@ -132,8 +132,10 @@ public enum StoreError: Error, Hashable, Sendable, CustomStringConvertible {
             "the disk quota of tenant \(tenant) is full of pages that may not be dropped: unpin some (TOUCH, or a policy "
                 + "without pin), release leases, or raise limits.disk_per_user"
         case .overBudget(let pages, let protected):
-            "the disk budget is too small for all of it: \(pages) \(pages == 1 ? "page" : "pages") least worth keeping "
-                + "\(pages == 1 ? "is" : "are") not on disk; " + protected.remedy
+            "the disk budget is too small for all of it: "
+                + (pages == 1
+                    ? "1 page, the one least worth keeping, is not on disk; "
+                    : "\(pages) pages, those least worth keeping, are not on disk; ") + protected.remedy
         case .noDiskTier: "there is no disk tier"
         case .invalid(let text): text
         }

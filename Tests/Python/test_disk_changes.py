@@ -47,7 +47,7 @@ def test_files_that_vanish_are_pages_lost_and_no_more(make_daemon, what):
         if what == "lock":
             config = daemon.directory / "second.toml"
             config.write_text(
-                (daemon.directory / "kvtcd.toml").read_text().replace(daemon.socket, daemon.socket + "2")
+                (daemon.directory / "kvtcd.toml").read_text().replace(f'"{daemon.socket}"', f'"{daemon.socket}2"')
             )
             second = subprocess.run(
                 [daemon.program, "--config", str(config)], capture_output=True, text=True, timeout=60
@@ -84,7 +84,8 @@ def small_system(tmp_path):
 
 @pytest.mark.parametrize("how", ["inodes", "blocks", "read-only"])
 def test_a_start_on_a_system_that_takes_nothing(make_daemon, small_system, how):
-    daemon = make_daemon(prefix=OFTEN, **{"disk.directory": str(small_system / "state"), "disk.budget": "8MiB", "disk.segment": "1MiB"})
+    settings = {"disk.directory": str(small_system / "state"), "disk.budget": "8MiB", "disk.segment": "1MiB"}
+    daemon = make_daemon(prefix=OFTEN, **settings)
     keys, contents = random_pages(20)
     with daemon.connect() as client:
         open_session(client).push(to_push(keys[:10], contents))
