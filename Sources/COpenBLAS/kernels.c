@@ -18,8 +18,9 @@ const char *openblas_best_kernels(void) {
     return NULL;
 }
 
-// Before main, while nobody else can be reading the environment; the library reads it when it is loaded.
-__attribute__((constructor)) static void choose(void) {
+// Not before main: a Swift runtime that is linked in finds the arguments behind the environment as the kernel laid it out, which
+// the first setenv moves. Who reads the environment at the same time sees the old place or the new one; both stay.
+void openblas_choose_kernels(void) {
     const char *wanted = getenv("OPENBLAS_CORETYPE"), *best = openblas_best_kernels();
     if ((!wanted || !*wanted) && best) setenv("OPENBLAS_CORETYPE", best, 1);
 }

@@ -10,6 +10,7 @@ static const openblas_table *loaded;
 static char failure[512];
 
 static void load(void) {
+    openblas_choose_kernels();
     void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         snprintf(failure, sizeof failure, "%s", dlerror());

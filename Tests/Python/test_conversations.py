@@ -97,10 +97,9 @@ def test_pages_that_went_away_come_back_to_their_place(make_daemon, how):
         elif how == "expired":
             wait_until(lambda: session.lookup(keys).leading_run == 0)
         else:
+            # Without a look in between, which would be a use.
             flood = open_session(client)
-            for seed in range(100, 200):
-                if session.lookup(keys).leading_run == 0:
-                    break
+            for seed in range(100, 100 + 2 * (4 << 20) // (32 * len(contents[0])) + 1):
                 flood.push(to_push(*random_pages(32, seed=seed)))
         gone = [place == Residence.ABSENT for place in session.lookup(keys).residence]
         assert any(gone)

@@ -46,6 +46,8 @@ const openblas_table *openblas(void);
 // The name of the fastest of OpenBLAS's float32 kernels that this processor and its operating system can run; NULL where the
 // library is left to choose.
 const char *openblas_best_kernels(void);
+// Has the library take those when it is loaded, unless OPENBLAS_CORETYPE says which.
+void openblas_choose_kernels(void);
 
 // Multiplies and adds in registers with the widest instructions of this processor, `rounds` times; returns the floating-point
 // operations that it was. Two a lane and instruction where they are fused, as the processor's peak is counted.
