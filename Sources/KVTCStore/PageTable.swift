@@ -47,6 +47,10 @@ struct PageTable {
         }
     }
 
+    func firstPosition(_ number: UInt32) -> UInt32 {
+        awake(number)?.attributes.firstPosition ?? rows[number].attributes.firstPosition
+    }
+
     /// Seconds that a page that rests lives after a use.
     private func ttl(_ row: PageRow) -> UInt32 {
         // Of a page that never expires the slot, which is elsewhere in memory, need not be looked at.

@@ -67,7 +67,8 @@ struct StoreIndex {
             entry.list = list
             pages.insert(entry.number, before: neighbour, in: &tenants[entry.key.tenant]!.lists[list])
         } else {
-            touch(entry, use ?? nextTick())
+            // Those before it may be with their coder, in the list of what is held.
+            touch(entry, lastInRAM(before.suffix(64)).map(pages.lastUse) ?? use ?? nextTick())
             relink(entry)
         }
         if let expires = entry.attributes.expires { expiry.push(expires, entry.number) }
@@ -175,12 +176,13 @@ struct StoreIndex {
         entry.ram == nil ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
     }
 
-    /// The number of the last of the pages that is linked in that list.
-    private func lastInRAM(_ keys: ArraySlice<StoreKey>, _ list: Int) -> UInt32? {
+    /// The number of the last of the pages that is linked in that list, or in any.
+    private func lastInRAM(_ keys: ArraySlice<StoreKey>, _ wanted: Int? = nil) -> UInt32? {
         for key in keys.reversed() {
             guard let number = pages.find(key) else { continue }
             let row = pages[number]
-            if (row.state == .inRAM ? row.list : pages.awake(number)?.list) == list { return number }
+            guard let list = row.state == .inRAM ? row.list : pages.awake(number)?.list else { continue }
+            if list == wanted ?? list { return number }
         }
         return nil
     }
@@ -190,7 +192,28 @@ struct StoreIndex {
         guard wanted != entry.list else { return }
         unlink(entry)
         entry.list = wanted
-        if let wanted { pages.append(entry.number, to: &tenants[entry.key.tenant]!.lists[wanted]) }
+        guard let wanted else { return }
+        if let follower = follower(of: entry, in: wanted) {
+            pages.insert(entry.number, before: follower, in: &tenants[entry.key.tenant]!.lists[wanted])
+        } else {
+            pages.append(entry.number, to: &tenants[entry.key.tenant]!.lists[wanted])
+        }
+    }
+
+    /// The page that is to leave RAM right after one that comes into a list, as from its coder; nil where that is the one used last
+    /// of all. It was used later, or in the same use and lies nearer to the beginning of its conversation.
+    private func follower(of entry: PageEntry, in list: Int) -> UInt32? {
+        var follower: UInt32?
+        var number = tenants[entry.key.tenant]?.lists[list].newest ?? PageRow.none
+        // Where much was used since, some of the order is worth less than the time to find it.
+        for _ in 0..<1024 {
+            guard number != PageRow.none else { break }
+            let (use, position) = (pages.lastUse(number), pages.firstPosition(number))
+            guard use > entry.lastUse || use == entry.lastUse && position < entry.attributes.firstPosition else { break }
+            follower = number
+            number = pages[number].previous
+        }
+        return follower
     }
 
     private mutating func account(_ entry: PageEntry, _ sign: Int) {
