@@ -180,6 +180,8 @@ def test_a_full_file_system(make_daemon, small_disk):
     daemon.start()
     with daemon.connect() as client:
         assert open_session(client).fetch(keys) == contents
+    # While it has its disk.
+    assert daemon.stop() == 0
 
 
 def test_out_of_descriptors(make_daemon):

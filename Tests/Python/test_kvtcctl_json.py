@@ -29,7 +29,7 @@ STATUS = {
 COUNTERS = {
     "pushed", "present", "hits", "misses", "corrupt", "evicted_to_disk", "dropped", "encoded", "non_finite", "errors", "recovered",
     "recovered_from_ram", "outlier_rows", "limited", "kept_lossless", "near", "renewed", "drift_alarms", "corrupt_pulls",
-    "dropped_by_request",
+    "dropped_by_request", "log_dropped", "lost",
 }  # fmt: skip
 POLICY = {
     "session", "tokens", "sink", "window", "mode", "quality_kind", "quality", "priority", "pinned", "ttl_s", "protected", "near",

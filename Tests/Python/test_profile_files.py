@@ -220,8 +220,11 @@ def test_the_client_hands_a_file_over_and_bad_ones_are_refused(daemon, profiles,
 
 
 def test_a_directory_that_takes_no_files_leaves_the_profile_in_memory_and_says_so(make_daemon, profiles, tmp_path):
-    (tmp_path / "not a directory").write_bytes(b"")
-    daemon = make_daemon(**{"profiles.directory": str(tmp_path / "not a directory")})
+    place = tmp_path / "profiles"
+    place.mkdir()
+    daemon = make_daemon(**{"profiles.directory": str(place)})
+    place.rmdir()
+    place.write_bytes(b"")
     (tmp_path / NAME).write_bytes(profiles[0])
     result = kvtcctl(daemon, "profile", "load", tmp_path / NAME)
     assert result.returncode == 0 and "memory only" in result.stderr, (result.stdout, result.stderr)
