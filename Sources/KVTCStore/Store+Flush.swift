@@ -41,6 +41,8 @@ extension Store {
         _ keys: [StoreKey]? = nil, order: FlushOrder = .mostWorthLast
     ) throws(StoreError) -> (pages: Int, bytes: Int) {
         guard hasDisk else { throw .noDiskTier }
+        // What kept it from opening may be gone by now.
+        if unopened.withLock({ $0 != nil }) { openAgain() }
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
         let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
         let targets = collect(keys, order)

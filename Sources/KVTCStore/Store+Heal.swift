@@ -77,7 +77,7 @@ extension Store {
     }
 
     /// Opens a disk tier that is not open although it should be.
-    private func openAgain() {
+    func openAgain() {
         let isOpen = log.withLock { log -> Bool in
             guard log == nil, unopened.withLock({ $0 != nil }) else { return false }
             var found: [(Segment, [SegmentScanner.Record])] = []
