@@ -31,7 +31,7 @@ struct PageRow {
     private var length: UInt32 = 0
     private var expires: UInt32 = 0
     private var rawBytes: UInt32 = 0
-    private var firstPosition: UInt32 = 0
+    private(set) var firstPosition: UInt32 = 0
     /// The number of tokens; above ``tokenBits`` the attributes' flags that ``flags`` has no room for.
     private var tokens: UInt16 = 0
     private(set) var segment = PageRow.noSegment

@@ -48,7 +48,7 @@ struct PageTable {
     }
 
     func firstPosition(_ number: UInt32) -> UInt32 {
-        awake(number)?.attributes.firstPosition ?? rows[number].attributes.firstPosition
+        awake(number)?.attributes.firstPosition ?? rows[number].firstPosition
     }
 
     /// Seconds that a page that rests lives after a use.
