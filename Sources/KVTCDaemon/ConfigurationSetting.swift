@@ -108,6 +108,8 @@ extension ConfigurationSetting {
             // What a shell would have made something else of; and what an option takes that was given no value.
             if let first = path.first, "~$".contains(first) { return "\(first) is not expanded here" }
             if path.hasPrefix("-") { return "looks like an option (if it is a path, write ./\(path))" }
+            // What stands for bytes that are no text, where they come in by the command line.
+            if path.contains("\u{FFFD}") { return "is not UTF-8" }
             configuration[keyPath: field] = path
             return nil
         } show: {

@@ -54,7 +54,8 @@ extension Engine {
         // A lease takes memory for every key.
         guard held.reduce(keys.count, +) <= limits.keys else {
             throw WireError(
-                .limitExceeded, field: "keys", "more than \(limits.keys) keys under the leases of one user: release some")
+                .limitExceeded, field: "keys",
+                "more than \(limits.keys) keys under the leases of one user: release some")
         }
         let id = store.lease(keys, until: now + milliseconds)
         leases.withLock { leases in

@@ -145,7 +145,9 @@ extension Engine {
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
-            if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) { store.update(key, expiry: .afterAtLeast(ttl)) }
+            if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) {
+                store.update(key, expiry: .afterAtLeast(ttl))
+            }
             if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
             metrics.count(session.tenant) { $0.present += 1 }
             return .present

@@ -71,7 +71,8 @@ final class ProfileRegistry: Sendable {
             }
         }
         let gone = state.withLock { state in
-            let gone = state.named.filter { $0.value.isStored && known.contains($0.key) && !names.contains($0.key) }.keys
+            let gone = state.named.filter { $0.value.isStored && known.contains($0.key) && !names.contains($0.key) }
+                .keys
             for name in gone { state.letGo(name) }
             return gone.sorted()
         }

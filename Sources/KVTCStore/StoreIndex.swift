@@ -209,7 +209,9 @@ struct StoreIndex {
         for _ in 0..<1024 {
             guard number != PageRow.none else { break }
             let (use, position) = (pages.lastUse(number), pages.firstPosition(number))
-            guard use > entry.lastUse || use == entry.lastUse && position < entry.attributes.firstPosition else { break }
+            guard use > entry.lastUse || use == entry.lastUse && position < entry.attributes.firstPosition else {
+                break
+            }
             follower = number
             number = pages[number].previous
         }
