@@ -114,6 +114,8 @@ extension Store {
             guard entry.ram == nil else { return true }
             entry.hash = hash
             room.settle()
+            // Of a page on disk the last use is known in steps only.
+            entry.lastUse = max(entry.lastUse, part?.use.place ?? index.nextTick())
             index.mutate(entry) { $0.ram = room.extent }
             if let part { index.place(entry, after: part.before) }
             return true

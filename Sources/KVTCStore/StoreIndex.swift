@@ -246,9 +246,15 @@ extension StoreIndex {
 
     mutating func release(_ id: UInt64) -> Bool {
         guard let lease = leases.removeValue(forKey: id) else { return false }
-        // In the order of use, which is the order in which they go back to the list of their priority.
-        for entry in lease.entries.values.sorted(by: { $0.lastUse < $1.lastUse }) {
-            if pages.contains(entry) { mutate(entry) { $0.leases -= 1 } } else { entry.leases -= 1 }
+        // As if they were used now, so that a lease that ran out is not punished; the end of a conversation is the first to go.
+        let use = nextTick()
+        for entry in lease.entries.values {
+            guard pages.contains(entry) else {
+                entry.leases -= 1
+                continue
+            }
+            touch(entry, use)
+            mutate(entry) { $0.leases -= 1 }
         }
         return true
     }
