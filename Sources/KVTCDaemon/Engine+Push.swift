@@ -215,7 +215,9 @@ extension Engine {
         while true {
             let seen = encodesDone.withLock { $0 }
             let outcome = try put()
-            guard outcome == .full, pendingEncodes > 0, MonotonicClock.nanoseconds < deadline else { return outcome }
+            guard outcome == .full, pendingEncodes > 0, pool.hasThreads, MonotonicClock.nanoseconds < deadline else {
+                return outcome
+            }
             guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
         }
     }

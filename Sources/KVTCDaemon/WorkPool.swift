@@ -56,6 +56,9 @@ package final class WorkPool: Sendable {
     /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order.
     package init() { threads = [] }
 
+    /// False for one that a simulation runs: who waits for a job there waits in vain.
+    package var hasThreads: Bool { !threads.isEmpty }
+
     /// Runs the next job on the caller's thread; false when none waits.
     package func runNext() -> Bool {
         guard let job = state.withLock({ $0.queues[0].pop() ?? $0.queues[1].pop() }) else { return false }
