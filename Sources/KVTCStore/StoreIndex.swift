@@ -246,14 +246,17 @@ extension StoreIndex {
 
     mutating func release(_ id: UInt64) -> Bool {
         guard let lease = leases.removeValue(forKey: id) else { return false }
-        // As if they were used now, so that a lease that ran out is not punished; the end of a conversation is the first to go.
-        let use = nextTick()
-        for entry in lease.entries.values {
+        // As if they were used now, in the order of use, so that a lease that ran out is not punished; of a conversation the end is
+        // the first to go.
+        let entries = lease.entries.values.sorted { a, b in
+            (a.lastUse, .max - a.attributes.firstPosition) < (b.lastUse, .max - b.attributes.firstPosition)
+        }
+        for entry in entries {
             guard pages.contains(entry) else {
                 entry.leases -= 1
                 continue
             }
-            touch(entry, use)
+            touch(entry, nextTick())
             mutate(entry) { $0.leases -= 1 }
         }
         return true
