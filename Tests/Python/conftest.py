@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ class Daemon:
         status = await_end(self.process, 60)
         self.process = None
         return status
+
+    def logged(self, text, times=1):
+        """The log, once it holds a text so many times: lines are written behind the daemon's work."""
+        until = time.monotonic() + 60
+        while (log := self.log.read_text()).count(text) < times:
+            assert time.monotonic() < until, f"{text!r} is not {times} times in:\n{log}"
+            time.sleep(0.01)
+        return log
 
     @contextlib.contextmanager
     def stopped(self):

@@ -189,7 +189,7 @@ def test_a_stop_keeps_the_newest_where_the_disk_is_smaller_than_ram(make_daemon)
     with daemon.connect() as client:
         for keys, contents in conversations:
             open_session(client).push(to_push(keys, contents))
-    assert "raise disk.budget above ram.budget" in daemon.log.read_text()
+    daemon.logged("raise disk.budget above ram.budget")
     assert daemon.stop() == 1 and "pages, those least worth keeping, are not on disk" in daemon.log.read_text()
     daemon.start()
     with daemon.connect() as client:
