@@ -19,7 +19,7 @@ from fake_worker import IDENTITY  # noqa: E402
 from random_models import VOCABULARY, write, write_adapter  # noqa: E402
 from synthetic import calibrate  # noqa: E402
 from test_llama_cpp_daemon import SyntheticWorker  # noqa: E402
-from test_llama_worker import shift  # noqa: E402
+from test_llama_worker import MOVES, move, shift  # noqa: E402
 
 import kvtc  # noqa: E402
 from kvtc import Client, Identity, PushOutcome, Session, llama_cpp  # noqa: E402
@@ -287,6 +287,22 @@ def test_shifted_keys_are_kept_under_no_name(client: Client, worker: LlamaWorker
     # The next turn computes what it needs, and is kept.
     llama_cpp.resume(session, worker, shortened)
     assert llama_cpp.offload(session, worker, shortened).stored == 3
+
+
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
+def test_cells_that_moved_within_their_sequence_are_computed_and_not_kept(
+    client: Client, worker: LlamaWorker, moves: list[tuple[int, int, int]]
+) -> None:
+    session = session_of(client, worker)
+    tokens = TOKENS[:64]
+    expected = worker.prefill(tokens).copy()
+    for begin, end, distance in moves:
+        move(worker, begin, end, distance)
+    done = llama_cpp.offload(session, worker, tokens)
+    assert (done.stored, done.refused) == (0, 4) and done.reason
+    assert kept(session, tokens) == 0
+    np.testing.assert_array_equal(llama_cpp.resume(session, worker, tokens), expected)
+    assert llama_cpp.offload(session, worker, tokens).stored == 4
 
 
 def test_rows_of_a_lossy_session_do_not_become_exact(client: Client, worker: LlamaWorker) -> None:

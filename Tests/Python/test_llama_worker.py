@@ -49,10 +49,25 @@ def worker(shared: LlamaWorker) -> LlamaWorker:
 
 def shift(worker: LlamaWorker, begin: int, end: int, distance: int) -> None:
     """A context shift, as programs beside this package do it: cells go, and those after them move, their keys turned."""
-    library, memory = worker._library, worker._memory
-    assert library.llama_memory_seq_rm(memory, SEQUENCE, begin, end)
+    assert worker._library.llama_memory_seq_rm(worker._memory, SEQUENCE, begin, end)
     if distance:
-        library.llama_memory_seq_add(memory, SEQUENCE, end, -1, distance)
+        move(worker, end, -1, distance)
+
+
+def move(worker: LlamaWorker, begin: int, end: int, distance: int) -> None:
+    """Gives the cells of those positions others, as programs beside this package do."""
+    worker._library.llama_memory_seq_add(worker._memory, SEQUENCE, begin, end, distance)
+
+
+MOVES = {
+    "all by one": [(0, -1, 1)],
+    "a gap of one": [(50, -1, 1)],
+    "the last by one": [(63, -1, 1)],
+    "halves swapped": [(0, 32, 64), (32, -1, -32)],
+    "neighbours swapped": [(10, 11, 100), (11, 12, -1), (110, 111, -99)],
+    "two at one position": [(20, 21, 1)],
+}
+"""Of 64 cells; the numbers of cells stay, and mostly the end of the sequence."""
 
 
 # Tokens and positions
@@ -163,6 +178,29 @@ def test_cells_that_others_moved_are_no_computed_sequence(worker: LlamaWorker, b
     worker.clear()
     worker.prefill(TOKENS[:20])
     assert worker.matching(TOKENS) == 20 and not worker.doubt
+
+
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_every_cell_is_at_the_position_of_its_token(tmp_path: Path, architecture: str, moves: list[tuple[int, int, int]]) -> None:
+    path = tmp_path / "model.gguf"
+    write(path, architecture)
+    with opened(path) as worker:
+        worker.prefill(TOKENS[:64])
+        assert worker.matching(TOKENS) == 64
+        for begin, end, distance in moves:
+            move(worker, begin, end, distance)
+        assert worker.origin is None and worker.matching(TOKENS) == 0 and worker.doubt
+        worker.clear()
+        worker.prefill(TOKENS[:64])
+        assert worker.matching(TOKENS) == 64 and not worker.doubt
+
+
+def test_a_cut_does_not_hide_that_cells_moved(worker: LlamaWorker) -> None:
+    worker.prefill(TOKENS[:64])
+    move(worker, 0, -1, 1)
+    worker.truncate(64)
+    assert worker.position == 64 and worker.matching(TOKENS) == 0
 
 
 def test_a_state_of_unknown_tokens_is_one_of_none(worker: LlamaWorker) -> None:

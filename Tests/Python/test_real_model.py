@@ -116,4 +116,10 @@ def test_a_shifted_context_is_no_computed_one(make_daemon, worker: LlamaWorker, 
         assert (done.stored, done.refused) == (0, 2) and "shifted" in done.reason
         computed = llama_cpp.resume(session, worker, shortened)
         assert error(shifted, computed) > ANOTHER
+        worker._library.llama_memory_seq_add(worker._memory, 0, 0, 20, 100)
+        worker._library.llama_memory_seq_add(worker._memory, 0, 20, 40, -20)
+        worker._library.llama_memory_seq_add(worker._memory, 0, 100, 120, -80)
+        swapped = llama_cpp.offload(session, worker, shortened)
+        assert (swapped.stored, swapped.refused) == (0, 2) and "shifted" in swapped.reason
+        assert error(llama_cpp.resume(session, worker, shortened), computed) < ROUNDING
         assert llama_cpp.offload(session, worker, shortened).stored == 2

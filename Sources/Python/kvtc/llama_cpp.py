@@ -134,21 +134,18 @@ def offload(
     """Pushes the full pages of the worker's sequence, which must begin with `tokens`, from `first_page` on.
 
     Raises CacheMismatch, a ValueError, when the sequence begins with other tokens. A cache that is no longer what computing the
-    tokens gives (its cells were shifted, or computed with other adapters) is not pushed; `reason` says so. Nor does it raise
-    when the daemon does not take the pages within `deadline` seconds.
+    tokens gives (its cells were shifted, or computed with other adapters) is not pushed; `reason` says so. So it is when the
+    daemon does not take the pages within `deadline` seconds.
     """
     ids, size = worker.checked(tokens), session.page_tokens
     keys = page_keys(ids, size, session.profile)
     if first_page < 0:
         raise ValueError(f"first_page is {first_page}")
     chosen = range(len(keys))[first_page:]
-    if reason := _unfit(session, worker, ids):
-        log.warning("nothing offloaded: %s", reason)
-        return Offload(len(chosen), refused=len(chosen), reason=reason)
     if not chosen:
         return Offload(0)
     try:
-        state = worker.get_state()
+        state = _fitting(session, worker, ids)
     except (LlamaError, StateError) as error:
         log.warning("nothing offloaded: %s", error)
         return Offload(len(chosen), refused=len(chosen), reason=str(error))
@@ -168,21 +165,25 @@ def offload(
     return Offload(len(chosen), stored, present, refused, raw_bytes, non_finite, outcomes=outcomes)
 
 
-def _unfit(session: Session, worker: LlamaWorker, tokens: Sequence[int]) -> str:
-    """Why the worker's cache may not be pushed as that of these tokens. Raises CacheMismatch when it is one of others."""
+def _fitting(session: Session, worker: LlamaWorker, tokens: Sequence[int]) -> SequenceState:
+    """The worker's cache, read once and found to be the one that computing these tokens for the session gives, cell by cell.
+
+    Raises CacheMismatch when it is one of other tokens, and LlamaError or StateError when it may not be pushed for another reason.
+    """
     if not _is_same(session, worker):
-        return _OTHER_MODEL
-    origin = worker.origin
+        raise LlamaError(_OTHER_MODEL)
+    state = worker.get_state() if worker.position else None
+    origin = state.origin if state else worker.origin
     if origin is None:
-        return worker.doubt
-    if origin.tokens[: len(tokens)] != tuple(tokens):
+        raise LlamaError(worker.doubt)
+    if state is None or origin.tokens[: len(tokens)] != tuple(tokens):
         alike = worker.matching(tokens)
         raise CacheMismatch(f"the cache holds {len(origin.tokens)} tokens, of which {alike} are the first of these {len(tokens)}")
     if origin.identity != session.identity:
-        return "the cache was computed with other weights or adapters than the session's"
+        raise LlamaError("the cache was computed with other weights or adapters than the session's")
     if not origin.is_exact and session.mode == Mode.LOSSLESS:
-        return "the cache came back from a lossy session, and this one promises exact values"
-    return ""
+        raise LlamaError("the cache came back from a lossy session, and this one promises exact values")
+    return state
 
 
 def _is_same(session: Session, worker: LlamaWorker) -> bool:

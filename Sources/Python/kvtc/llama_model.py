@@ -18,7 +18,7 @@ from .llama_geometry import ModelGeometry
 from .llama_library import CACHE_BYTES, CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary, TokenError
 from .llama_record import ModelFiles, TokenRecord, model_files
 from .llama_rope import Rope, measured
-from .llama_state import Origin, SequenceState, parse_state
+from .llama_state import Origin, SequenceState, StateError, cell_positions, parse_state
 
 SEQUENCE = 0
 _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
@@ -292,13 +292,13 @@ class LlamaWorker:
         return self._record.doubt
 
     def _observe(self) -> None:
-        position = self.position
-        # Cells may be missing in the middle: what a state of them takes tells.
-        if position and not self._window and self._library.llama_state_seq_get_size(self._context, SEQUENCE) != (
-            self.state_form.overhead(position) + position * self.geometry.token_bytes
-        ):
-            position -= 1
-        self._record.observe(position)
+        self._record.observe_end(self.position)
+        if self._record.tokens and not self._record.doubt:
+            # No call tells the position of a single cell. A copy of the cache does; one more token takes longer.
+            try:
+                self._record.observe(cell_positions(self._read_blob()))
+            except StateError as error:
+                self._record.doubt = str(error)
 
     def matching(self, tokens: Sequence[int]) -> int:
         """How many of these tokens the cache begins with, as this worker with its present adapters computes them."""
@@ -391,7 +391,7 @@ class LlamaWorker:
 
     def _decode(self, tokens: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
         begin = self.position
-        self._record.observe(begin)
+        self._record.observe_end(begin)
         if self._window and begin + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
             self.get_state()
         try:
@@ -424,19 +424,23 @@ class LlamaWorker:
     # The cache
 
     def get_state(self) -> SequenceState:
-        """A copy of the sequence's cache."""
+        """A copy of the sequence's cache. Its `origin` is None where its cells are not those of the tokens computed."""
         self._check_open()
+        blob = self._read_blob()
+        self._record.observe(cell_positions(blob))
+        state = parse_state(blob, self._seen)
+        state.origin = self._record.origin()
+        if self._window:
+            self._seen = state.copy()
+        return state
+
+    def _read_blob(self) -> np.ndarray:
         size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
         blob = np.empty(size, np.uint8)
         written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)
         if written != size:
             raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
-        state = parse_state(blob, self._seen)
-        self._record.observe(self.position)
-        state.origin = self._record.origin()
-        if self._window:
-            self._seen = state.copy()
-        return state
+        return blob
 
     def cache_bytes(self) -> int:
         """Bytes of the sequence's keys and values as this context's element type holds them."""

@@ -8,6 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .digests import file_digest
 from .llama_library import LlamaError
 from .llama_state import Origin
@@ -80,13 +83,21 @@ class TokenRecord:
         """The cells from there on are gone."""
         del self.tokens[position:]
 
-    def observe(self, position: int) -> None:
-        """Compares with where the engine is: cells may have been moved or removed by other means."""
-        if not self.doubt and position != len(self.tokens):
-            self.doubt = (
-                f"the engine is at position {position} after {len(self.tokens)} tokens: cells were shifted or removed, and "
-                "hold other keys than a computed sequence"
-            )
+    def observe(self, positions: NDArray[np.int32]) -> None:
+        """Compares with the positions of the engine's cells, in the order in which it keeps them: programs beside this one may
+        have moved or removed some. Those of a sequence that only grows and is cut at its end count up from 0."""
+        if not np.array_equal(positions, np.arange(len(self.tokens))):
+            self._doubt_cells(f"the engine's {len(positions)} cells are not at the positions of")
+
+    def observe_end(self, position: int) -> None:
+        """Compares with where the engine goes on: all that is known of its cells without reading them."""
+        if position != len(self.tokens):
+            self._doubt_cells(f"the engine is at position {position} after")
+
+    def _doubt_cells(self, what: str) -> None:
+        self.doubt = self.doubt or (
+            f"{what} {len(self.tokens)} tokens: cells were shifted or removed, and hold other keys than a computed sequence"
+        )
 
     def origin(self) -> Origin | None:
         return None if self.doubt else Origin(tuple(self.tokens), self.identity, self.is_exact)

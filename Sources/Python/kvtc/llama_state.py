@@ -171,6 +171,12 @@ def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | No
     )
 
 
+def cell_positions(blob: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The position of every cell of a blob, of any element type, in the order in which the engine keeps the cells."""
+    streams, cells = _read(blob, 8, "<2I", "header")
+    return _read_cells(blob, 16, streams * cells)[0]
+
+
 @dataclass
 class _Part:
     """The layers of one part of a blob, cell by cell as they stand there."""
