@@ -6,6 +6,7 @@ import pytest
 
 import kvtc
 from kvtc import ErrorCode
+from kvtc.messages import CloseSession
 from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
 
 
@@ -82,13 +83,34 @@ def test_a_forgotten_session_of_an_old_connection_is_left_alone(make_daemon):
     with daemon.connect() as client:
         forgotten, kept = open_session(client), open_session(client)
         daemon.restart()
-        link = forgotten._link
-        assert kept.lookup([bytes(32)]).leading_run == 0
+        old, number = forgotten._link
         # As one that the collector found between both connections.
-        client.close_later(*link)
+        old.later(CloseSession(number))
+        assert kept.lookup([bytes(32)]).leading_run == 0
         del forgotten
         client.ping()
         assert [row["id"] for row in client.status()["sessions"]] == [kept.number]
+
+
+def test_leases_that_nobody_refers_to_end(make_daemon):
+    """More than a user may have at once; and one that is in use is none of them."""
+    with make_daemon(**{"limits.leases_per_user": 3}).connect() as client:
+        session, (keys, contents) = open_session(client), random_pages(3)
+        session.push(to_push(keys, contents))
+        for _ in range(10):
+            assert session.lookup(keys, lease_ms=60_000).lease
+        in_a_cycle = session.lookup(keys, lease_ms=60_000).lease
+        in_a_cycle.itself = in_a_cycle
+        del in_a_cycle
+        gc.collect()
+        pull = session.pull(keys, lease=session.lookup(keys, lease_ms=60_000).lease)
+        held = [session.lookup(keys, lease_ms=60_000).lease for _ in range(2)]
+        with pytest.raises(kvtc.KvtcError) as caught:
+            session.lookup(keys, lease_ms=60_000)
+        assert caught.value.code == ErrorCode.LIMIT_EXCEEDED and all(held)
+        assert sorted(bytes(part.data) for part in pull) == sorted(contents)
+        del pull
+        assert session.lookup(keys, lease_ms=60_000).lease
 
 
 def test_clients_that_nobody_refers_to_hang_up(make_daemon):

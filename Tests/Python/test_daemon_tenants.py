@@ -135,8 +135,8 @@ def test_sessions_and_leases_of_others_do_not_exist(shared):
     with shared.connect() as client:
         session = open_session(client)
         session.push(to_push(keys, contents))
-        lease = session.lookup(keys, lease_ms=60000).lease.number
-        codes, tenants = as_user(NOBODY, lambda: trespass(session.number, lease))
+        lease = session.lookup(keys, lease_ms=60000).lease
+        codes, tenants = as_user(NOBODY, lambda: trespass(session.number, lease.number))
         # A number that is nobody's ends nothing and promises nothing, and neither does one that is somebody else's.
         assert codes == [kvtc.ErrorCode.UNKNOWN_SESSION, 0, 0]
         assert tenants == [NOBODY]

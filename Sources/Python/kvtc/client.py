@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Sequence, TypeVar
 
@@ -58,9 +57,7 @@ class Client:
     ):
         self._path, self._name, self._timeout, self._reconnect = socket_path, name, timeout, reconnect
         self._closed = False
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        #: Sessions that nobody refers to any more, as the garbage collector finds them, and where they are open.
-        self._forgotten: deque[tuple[Connection, int]] = deque()
+        self._sessions: weakref.WeakKeyDictionary[Session, None] = weakref.WeakKeyDictionary()
         self.breaker = Breaker()
         self._reviving = threading.Lock()
         self._arena_lock = threading.Lock()
@@ -83,7 +80,6 @@ class Client:
         for remaining in reversed(range(_ATTEMPTS)):
             connection = self.connection
             try:
-                self._close_forgotten(connection)
                 return action(connection)
             except KvtcError as error:
                 if not remaining:
@@ -119,7 +115,8 @@ class Client:
     def _reopen(self) -> Connection:
         connection = self._connect()
         try:
-            for session in sorted(self._sessions, key=int):
+            # Those opened first come first, where the daemon takes fewer now.
+            for session in list(self._sessions):
                 try:
                     session.open_on(connection)
                 except KvtcError as error:
@@ -134,21 +131,7 @@ class Client:
 
     def forget(self, session: Session) -> None:
         """A session has ended and is not to be opened again."""
-        self._sessions.discard(session)
-
-    def close_later(self, connection: Connection, number: int) -> None:
-        """Ends that session with the next request: the garbage collector must not wait, and may hold any lock."""
-        self._forgotten.append((connection, number))
-
-    def _close_forgotten(self, connection: Connection) -> None:
-        while self._forgotten:
-            try:
-                where, number = self._forgotten.popleft()
-            except IndexError:
-                return
-            # A session ends with its connection.
-            if where is connection:
-                connection.start(messages.CloseSession(number))
+        self._sessions.pop(session, None)
 
     @contextmanager
     def bounded(self, seconds: float) -> Iterator[None]:
@@ -232,7 +215,7 @@ class Client:
 
         def register(connection: Connection) -> Session:
             session = Session(self, connection, request)
-            self._sessions.add(session)
+            self._sessions[session] = None
             return session
 
         return self.persist(register)

@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import threading
+from collections import deque
 from typing import Any, Callable, TypeVar
 
 from . import wire
@@ -109,6 +110,7 @@ class Connection:
         self._send = threading.Lock()
         self._lock = threading.Lock()
         self._pending: dict[int, Pending] = {}
+        self._forgotten: deque[wire.Struct] = deque()
         self._failure: KvtcError | None = None
         self._slots: threading.Semaphore | None = None
         self._process = os.getpid()
@@ -119,8 +121,22 @@ class Connection:
         """From now on at most this many requests are under way; further ones wait."""
         self._slots = threading.Semaphore(max(in_flight, 1))
 
+    def later(self, message: wire.Struct) -> None:
+        """Sends a request before the next one; nobody waits for its reply. For what the garbage collector finds: it must not
+        wait, and may hold any lock."""
+        self._forgotten.append(message)
+
     def start(self, message: wire.Struct) -> Pending:
         """Sends a request and returns without waiting for its reply."""
+        while self._forgotten:
+            try:
+                ended = self._forgotten.popleft()
+            except IndexError:
+                break
+            self._start(ended)
+        return self._start(message)
+
+    def _start(self, message: wire.Struct) -> Pending:
         if os.getpid() != self._process:
             raise ConnectionLost("this connection belongs to the parent process", advice="connect again after fork")
         body = message.encode()

@@ -61,7 +61,8 @@ class Lookup:
 
 
 class Lease:
-    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time.
+    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time; one that
+    nobody refers to any more with the next request of its connection.
 
     It ends when the daemon does; ``number`` is then of no use any more. A pull under a lease that is over goes on without it;
     ``number`` is 0 then.
@@ -83,6 +84,10 @@ class Lease:
             except KvtcError as error:
                 if error.code != ErrorCode.UNKNOWN_LEASE and not self._connection.is_over(error):
                     raise
+
+    def __del__(self) -> None:
+        if self.number:
+            self._connection.later(messages.Release(self.number))
 
     def __enter__(self) -> Lease:
         return self
@@ -339,7 +344,7 @@ class Session:
             with within(0 if self.client.breaker.is_open else _CLOSING):
                 connection.call(messages.CloseSession(number), messages.Empty)
         except RequestTimedOut:
-            self.client.close_later(connection, number)
+            connection.later(messages.CloseSession(number))
         except KvtcError as error:
             # A session ends with its connection.
             if error.code != ErrorCode.UNKNOWN_SESSION and not connection.is_over(error):
@@ -348,7 +353,8 @@ class Session:
     def __del__(self) -> None:
         # Not open, when the daemon refused it.
         if not self._closed and (link := getattr(self, "_link", None)):
-            self.client.close_later(*link)
+            connection, number = link
+            connection.later(messages.CloseSession(number))
 
     def _call(self, make: Callable[[int], Struct], kind: type[S]) -> S:
         return self.client.persist(lambda connection: connection.call(make(self.number_on(connection)), kind))
