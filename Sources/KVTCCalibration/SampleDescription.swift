@@ -7,7 +7,7 @@ public enum SampleContent: String, Sendable {
     /// Derivatives by rows of a cache, of the log-likelihood of tokens drawn from a model's predictions.
     case gradients = "kvtc-gradients-1"
 
-    var program: String { self == .cache ? "kvtc.capture" : "kvtc.gradients" }
+    var program: String { self == .cache ? "kvtc.calibration.capture" : "kvtc.calibration.gradients" }
 }
 
 /// What the names, shapes and metadata of a sample file say about the model.

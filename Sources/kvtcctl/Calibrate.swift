@@ -9,7 +9,7 @@ struct CalibrateCommand: ParsableCommand {
         abstract: "Make a profile from KV samples of a model.",
         discussion: """
             SAMPLES are safetensors files of what the model's cache holds after reading text like your users' (tensors \
-            k.<layer> and v.<layer>, or c.<layer> for latents, [tokens, heads, headDim], positions; 'python -m kvtc.capture' \
+            k.<layer> and v.<layer>, or c.<layer> for latents, [tokens, heads, headDim], positions; 'python -m kvtc.calibration.capture' \
             writes them). 50 000 tokens of mixed text make a good profile, and two or more tokens an element of a row: of fewer \
             you are warned. Files may be larger than memory. Each rank of tensor or pipeline parallelism is \
             calibrated from samples of its own. Needs no daemon. Memory: about twelve bytes times the square of the elements a token, \
@@ -32,13 +32,13 @@ struct CalibrateCommand: ParsableCommand {
     @Option(
         parsing: .upToNextOption,
         help:
-            "How predictions depend on each element, as 'python -m kvtc.gradients' measured it: a third less divergence than by --sensitivity.",
+            "How predictions depend on each element, as 'python -m kvtc.calibration.gradients' measured it: a third less divergence than by --sensitivity.",
         completion: .file(extensions: ["safetensors"]))
     var gradients: [String] = []
 
     @Option(
         help:
-            "What errors in each layer cost, as 'python -m kvtc.sensitivity' measured it: half the divergence at the same ratio.",
+            "What errors in each layer cost, as 'python -m kvtc.calibration.sensitivity' measured it: half the divergence at the same ratio.",
         completion: .file(extensions: ["json"]))
     var sensitivity: String?
 

@@ -122,7 +122,7 @@ import Testing
         try GradientTests.writeGradients(model, gradients)
         #expect { try SampleSet(paths: [gradients]) } throws: { "\($0)".contains("kvtc-samples-1") }
         #expect { try SampleSet(paths: [samples], content: .gradients) } throws: {
-            "\($0)".contains("kvtc-gradients-1") && "\($0)".contains("kvtc.gradients")
+            "\($0)".contains("kvtc-gradients-1") && "\($0)".contains("kvtc.calibration.gradients")
         }
         let other = try SyntheticModel([TensorGeometry(layer: 0, role: .value, heads: 1, headDim: 32)])
         let set = try SampleSet(paths: [gradients], content: .gradients)

@@ -47,7 +47,7 @@ struct SyntheticModel {
         return bytes
     }
 
-    /// Writes a sample file of these contexts, in the format of `kvtc.capture`.
+    /// Writes a sample file of these contexts, in the format of `kvtc.calibration.capture`.
     func write(_ path: String, contexts: [[Int]], seed: UInt64, metadata changes: [String: String] = [:]) throws {
         let rows = contexts.enumerated().flatMap { cached($0.element, seed: seed + UInt64($0.offset)) }
         try write(path, positions: contexts.flatMap { $0 }, rows: rows, metadata: changes)

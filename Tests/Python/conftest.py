@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 import kvtc
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# What several tests share is imported by its name.
+sys.path.insert(0, str(Path(__file__).with_name("support")))
 
 # Signals that are an order to stop, those of a fault, a debugger or the watchdog with what nobody can catch, and all others.
 STOP = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU]

@@ -9,7 +9,9 @@
 
 from .client import Client, connect
 from .deadline import within
-from .errors import (
+from .identity import Identity
+from .keys import Span, page_keys, page_runs, part_key
+from .protocol.errors import (
     CacheMismatch,
     ConnectionLost,
     ErrorCode,
@@ -19,13 +21,11 @@ from .errors import (
     Unreachable,
     WireError,
 )
-from .geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
-from .identity import Identity
-from .keys import Span, page_keys, page_runs, part_key
-from .messages import PullOutcome, PushOutcome, Residence
-from .policy import Mode, Policy, QualityKind, Range
-from .ranks import JointLookup, lookup_all
+from .protocol.geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
+from .protocol.messages import PullOutcome, PushOutcome, Residence
+from .protocol.policy import Mode, Policy, QualityKind, Range
 from .pull import Part
+from .ranks import JointLookup, lookup_all
 from .session import Lease, Lookup, Page, Session
 
 __version__ = "0.1.0"

@@ -9,14 +9,22 @@ from pathlib import Path
 
 from . import __version__
 
-PROGRAMS = ("capture", "gradients", "sensitivity", "evaluate", "demo", "benchmark")
+PROGRAMS = {
+    "capture": "kvtc.calibration.capture",
+    "gradients": "kvtc.calibration.gradients",
+    "sensitivity": "kvtc.calibration.sensitivity",
+    "evaluate": "kvtc_evaluation.evaluate",
+    "demo": "kvtc_evaluation.demo",
+    "benchmark": "kvtc_evaluation.benchmark",
+}
 _USAGE = 64
 
 
 def summary(program: str) -> str:
     """What a program's own text says first. It is not imported: what it needs may not be installed."""
-    text = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{program}.py").read_text(encoding="utf-8"))) or ""
-    return text.split("\n", 1)[0]
+    path = Path(__file__).parents[1] / PROGRAMS[program].replace(".", "/")
+    source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").split("\n", 1)[0]
 
 
 def overview() -> str:
@@ -36,7 +44,7 @@ def main() -> None:
         print(__version__)
     elif arguments[0] in PROGRAMS:
         sys.argv = arguments
-        runpy.run_module(f"kvtc.{arguments[0]}", run_name="__main__", alter_sys=True)
+        runpy.run_module(PROGRAMS[arguments[0]], run_name="__main__", alter_sys=True)
     else:
         print(f"there is no program {arguments[0]!r}\n\n{overview()}", file=sys.stderr)
         sys.exit(_USAGE)

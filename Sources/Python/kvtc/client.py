@@ -11,16 +11,16 @@ import weakref
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Sequence, TypeVar
 
-from . import messages
 from .arena import Arena
 from .connection import Connection
 from .deadline import Breaker, is_away, left
-from .errors import ErrorCode, KvtcError
-from .geometry import Geometry, Layout
 from .identity import Identity, identity_bytes
-from .policy import Mode, Policy
+from .protocol import messages
+from .protocol.errors import ErrorCode, KvtcError
+from .protocol.geometry import Geometry, Layout
+from .protocol.policy import Mode, Policy
+from .protocol.wire import NONE32, Struct
 from .session import Session
-from .wire import NONE32, Struct
 
 DEFAULT_ARENA = 256 << 20
 _SMALLEST_ARENA = 1 << 20

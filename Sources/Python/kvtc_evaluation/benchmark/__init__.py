@@ -1,0 +1,1 @@
+"""The benchmark: restoring a context against computing it again."""

@@ -1,0 +1,1 @@
+"""The evaluation: what every mode and ratio costs in quality, and the report of it."""
