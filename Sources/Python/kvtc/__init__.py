@@ -8,9 +8,9 @@
 """
 
 from .client import Client, connect
-from .deadline import within
 from .identity import Identity
 from .keys import Span, page_keys, page_runs, part_key
+from .leases import Lease, Lookup
 from .protocol.errors import (
     CacheMismatch,
     ConnectionLost,
@@ -25,8 +25,10 @@ from .protocol.geometry import Element, Geometry, Grouping, Layout, Order, Role,
 from .protocol.messages import PullOutcome, PushOutcome, Residence
 from .protocol.policy import Mode, Policy, QualityKind, Range
 from .pull import Part
+from .push import Page
 from .ranks import JointLookup, lookup_all
-from .session import Lease, Lookup, Page, Session
+from .session import Session
+from .transport.deadline import within
 
 __version__ = "0.1.0"
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterator, Sequence
 
-from .arena import Region
-from .deadline import left
+from .leases import Lease
 from .protocol import messages
 from .protocol.errors import ErrorCode, KvtcError, WireError
 from .protocol.messages import PullOutcome
 from .protocol.wire import NONE32, received
+from .stream import BATCH_PAGES, SPARE, Stream, start_on
+from .transport.arena import Region
+from .transport.connection import Connection, Pending
+from .transport.deadline import left
 
-if TYPE_CHECKING:
-    from .connection import Connection, Pending
-    from .session import Lease, Session
-
-_SPARE = 4096
-_BATCH_PAGES = 1024
 _ATTEMPTS = 3
 
 
@@ -49,7 +46,7 @@ class _Batch:
 class _Pull:
     """What a pull still has to bring, across connections."""
 
-    def __init__(self, session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None):
+    def __init__(self, session: Stream, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None):
         self.session, self.keys, self.layers, self.lease = session, keys, layers, lease
         self.first_connection = session.client.connection
         self.is_streaming = bool(step) and bool(session.geometry.tensors)
@@ -69,12 +66,12 @@ class _Pull:
         """What to ask for, in the order in which it is wanted: for a worker that starts with the first layers, those of all
         pages before the next layers of any."""
         pages = [index for index in range(len(self.keys)) if index not in self.ended]
-        limit = self.session._batch_limit()
+        limit = self.session.batch_limit()
         spans = self._spans(limit // max(len(pages), 1)) if self.is_streaming else [self.layers]
         batches: deque[_Batch] = deque()
         for span in spans:
             capacity = self.capacity(span)
-            size = min(max(limit // max(capacity, 1), 1), _BATCH_PAGES)
+            size = min(max(limit // max(capacity, 1), 1), BATCH_PAGES)
             for first in range(0, len(pages), size):
                 batches.append(_Batch(pages[first : first + size], span, capacity, span is spans[-1]))
         return batches
@@ -112,7 +109,7 @@ class _Pull:
         return self.lease.on(connection)
 
 
-def run(session: Session, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None) -> Iterator[Part]:
+def run(session: Stream, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None) -> Iterator[Part]:
     """Yields the parts of all pages; see ``Session.pull``."""
     pull = _Pull(session, keys, layers, step, lease)
     attempts, progress = _ATTEMPTS, 0
@@ -154,7 +151,7 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
                     if region is None:
                         break
                 message = _message(pull, batch, number, lease, region)
-                pending = session.start_on(connection, message, region, keep=True) if region else connection.start(message)
+                pending = start_on(connection, message, region, keep=True) if region else connection.start(message)
                 under_way.append((pending, region, batches.popleft()))
             if not under_way:
                 break
@@ -180,9 +177,9 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
                 pending.when_done(region.free)
 
 
-def _step(session: Session, capacity: int) -> int:
+def _step(session: Stream, capacity: int) -> int:
     """The layer step where none is asked for: all at once, unless a message could not hold a whole page."""
-    if session.client.arena() is not None or capacity <= session.client.server.max_body - _SPARE:
+    if session.client.arena() is not None or capacity <= session.client.server.max_body - SPARE:
         return 0
     if not session.geometry.tensors:
         raise KvtcError(f"a page of {capacity} bytes does not fit in one message", advice="connect with an arena")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from .session import Lease, Lookup, Session
+from .leases import Lease, Lookup
+from .session import Session
 
 
 @dataclass

@@ -2,144 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Self, TypeVar
 
-import numpy as np
-
-from .arena import Region
-from .deadline import left, within
+from .leases import Lease, Lookup
 from .protocol import messages
-from .protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut
+from .protocol.errors import ErrorCode, KvtcError, RequestTimedOut
 from .protocol.messages import PullOutcome, PushOutcome, Residence
 from .protocol.policy import Mode, Policy, Range
 from .protocol.wire import NONE32, Struct, received
 from .pull import Part, run
-
-if TYPE_CHECKING:
-    from .client import Client
-    from .connection import Connection, Pending
+from .push import Page, push
+from .stream import Stream, in_chunks
+from .transport.connection import Connection
+from .transport.deadline import within
 
 S = TypeVar("S", bound=Struct)
-
-# Small enough that copying, sending and decoding of different batches overlap, large enough that frames cost nothing.
-_BATCH_BYTES = 32 << 20
-_BATCH_PAGES = 1024
-_SPARE = 4096
 _CLOSING = 5.0
 
 
-@dataclass
-class Page:
-    """A page to push. ``data`` is any buffer in the session's layout; without ``tokens`` its size says how many it has."""
-
-    key: bytes
-    first_position: int
-    data: object
-    tokens: int | None = None
-
-
-@dataclass
-class _Batch:
-    """Pages that go in one request, with offsets from 0, and the request that is under way on some connection."""
-
-    entries: list[messages.PushEntry]
-    buffers: list[np.ndarray]
-    connection: Connection | None = None
-    pending: Pending = field(init=False)
-
-
-@dataclass
-class Lookup:
-    """``leading_run`` pages from the first on can be pulled; ``lease`` (when asked for) keeps them so."""
-
-    residence: list[Residence]
-    leading_run: int
-    lease: Lease | None
-
-
-class Lease:
-    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time; one that
-    nobody refers to any more with the next request of its connection.
-
-    It ends when the daemon does; ``number`` is then of no use any more. A pull under a lease that is over goes on without it;
-    ``number`` is 0 then.
-    """
-
-    def __init__(self, connection: Connection, number: int):
-        self._connection, self.number = connection, number
-
-    def on(self, connection: Connection) -> int:
-        """The number for requests on that connection; 0 when the lease belongs to an earlier one."""
-        return self.number if connection is self._connection else 0
-
-    def release(self) -> None:
-        """Gives it back. One that has ended by itself is no error."""
-        if self.number:
-            number, self.number = self.number, 0
-            try:
-                self._connection.call(messages.Release(number), messages.Empty)
-            except KvtcError as error:
-                if error.code != ErrorCode.UNKNOWN_LEASE and not self._connection.is_over(error):
-                    raise
-
-    def __del__(self) -> None:
-        if self.number:
-            self._connection.later(messages.Release(self.number))
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class Session:
+class Session(Stream):
     """Made by ``Client.open_session``. ``number`` is the daemon's id of it, ``profile`` the id of the profile in use."""
-
-    def __init__(self, client: Client, connection: Connection, request: messages.OpenIdentifiedSession):
-        self.client = client
-        self._request = request
-        self._closed = False
-        self._opening = threading.Lock()
-        reply = self.open_on(connection)
-        self.profile = reply.profile
-        self.token_bytes = reply.token_bytes
-        self.geometry, self.layout, self.page_tokens = request.geometry, request.layout, request.page_tokens
-        self.page_bytes = reply.token_bytes * request.page_tokens
-
-    def open_on(self, connection: Connection) -> messages.OpenSessionReply:
-        """Opens the session on a connection, with the policy it has now; from now on it belongs to that connection."""
-        request: messages.OpenSession = self._request
-        if not connection.server.features & messages.FEATURE_IDENTITY:
-            # Without it this daemon would hand out pages of other models.
-            if self._request.identity:
-                raise KvtcError(f"{connection.server.server} knows no identities", field="identity", advice="upgrade kvtcd")
-            request = self._request.without_identity()
-        reply = connection.call(request, messages.OpenSessionReply)
-        # One tuple, so that a thread never takes the number of one connection for that of another.
-        self._link = (connection, reply.session)
-        return reply
-
-    @property
-    def number(self) -> int:
-        """The daemon's id of it; another one after the client has connected again."""
-        return NONE32 if self._closed else self._link[1]
-
-    def number_on(self, connection: Connection) -> int:
-        """The daemon's id of it on that connection. One that was refused when the client connected again is opened now."""
-        if self._closed:
-            return NONE32
-        if self._link[0] is not connection:
-            with self._opening:
-                if self._link[0] is not connection:
-                    self.open_on(connection)
-        link = self._link
-        if link[0] is not connection:
-            raise ConnectionLost("the session belongs to another connection")
-        return link[1]
 
     @property
     def identity(self) -> bytes:
@@ -165,84 +49,7 @@ class Session:
         The session follows: where a page lies over others that were pushed before, the stream goes on differently from there,
         and those leave the session. They stay in the store.
         """
-        outcomes: list[PushOutcome] = []
-        unanswered: deque[_Batch] = deque()
-        for batch in self._push_batches(pages):
-            unanswered.append(batch)
-            self.client.persist(lambda connection: self._push_on(connection, unanswered, outcomes, keep=4))
-        self.client.persist(lambda connection: self._push_on(connection, unanswered, outcomes, keep=0))
-        return outcomes
-
-    def _push_on(self, connection: Connection, unanswered: deque[_Batch], outcomes: list[PushOutcome], keep: int) -> None:
-        """Sends the batches that are not under way on this connection, and waits until at most ``keep`` are unanswered."""
-        for batch in unanswered:
-            if batch.connection is not connection:
-                batch.pending = self._send_push(connection, batch)
-                batch.connection = connection
-        while len(unanswered) > keep:
-            outcomes += self._outcomes(unanswered[0].pending)
-            unanswered.popleft()
-
-    def _push_batches(self, pages: Iterable[Page]) -> Iterator[_Batch]:
-        limit = self._batch_limit()
-        batch: list[messages.PushEntry] = []
-        buffers: list[np.ndarray] = []
-        size = 0
-        for page in pages:
-            data = _flat(page.data)
-            tokens = page.tokens
-            if tokens is None:
-                tokens, rest = divmod(data.size, self.token_bytes)
-                if rest:
-                    raise ValueError(f"a page of {data.size} bytes is no whole number of tokens of {self.token_bytes} bytes")
-            if batch and (size + data.size > limit or len(batch) >= _BATCH_PAGES):
-                yield _Batch(batch, buffers)
-                batch, buffers, size = [], [], 0
-            batch.append(messages.PushEntry(page.key, page.first_position, tokens, size, data.size))
-            buffers.append(data)
-            size += data.size
-        if batch:
-            yield _Batch(batch, buffers)
-
-    def _send_push(self, connection: Connection, batch: _Batch) -> Pending:
-        number, arena, entries = self.number_on(connection), self.client.arena_of(connection), batch.entries
-        size = entries[-1].offset + entries[-1].length
-        if arena is None:
-            if size > connection.server.max_body - _SPARE - 56 * len(entries):
-                raise KvtcError(f"a page of {size} bytes does not fit in one message", advice="connect with an arena, or use smaller pages")
-            inline = bytearray(size)
-            into = np.frombuffer(inline, np.uint8)
-        else:
-            region = arena.take(size, left(connection.timeout))
-            into = arena.array[region.offset : region.offset + size]
-        for entry, data in zip(entries, batch.buffers):
-            into[entry.offset : entry.offset + entry.length] = data
-        if arena is None:
-            return connection.start(messages.Push(number, NONE32, entries, inline))
-        placed = [replace(entry, offset=entry.offset + region.offset) for entry in entries]
-        return self.start_on(connection, messages.Push(number, arena.number, placed), region)
-
-    @staticmethod
-    def start_on(
-        connection: Connection, message: messages.Push | messages.Pull, region: Region, keep: bool = False
-    ) -> Pending:
-        """Sends a request that uses a region; frees it when the daemon is done with it, unless it is to be kept."""
-        try:
-            pending = connection.start(message)
-        except BaseException:
-            region.free()
-            raise
-        if not keep:
-            pending.when_done(region.free)
-        return pending
-
-    @staticmethod
-    def _outcomes(pending: Pending) -> list[PushOutcome]:
-        return [received(value, "outcomes", PushOutcome) for value in pending.reply(messages.PushReply).outcomes]
-
-    def _batch_limit(self) -> int:
-        arena = self.client.arena()
-        return min(_BATCH_BYTES, arena.length // 4) if arena else min(_BATCH_BYTES, self.client.server.max_body // 2)
+        return push(self, pages)
 
     def lookup(self, keys: Sequence[bytes], lease_ms: int = 0) -> Lookup:
         """Which of these pages are there, and where. With ``lease_ms`` the leading run stays fetchable that long."""
@@ -294,13 +101,13 @@ class Session:
 
     def prefetch(self, keys: Sequence[bytes]) -> int:
         """Asks for pages on disk to be brought to RAM; returns how many were queued."""
-        return self._chunked(keys, lambda part: self._call(lambda number: messages.Prefetch(number, part), messages.PrefetchReply).queued)
+        return in_chunks(keys, lambda part: self._call(lambda number: messages.Prefetch(number, part), messages.PrefetchReply).queued)
 
     def touch(self, keys: Sequence[bytes], pin: bool | None = None, ttl_seconds: int | None = None) -> int:
         """Marks pages as used; pins or unpins them and sets their time to live where given. Returns how many were found."""
         action = 0 if pin is None else (1 if pin else 2)
         ttl = NONE32 if ttl_seconds is None else ttl_seconds
-        return self._chunked(keys, lambda part: self._call(lambda number: messages.Touch(number, action, ttl, part), messages.TouchReply).found)
+        return in_chunks(keys, lambda part: self._call(lambda number: messages.Touch(number, action, ttl, part), messages.TouchReply).found)
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
         """Deletes these pages by name, whoever uses them; without ``keys`` those of the session that no other session uses.
@@ -309,7 +116,7 @@ class Session:
         """
         if keys is None:
             return self._call(messages.Drop, messages.DropReply).dropped
-        return self._chunked(keys, lambda part: self._call(lambda number: messages.Drop(number, part), messages.DropReply).dropped)
+        return in_chunks(keys, lambda part: self._call(lambda number: messages.Drop(number, part), messages.DropReply).dropped)
 
     def truncate(self, tokens: int) -> messages.TruncateReply:
         """Cuts the session's end: pages that end behind ``tokens`` leave it and stay in the store, for whoever uses them.
@@ -359,18 +166,8 @@ class Session:
     def _call(self, make: Callable[[int], Struct], kind: type[S]) -> S:
         return self.client.persist(lambda connection: connection.call(make(self.number_on(connection)), kind))
 
-    def _chunked(self, keys: Sequence[bytes], call: Callable[[list[bytes]], int]) -> int:
-        return self.client._in_chunks(keys, call)
-
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _flat(data: object) -> np.ndarray:
-    """The bytes of any buffer as one row, without a copy where it is contiguous."""
-    if isinstance(data, np.ndarray):
-        return np.asarray(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
-    return np.asarray(np.frombuffer(data, np.uint8))  # type: ignore[call-overload]

@@ -14,11 +14,12 @@ pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
 import kvtc  # noqa: E402
-from kvtc import ErrorCode, PullOutcome, deadline  # noqa: E402
+from kvtc import ErrorCode, PullOutcome  # noqa: E402
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
 from kvtc.protocol import messages  # noqa: E402
 from kvtc.protocol.wire import MORE, Opcode  # noqa: E402
+from kvtc.transport import deadline  # noqa: E402
 
 from random_models import VOCABULARY, write  # noqa: E402
 from scripted import ScriptedDaemon  # noqa: E402

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kvtc import Lookup, Page, Part
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.rope import Rope, measured
 from kvtc.calibration import safetensors, texts
 from kvtc.calibration.sensitivity import coded, divergence, log_probabilities
 from kvtc.protocol.messages import PullOutcome, PushOutcome, Residence
 from kvtc.protocol.policy import Mode
-from kvtc.session import Lookup, Page, Part
 from kvtc_evaluation.demo.report import Report
 from kvtc_evaluation.demo.score import Score, mean
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import kvtc
-from kvtc.connection import DEFAULT_SOCKET, default_socket
+from kvtc.transport.connection import DEFAULT_SOCKET, default_socket
 
 from conftest import ROOT, await_end, binary
 from users import NOBODY

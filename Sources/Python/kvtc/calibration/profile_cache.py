@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvtc_evaluation.daemon import DaemonFailed
-
 from ..adapters.llama_cpp.worker import LlamaWorker
 from ..digests import file_digest
 from . import capture, gradients, sensitivity
@@ -20,11 +18,16 @@ from .corpus import Corpus, demo
 from .gradient_model import NoGradients
 from .progress import say
 
+
 _EDITION = 4
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 
 OURS, PUBLISHED = "ours", "published"
 """How errors are weighed: by what they cost the model, keys and values on one basis; or all alike on two bases, as published."""
+
+
+class CalibrationFailed(RuntimeError):
+    """kvtcctl made no profile; it has said why on standard error."""
 
 
 def cache_directory() -> Path:
@@ -59,7 +62,7 @@ def profiles_for(worker: LlamaWorker, kvtcctl: Path, tokens: int, corpus: Corpus
         for weighting, path in missing.items():
             command = ["calibrate", *map(str, shards), *arguments[weighting], "--out", str(path)]
             if not _run(kvtcctl, command):
-                raise DaemonFailed("kvtcctl calibrate failed")
+                raise CalibrationFailed("kvtcctl calibrate failed")
     return profiles
 
 

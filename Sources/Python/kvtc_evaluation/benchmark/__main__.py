@@ -27,7 +27,7 @@ from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import capture
-from kvtc.calibration.profile_cache import profile_for
+from kvtc.calibration.profile_cache import CalibrationFailed, profile_for
 from kvtc.calibration.progress import Progress, say
 from kvtc.calibration.sensitivity import divergence, log_probabilities
 from kvtc.calibration.texts import MissingTexts, held_out_documents
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(prepare(options))
             return 0
         result = measure(options)
-    except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
+    except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
         print(f"kvtc_evaluation.benchmark: {error}", file=sys.stderr)
         return 1
     print(table(result))

@@ -21,7 +21,7 @@ from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
-from kvtc.calibration.profile_cache import profile_for
+from kvtc.calibration.profile_cache import CalibrationFailed, profile_for
 from kvtc.calibration.progress import Progress, say
 from kvtc.calibration.texts import MissingTexts, held_out_documents
 from kvtc.client import Client
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         report = run(options)
-    except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
+    except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
         print(f"kvtc_evaluation.demo: {error}", file=sys.stderr)
         return 1
     print(report.table())

@@ -13,6 +13,7 @@ from typing import NoReturn
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.calibration import corpus
+from kvtc.calibration.profile_cache import CalibrationFailed
 from kvtc.calibration.progress import say
 from kvtc.calibration.sensitivity import SINKS, WINDOW
 from kvtc.calibration.texts import SPAN, MissingTexts
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kvtc_evaluation.evaluate: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError, ValueError) as error:
+    except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError, ValueError) as error:
         print(f"kvtc_evaluation.evaluate: {error}", file=sys.stderr)
         return 1
     size = findings.profile.stat().st_size

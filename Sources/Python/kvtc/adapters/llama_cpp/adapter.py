@@ -11,11 +11,13 @@ import numpy as np
 
 from ...client import Client
 from ...keys import page_keys
+from ...leases import Lookup
 from ...protocol.errors import CacheMismatch, ErrorCode, KvtcError, Unavailable
 from ...protocol.geometry import NO_ROPE, Geometry, Layout, Role, RotaryStyle, Tensor
 from ...protocol.messages import PullOutcome, PushOutcome
 from ...protocol.policy import Mode, Policy
-from ...session import Lookup, Page, Session
+from ...push import Page
+from ...session import Session
 from .geometry import ModelGeometry
 from .library import LlamaError, TokenError
 from .state import Origin, SequenceState, StateError, blank_state

@@ -16,11 +16,11 @@ import threading
 from collections import deque
 from typing import Any, Callable, TypeVar
 
+from ..protocol import wire
+from ..protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
+from ..protocol.messages import ErrorBody, HelloReply
 from .arena import Arena
 from .deadline import left
-from .protocol import wire
-from .protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
-from .protocol.messages import ErrorBody, HelloReply
 
 S = TypeVar("S", bound=wire.Struct)
 DEFAULT_SOCKET = "/run/kvtcd/kvtcd.sock"

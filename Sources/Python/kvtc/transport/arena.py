@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from .protocol.errors import KvtcError, RequestTimedOut
+from ..protocol.errors import KvtcError, RequestTimedOut
 
 ALIGNMENT = 64
 

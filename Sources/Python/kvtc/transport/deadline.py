@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from .protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unavailable, Unreachable
+from ..protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unavailable, Unreachable
 
 _end: ContextVar[float] = ContextVar("kvtc_deadline", default=math.inf)
 
