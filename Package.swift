@@ -95,7 +95,7 @@ let package = Package(
     ]
 )
 
-// The fuzzer brings its own main, so this links only as deploy/fuzz builds it.
+// The fuzzer brings its own main, so this links only as deploy/checks/fuzz builds it.
 if Context.environment["KVTC_FUZZ"] == "1" {
     package.targets.append(
         .executableTarget(

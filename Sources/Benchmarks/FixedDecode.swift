@@ -3,7 +3,7 @@ import Foundation
 import KVTCCalibration
 import KVTCCodec
 
-/// The decode that 'deploy/test-instructions' counts the instructions of.
+/// The decode that 'deploy/checks/instructions' counts the instructions of.
 struct FixedDecode: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fixed-decode",

@@ -2,8 +2,8 @@ import Foundation
 import StoreSimulation
 import Testing
 
-/// The simulation of sessions. `deploy/simulate sessions` runs this test with other seeds, or for so many minutes; it says so in
-/// the environment.
+/// The simulation of sessions. `deploy/checks/simulate sessions` runs this test with other seeds, or for so many minutes; it
+/// says so in the environment.
 @Suite struct SessionSimulationTests {
     private static func setting(_ name: String) -> String? {
         ProcessInfo.processInfo.environment["KVTC_SIMULATED_" + name]
@@ -19,7 +19,7 @@ import Testing
             let report = SessionSimulation.run(seed: seed)
             totals.add(report)
             if let failure = report.failure {
-                Issue.record("\(failure); again: deploy/simulate sessions --seed \(seed) --seeds 1")
+                Issue.record("\(failure); again: deploy/checks/simulate sessions --seed \(seed) --seeds 1")
             }
         }
         print("sessions: \(totals.summary)")

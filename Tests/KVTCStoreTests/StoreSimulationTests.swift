@@ -1,14 +1,14 @@
 import StoreSimulation
 import Testing
 
-/// The simulation that `deploy/simulate` runs for longer.
+/// The simulation that `deploy/checks/simulate` runs for longer.
 @Suite struct StoreSimulationTests {
     /// Each argument stands for a hundred seeds.
     @Test(arguments: 0..<20 as Range<UInt64>) func aHundredSeeds(block: UInt64) {
         for seed in block * 100..<block * 100 + 100 {
             let report = Simulation.run(seed: seed)
             if let failure = report.failure {
-                Issue.record("\(failure); again: deploy/simulate --seed \(seed) --seeds 1")
+                Issue.record("\(failure); again: deploy/checks/simulate --seed \(seed) --seeds 1")
             }
         }
     }

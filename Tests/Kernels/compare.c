@@ -1,5 +1,5 @@
 // Compares every table of kernels that this processor can run with the scalar one, on seeded input, and prints a digest of
-// the scalar results: it must be the same on every architecture. `deploy/test-kernels` builds and runs it.
+// the scalar results: it must be the same on every architecture. `deploy/checks/kernels` builds and runs it.
 #include "CKernels.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What many seeds of a simulation came to; as JSON it is the report of `deploy/simulate`.
+/// What many seeds of a simulation came to; as JSON it is the report of `deploy/checks/simulate`.
 package struct SimulationTotals: Encodable {
     private struct Failure: Encodable { var seed: UInt64, what: String }
 

@@ -1,7 +1,7 @@
 import Foundation
 import StoreSimulation
 
-/// `deploy/simulate`: runs the simulation of the store for as long as one likes.
+/// `deploy/checks/simulate`: runs the simulation of the store for as long as one likes.
 struct Options {
     var seeds: UInt64?
     var minutes: Double?
@@ -11,8 +11,8 @@ struct Options {
     var traces = false
 
     static let usage = """
-        usage: deploy/simulate [--seeds N | --minutes M] [--seed S] [--steps N] [--trace] [--json FILE]
-               deploy/simulate sessions [--seeds N | --minutes M] [--seed S] [--json FILE]
+        usage: deploy/checks/simulate [--seeds N | --minutes M] [--seed S] [--steps N] [--trace] [--json FILE]
+               deploy/checks/simulate sessions [--seeds N | --minutes M] [--seed S] [--json FILE]
 
         Runs the store against a simulated disk that fails, tears and lies, and a process that dies at any moment, and checks
         it against a model after every step. With "sessions": sessions of two tenants on a real engine with such a disk.
@@ -67,7 +67,7 @@ while totals.seeds < count, Date() < end {
     totals.add(report)
     if let failure = report.failure {
         say(
-            "FAILED: seed \(seed), \(failure); again: deploy/simulate --seed \(seed) --seeds 1 --steps \(options.steps)\n"
+            "FAILED: seed \(seed), \(failure); again: deploy/checks/simulate --seed \(seed) --seeds 1 --steps \(options.steps)\n"
         )
     }
     if isTerminal, totals.seeds % 50 == 0 { say("\r\u{1B}[K\(totals.seeds) seeds, \(totals.failed) failed") }
