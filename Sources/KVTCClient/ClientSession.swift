@@ -40,7 +40,7 @@ public struct ClientSession: Sendable {
     public let pageTokens: Int
 
     /// Opens the session that a request describes. `identity` says what keys and values depend on besides the token ids (at
-    /// most ``OpenIdentifiedSessionRequest/maximumIdentity`` bytes): only pages of the same one are found. A daemon that
+    /// most `OpenIdentifiedSessionRequest.maximumIdentity` bytes): only pages of the same one are found. A daemon that
     /// cannot tell identities apart is not trusted with any.
     public init(_ client: Client, _ request: OpenSessionRequest, identity: [UInt8] = []) throws(ClientError) {
         let reply: OpenSessionReply

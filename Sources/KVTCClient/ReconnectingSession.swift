@@ -5,7 +5,7 @@ import KVTCSystem
 /// A token stream that goes on when the daemon restarts, crashes or is replaced: it connects again, opens the session again
 /// with the policy it had, and repeats the request.
 ///
-/// Every request here bears that. What was acknowledged is still there, so a repeated push answers ``PushOutcome/present``;
+/// Every request here bears that. What was acknowledged is still there, so a repeated push answers `PushOutcome.present`;
 /// a repeated fetch begins anew; leases end with their connection and are not offered. The new session has no tokens yet:
 /// its window begins with the next page pushed, and pages pushed before stay as they are, never coded with less protection.
 /// A request that fails on three connections in a row throws. One request at a time; further threads wait.

@@ -2,8 +2,8 @@ import CKernels
 
 /// Pages in, blocks out, and back. A value without state of its own: safe to use from any number of threads.
 ///
-/// A page enters with ``wrap(page:layout:tokens:firstPosition:)`` as an exact block; ``encode(block:mode:quality:protected:)``
-/// makes the small block from that one; ``decode(block:layers:layout:into:)`` takes either.
+/// A page enters with ``wrap(page:layout:tokens:firstPosition:)`` as an exact block; `encode` makes
+/// the small block from that one; ``decode(block:layers:layout:into:)`` takes either.
 public struct PageCodec: Sendable {
     /// The tensors of every page.
     public let geometry: Geometry

@@ -1,7 +1,7 @@
 import CKernels
 
-/// One block on its way back to a page: checked and entropy-decoded once by ``open(_:)``, then written layer by layer by
-/// ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates nothing.
+/// One block on its way back to a page: checked and entropy-decoded once by ``open(_:isVerified:)``, then written layer by
+/// layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates nothing.
 ///
 /// ``PageCodec/takeDecoder()`` hands one out.
 public final class PageDecoder: @unchecked Sendable {

@@ -92,7 +92,7 @@ package struct CodedPage: Hashable {
     /// Rows that come back bit-identical.
     package var exact: RowSet
     package var mode: CodecMode
-    /// As ``BlockHeader/distortion``.
+    /// As `BlockHeader.distortion`.
     package var distortion: Float
 
     package init(exact: RowSet, mode: CodecMode, distortion: Float = 0) {

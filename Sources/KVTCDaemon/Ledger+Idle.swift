@@ -36,7 +36,7 @@ extension Ledger {
         return page.context.codec.profile == nil ? .lossless : strictest
     }
 
-    /// Begins to put the bytes that a session pushes in the place of those that are there: until ``pushed(_:key:first:tokens:coded:)``
+    /// Begins to put the bytes that a session pushes in the place of those that are there: until `pushed`
     /// says that it is done or ``endRenewal(_:_:)`` that it failed nobody else replaces or drops the page. Gives what the page was.
     package mutating func beginRenewal(_ key: StoreKey) -> LedgerPage.Phase? {
         guard let phase = pages[key]?.phase else { return nil }

@@ -194,7 +194,7 @@ package struct Ledger {
 
     /// What to do with a finished encode job.
     package enum EncodeVerdict: Equatable {
-        /// Put the block in the raw one's place, then call ``endReplace(_:generation:exact:)``.
+        /// Put the block in the raw one's place, then call ``endReplace(_:generation:coded:outcome:)``.
         case replace
         /// Protection grew meanwhile; the page was queued again.
         case again

@@ -12,7 +12,7 @@ public struct PageRoom: Sendable {
     }
 }
 
-/// A page in the store's memory that ``Store/put(_:attributes:)`` makes one that can be found.
+/// A page in the store's memory that ``Store/put(_:attributes:after:)`` makes one that can be found.
 public struct FilledPage: Sendable {
     let key: StoreKey
     let room: RAMReservation

@@ -71,7 +71,7 @@ extension Store {
     /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
     ///
     /// A page in RAM keeps the change when the process is killed. Of a page on disk only it is written at once, but for expiry,
-    /// which may change with every use, and is written with the next ``flush(_:)``. That makes all of it durable.
+    /// which may change with every use, and is written with the next ``flush(_:order:)``. That makes all of it durable.
     @discardableResult
     public func update(
         _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep,

@@ -231,8 +231,8 @@ extension Store {
         return index.isSafe(entry)
     }
 
-    /// Syncs and completes the segment in use and gives the directory back. Flushes nothing: call ``flush(_:)`` before.
-    /// Reads and puts into RAM go on working, nothing more reaches the disk.
+    /// Syncs and completes the segment in use and gives the directory back. Flushes nothing: call ``flush(_:order:)``
+    /// before. Reads and puts into RAM go on working, nothing more reaches the disk.
     public func close() throws(StoreError) {
         try log.withLock { (log) throws(StoreError) in
             guard log != nil else { return }

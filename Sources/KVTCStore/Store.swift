@@ -34,7 +34,7 @@ public final class Store: Sendable {
         self.log = Mutex(log)
     }
 
-    /// The largest page in bytes that ``put(_:bytes:attributes:)`` can ever take.
+    /// The largest page in bytes that ``put(_:bytes:attributes:after:)`` can ever take.
     public var maxPageBytes: Int { min(maxRAMPageBytes, maxDiskPageBytes ?? .max) }
 
     /// What an arena can take.
@@ -91,7 +91,7 @@ public final class Store: Sendable {
     }
 
     /// Room for a page that is to be filled elsewhere, side by side with others; nil when the key is there already, and
-    /// where ``put(_:byteCount:attributes:fill:)`` would not find room or refuse the size.
+    /// where ``put(_:byteCount:attributes:after:fill:)`` would not find room or refuse the size.
     public func room(for key: StoreKey, byteCount: Int) -> PageRoom? {
         guard byteCount > 0, byteCount <= maxPageBytes, residence(key) == .absent else { return nil }
         return reserve(byteCount, for: key.tenant).map { PageRoom(key: key, room: $0) }

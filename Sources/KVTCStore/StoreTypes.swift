@@ -118,7 +118,7 @@ public enum Residence: Hashable, Sendable {
     case disk
 }
 
-/// A change of the expiry of a page; see ``Store/update(_:pinned:priority:expiry:)``.
+/// A change of the expiry of a page; see ``Store/update(_:pinned:priority:expiry:promised:)``.
 public enum ExpiryChange: Hashable, Sendable {
     /// Leave it as it is.
     case keep
