@@ -58,6 +58,9 @@ let package = Package(
                 "CLinux", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments,
             ],
             swiftSettings: swiftFlags),
+        .executableTarget(
+            name: "ExampleWorker", dependencies: ["KVTCClient", "KVTCProtocol", "CCrypto"],
+            path: "Sources/Examples/Swift", swiftSettings: swiftFlags),
         .target(name: "CPeers"),
         .executableTarget(
             name: "Benchmarks",

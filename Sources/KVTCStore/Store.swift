@@ -34,7 +34,7 @@ public final class Store: Sendable {
         self.log = Mutex(log)
     }
 
-    /// The largest page in bytes that ``put(_:bytes:attributes:after:)`` can ever take.
+    /// The largest page in bytes that can ever be put.
     public var maxPageBytes: Int { min(maxRAMPageBytes, maxDiskPageBytes ?? .max) }
 
     /// What an arena can take.
