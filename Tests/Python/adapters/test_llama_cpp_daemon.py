@@ -6,9 +6,10 @@ import numpy as np
 
 import kvtc
 from kvtc.adapters import llama_cpp
+from kvtc.adapters.engine import Origin
 from kvtc.adapters.llama_cpp.geometry import ModelGeometry
 from kvtc.adapters.llama_cpp.rope import Rope
-from kvtc.adapters.llama_cpp.state import Origin, StateForm, blank_state
+from kvtc.adapters.llama_cpp.state import StateForm, blank_state
 from kvtc.calibration.sensitivity import SINKS, WINDOW
 from kvtc_evaluation.evaluate.caches import NEAR, DaemonWay
 

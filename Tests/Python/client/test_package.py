@@ -15,7 +15,7 @@ from kvtc import __main__ as programs
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(kvtc.__file__).parent
-BARE = sorted(path for room in ("", "protocol", "adapters", "adapters/llama_cpp") for path in (PACKAGE / room).glob("*.py"))
+BARE = sorted(path for room in ("", "protocol", "transport", "adapters", "adapters/llama_cpp") for path in (PACKAGE / room).glob("*.py"))
 """What a worker needs, without extras."""
 INTERFACE = [*BARE, PACKAGE / "calibration/safetensors.py"]
 USE = '''

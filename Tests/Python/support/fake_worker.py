@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvtc import Identity
+from kvtc.adapters.engine import Origin
 from kvtc.adapters.llama_cpp.geometry import ModelGeometry
 from kvtc.adapters.llama_cpp.rope import Rope
-from kvtc.adapters.llama_cpp.state import Origin, SequenceState, StateForm, blank_state
+from kvtc.adapters.llama_cpp.state import SequenceState, StateForm, blank_state
 
 GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, value_dim=8, rope=Rope.geometric("interleaved", 0, 8, 10000.0, 2))
 HEADER = bytes(8)
@@ -42,6 +43,9 @@ class FakeWorker:
 
     def checked(self, tokens: Sequence[int]) -> list[int]:
         return list(tokens)
+
+    def blank_state(self, cells: int) -> SequenceState:
+        return blank_state(range(cells), self.state_form)
 
     def get_state(self) -> SequenceState:
         assert self.state

@@ -1,1 +1,6 @@
-"""Engines whose caches kvtcd keeps, a module or package for each. None of them imports its engine before it is used."""
+"""Engines whose caches kvtcd keeps, a module or package for each, and what they share.
+
+What they share imports no engine. ``sessions`` opens a session for a described cache and checks that both sides mean the same
+bytes. ``transfer`` moves pages, for engines that name and place them themselves: it waits no longer than a deadline and does not
+raise. ``prompts`` keeps and restores the cache of a whole prompt, for an ``engine.Worker``. ``background`` runs either beside the engine.
+"""

@@ -18,7 +18,6 @@ from .corpus import Corpus, demo
 from .gradient_model import NoGradients
 from .progress import say
 
-
 _EDITION = 4
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 

@@ -17,18 +17,10 @@ at most `deadline` seconds (5, unless you say otherwise), and the calls after th
 and what became of pages that were offered is in `Offload`. Only wrong arguments raise.
 """
 
-from .adapter import (
-    DEADLINE,
-    Offload,
-    fetch_state,
-    offload,
-    open_session,
-    profile_for,
-    restore,
-    resume,
-    wire_geometry,
-)
+from ..prompts import fetch_state, offload, restore, resume
+from ..transfer import DEADLINE, Offload
 from .library import LlamaError, TokenError
+from .sessions import open_session, profile_for, wire_geometry
 from .worker import LlamaWorker
 
 __all__ = [

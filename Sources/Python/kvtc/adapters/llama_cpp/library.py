@@ -14,8 +14,10 @@ from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engine import EngineError
 
-class LlamaError(RuntimeError):
+
+class LlamaError(EngineError):
     """llama.cpp refused something, or is not the release this binding knows."""
 
 

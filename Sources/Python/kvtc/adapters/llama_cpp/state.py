@@ -19,13 +19,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import EngineError, Origin
+
 F16 = 1
 _MAX_GAP = 32
 _MAX_CELLS = 1 << 22
 _MAX_LAYERS = 4096
 
 
-class StateError(ValueError):
+class StateError(EngineError, ValueError):
     """The blob is not a state this module understands."""
 
 
@@ -42,16 +44,6 @@ class StateForm:
         """Bytes of a state that are no rows."""
         tensors = sum(len(keys) + len(values) for keys, values in self.parts)
         return 8 + len(self.parts) * (8 + 12 * cells + 8 + self.gap) + 12 * tensors
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a state's rows were computed from: the token of every position from 0 on, and the digest of the ``Identity`` of
-    what computed them. Not exact: rows that went through a lossy session."""
-
-    tokens: tuple[int, ...]
-    identity: bytes
-    is_exact: bool = True
 
 
 @dataclass

@@ -1,0 +1,119 @@
+"""Pages to kvtcd and back, without ever being worse off than with no kvtcd.
+
+A daemon that is away, stuck, full or slow costs at most a deadline, and the calls after that nothing, until it answers again.
+Why is logged; none of it raises.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..leases import Lookup
+from ..protocol.errors import ErrorCode, KvtcError, Unavailable
+from ..protocol.messages import PullOutcome, PushOutcome
+from ..push import Page
+from ..session import Session
+
+DEADLINE = 5.0
+"""Seconds that a call waits for kvtcd, all in all. Caches of many gigabytes may take longer: give more."""
+_LONGEST_LEASE = 0xFFFFFFFF
+Place = Callable[[int, np.ndarray], None]
+"""Takes a page by its index among the keys; its bytes are valid until it returns."""
+
+log = logging.getLogger("kvtc")
+
+
+@dataclass(frozen=True)
+class Offload:
+    """What became of a sequence's pages.
+
+    ``present`` pages were there already. ``non_finite`` ones hold NaN or infinity, which a healthy model does not compute; they are
+    kept until somebody pushes finite ones. ``refused`` pages are not kept: the daemon is full, they exceed a limit, or ``reason``
+    says why. ``outcomes`` has what the daemon answered for each page, and is empty where it did not.
+    """
+
+    pages: int
+    stored: int = 0
+    present: int = 0
+    refused: int = 0
+    raw_bytes: int = 0
+    non_finite: int = 0
+    reason: str = ""
+    outcomes: tuple[PushOutcome, ...] = ()
+
+
+def push_pages(session: Session, pages: Iterable[Page], count: int, raw_bytes: int, *, deadline: float = DEADLINE) -> Offload:
+    """Pushes `count` pages of `raw_bytes` together."""
+    try:
+        with session.client.bounded(deadline):
+            outcomes = tuple(session.push(pages))
+    except KvtcError as error:
+        _explain(session, error)
+        return Offload(count, refused=count, raw_bytes=raw_bytes, reason=str(error))
+    present, non_finite = outcomes.count(PushOutcome.PRESENT), outcomes.count(PushOutcome.NON_FINITE)
+    refused = outcomes.count(PushOutcome.FULL) + outcomes.count(PushOutcome.TOO_LARGE)
+    stored = len(outcomes) - present - non_finite - refused
+    if non_finite:
+        log.warning("%d of %d pages hold NaN or infinity", non_finite, len(outcomes))
+    return Offload(count, stored, present, refused, raw_bytes, non_finite, outcomes=outcomes)
+
+
+def pull_pages(
+    session: Session,
+    keys: Sequence[bytes],
+    prepare: Callable[[int], Place | None],
+    *,
+    lease_ms: int | None = None,
+    deadline: float = DEADLINE,
+) -> NDArray[np.bool_]:
+    """Brings the pages of the leading run; which of all the keys' arrived whole and in time [keys].
+
+    `prepare` is told how many pages were found and says where they go, in whatever order they come; None brings none.
+    `lease_ms`: how long kvtcd keeps them for this; by itself, until the deadline.
+    """
+    arrived = np.zeros(len(keys), bool)
+    wanted = int(min(deadline * 1000 + 1000 if lease_ms is None else lease_ms, _LONGEST_LEASE))
+    try:
+        with session.client.bounded(deadline):
+            found = _lookup(session, keys, wanted)
+            try:
+                if place := prepare(found.leading_run):
+                    for part in session.pull(keys[: found.leading_run], lease=found.lease):
+                        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
+                        if is_whole:
+                            place(part.index, np.frombuffer(part.data, np.uint8))
+                        arrived[part.index] = is_whole
+            finally:
+                # It ends by itself, too.
+                with suppress(KvtcError):
+                    if found.lease:
+                        found.lease.release()
+    except KvtcError as error:
+        _explain(session, error)
+    return arrived
+
+
+def _lookup(session: Session, keys: Sequence[bytes], lease_ms: int) -> Lookup:
+    """With a lease of that length, or the longest that the daemon's limits allow; at worst none."""
+    while True:
+        try:
+            return session.lookup(keys, lease_ms)
+        except KvtcError as error:
+            if error.code != ErrorCode.LIMIT_EXCEEDED or not lease_ms:
+                raise
+        lease_ms = lease_ms // 2 if lease_ms > 1000 else 0
+
+
+def _explain(session: Session, error: KvtcError) -> None:
+    """Logs what failed, once while it lasts, and makes the session usable again where the daemon ended it."""
+    if not isinstance(error, Unavailable):
+        log.warning("%s; going on without kvtcd", error)
+    if error.code == ErrorCode.UNKNOWN_SESSION:
+        with suppress(KvtcError):
+            session.reopen()
