@@ -28,7 +28,7 @@ def main(socket: str) -> None:
             "example", geometry=GEOMETRY, page_tokens=PAGE_TOKENS, policy=policy, identity=IDENTITY
         ) as session:
             keys = kvtc.page_keys(tokens, PAGE_TOKENS)
-            outcomes = session.push(kvtc.Page(key, i * PAGE_TOKENS, page) for i, (key, page) in enumerate(zip(keys, pages)))
+            outcomes = session.push(kvtc.Page(key, i * PAGE_TOKENS, page) for i, (key, page) in enumerate(zip(keys, pages, strict=True)))
             if any(outcome not in (kvtc.PushOutcome.STORED, kvtc.PushOutcome.PRESENT) for outcome in outcomes):
                 sys.exit(f"not stored: {[outcome.name for outcome in outcomes]}")
             if session.lookup(keys).leading_run != len(keys):

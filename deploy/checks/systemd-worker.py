@@ -41,7 +41,7 @@ def main() -> int:
     with kvtc.connect(options.socket, name="test-worker", arena_bytes=16 << 20) as client:
         with client.open_session("test-worker", geometry=GEOMETRY, page_tokens=PAGE_TOKENS) as session:
             if options.action == "push":
-                outcomes = session.push(kvtc.Page(k, i * PAGE_TOKENS, c) for i, (k, c) in enumerate(zip(keys, contents)))
+                outcomes = session.push(kvtc.Page(k, i * PAGE_TOKENS, c) for i, (k, c) in enumerate(zip(keys, contents, strict=True)))
                 kept = (kvtc.PushOutcome.STORED, kvtc.PushOutcome.PRESENT)
                 if any(outcome not in kept for outcome in outcomes):
                     print(f"not stored: {[outcome.name for outcome in outcomes]}", file=sys.stderr)

@@ -32,7 +32,7 @@ def overview() -> str:
     return (
         f"kvtc {__version__}: worker client of kvtcd, the KV-cache offload daemon\n\n"
         f"usage: python -m kvtc PROGRAM [--help] [option …]\n\n{programs}\n\n"
-        "A worker imports the package: see help(kvtc) and, for llama.cpp, help(kvtc.llama_cpp). The daemon is asked with kvtcctl."
+        "A worker imports the package: see help(kvtc) and, for llama.cpp, help(kvtc.adapters.llama_cpp). The daemon is asked with kvtcctl."
     )
 
 

@@ -14,7 +14,6 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Union
 
 import numpy as np
 
@@ -22,10 +21,10 @@ from .digests import file_digest
 
 DOMAIN = b"kvtc-identity-v1"
 
-File = Union[str, "os.PathLike[str]"]
-Content = Union[bytes, File]
+File = str | os.PathLike[str]
+Content = bytes | File
 """A digest of 16 to 64 bytes that the caller made, or a file to make one of."""
-Scales = Union[float, Sequence[float], np.ndarray, Mapping[str, Union[float, Sequence[float], np.ndarray]]]
+Scales = float | Sequence[float] | np.ndarray | Mapping[str, float | Sequence[float] | np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,8 @@ class Identity:
     ``kv_type``: how the engine stores K and V where pages do not show it ("fp8_e4m3", "q8_0"), ``kv_scales``: what has to be
     multiplied to the stored numbers: a number, an array, or several by name. ``part``: the rank of a parallel model, or a
     group of layers with tokens of its own ("tp0/2", "sliding"). ``salt``: keeps pages of tenants or requests of one engine
-    apart (``dataclasses.replace(identity, salt=…)`` makes another). ``extra``: whatever else K and V depend on, such as the base of RoPE where a run changes it.
+    apart (``dataclasses.replace(identity, salt=…)`` makes another). ``extra``: whatever else K and V
+    depend on, such as the base of RoPE where a run changes it.
 
     Raises TypeError and ValueError that name the argument.
     """

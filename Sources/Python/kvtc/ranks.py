@@ -55,7 +55,7 @@ def lookup_all(sessions: Sequence[Session], keys: Sequence[Sequence[bytes]], lea
         raise ValueError(f"the sessions have different numbers of keys: {', '.join(str(len(of_one)) for of_one in keys)}")
     with ExitStack() as leases:
         lookups = []
-        for session, of_one in zip(sessions, keys):
+        for session, of_one in zip(sessions, keys, strict=True):
             lookups.append(session.lookup(of_one, lease_ms))
             if lookups[-1].lease:
                 leases.enter_context(lookups[-1].lease)

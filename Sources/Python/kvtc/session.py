@@ -73,9 +73,9 @@ class Session(Stream):
         """Brings pages back, part by part as they are decoded, in whatever order they become ready.
 
         ``layers`` restricts it to some layers, ``layer_step`` splits pages into parts of so many layers: the first layers of
-        all pages come before later ones, however many pages there are. A page that is not a hit comes as one part without data; so does one that fails later, and then its
-        parts before are worth nothing. When the client had to connect again, the pages that were not complete come again
-        from their first layer.
+        all pages come before later ones, however many pages there are. A page that is not a hit comes as one
+        part without data; so does one that fails later, and then its parts before are worth nothing. When the client had to
+        connect again, the pages that were not complete come again from their first layer.
         """
         if layers is not None and layers.step != 1:
             raise ValueError("layers must be a range with step 1")

@@ -40,7 +40,7 @@ class Daemon:
         self._config = self._directory / "kvtcd.toml"
         self._config.write_text(_configuration(self._directory, self.socket, directory, ram_mib, disk_mib))
 
-    def __enter__(self) -> "Daemon":
+    def __enter__(self) -> Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,16 +13,16 @@ import pytest
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
-import kvtc  # noqa: E402
-from kvtc import ErrorCode, PullOutcome  # noqa: E402
+import kvtc
+from kvtc import ErrorCode, PullOutcome
 from kvtc.adapters import llama_cpp
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
-from kvtc.protocol import messages  # noqa: E402
-from kvtc.protocol.wire import MORE, Opcode  # noqa: E402
-from kvtc.transport import deadline  # noqa: E402
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
+from kvtc.protocol import messages
+from kvtc.protocol.wire import MORE, Opcode
+from kvtc.transport import deadline
 
-from random_models import VOCABULARY, write  # noqa: E402
-from scripted import ScriptedDaemon  # noqa: E402
+from random_models import VOCABULARY, write
+from scripted import ScriptedDaemon
 
 PAGE = 16
 TOKENS = np.random.default_rng(21).integers(0, VOCABULARY, 85).tolist()

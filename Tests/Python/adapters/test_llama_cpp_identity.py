@@ -15,18 +15,18 @@ import pytest
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
-from test_llama_cpp_daemon import SyntheticWorker  # noqa: E402
-from test_llama_worker import MOVES, move, shift  # noqa: E402
+from test_llama_cpp_daemon import SyntheticWorker
+from test_llama_worker import MOVES, move, shift
 
-import kvtc  # noqa: E402
-from kvtc import Client, Identity, PushOutcome, Session  # noqa: E402
-from kvtc.adapters import llama_cpp  # noqa: E402
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
-from kvtc.protocol.errors import CacheMismatch  # noqa: E402
+import kvtc
+from kvtc import Client, Identity, PushOutcome, Session
+from kvtc.adapters import llama_cpp
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
+from kvtc.protocol.errors import CacheMismatch
 
-from fake_worker import IDENTITY  # noqa: E402
-from random_models import VOCABULARY, write, write_adapter  # noqa: E402
-from synthetic import calibrate  # noqa: E402
+from fake_worker import IDENTITY
+from random_models import VOCABULARY, write, write_adapter
+from synthetic import calibrate
 
 PAGE = 16
 TOKENS = np.random.default_rng(21).integers(0, VOCABULARY, 80).tolist()

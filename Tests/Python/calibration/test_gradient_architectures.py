@@ -11,11 +11,11 @@ pytest.importorskip("gguf")
 pytest.importorskip("jax")
 pytest.importorskip("xllamacpp")
 
-from kvtc.adapters.llama_cpp.worker import LlamaWorker  # noqa: E402
-from kvtc.calibration.gradient_model import GradientModel  # noqa: E402
-from kvtc_evaluation.demo.score import divergence, log_probabilities  # noqa: E402
+from kvtc.adapters.llama_cpp.worker import LlamaWorker
+from kvtc.calibration.gradient_model import GradientModel
+from kvtc_evaluation.demo.score import divergence, log_probabilities
 
-from random_models import HEADS, LAYERS, VOCABULARY, write  # noqa: E402
+from random_models import HEADS, LAYERS, VOCABULARY, write
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])

@@ -8,9 +8,9 @@ import pytest
 jax = pytest.importorskip("jax")
 pytest.importorskip("gguf")
 
-from kvtc.calibration.gradient_model import GradientModel, NoGradients, Shape, _predict  # noqa: E402
-from kvtc.calibration.gradients import Plan, _Scale  # noqa: E402
-from kvtc.calibration.texts import MissingTexts  # noqa: E402
+from kvtc.calibration.gradient_model import GradientModel, NoGradients, Shape, _predict
+from kvtc.calibration.gradients import Plan, _Scale
+from kvtc.calibration.texts import MissingTexts
 
 VOCABULARY, CELLS = 23, 9
 SHAPE = Shape(layers=2, query_heads=4, heads=2, head_dim=8, epsilon=1e-5, interleaved=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kvtc
+
 from conftest import ROOT, binary
 
 EXAMPLES = ROOT / "Sources" / "Examples"

@@ -56,7 +56,7 @@ def test_golden(vector):
     assert plain(message) == vector["fields"]
     assert wire.frame(header.opcode, header.request, message.encode(), header.status) == data
     if hasattr(message, "OPCODE"):
-        assert message.OPCODE == header.opcode
+        assert header.opcode == message.OPCODE
 
 
 def test_every_error_code_has_its_documented_name():

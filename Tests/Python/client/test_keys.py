@@ -85,7 +85,9 @@ def test_keys_of_parts_are_those_of_every_release():
     assert part_key(P, "").hex() == "b1a40b7633a6271e2d125d1e46e699ef2c4c1db331f6039b6a1a70a758b397d8"
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.uint16), lambda ids: np.array(ids, np.uint64), lambda ids: np.array(ids, object)])
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, *(lambda ids, type=type: np.array(ids, type) for type in (np.uint16, np.uint64, object))]
+)
 def test_integers_count_by_value(kind):
     assert page_keys(kind([1, 2, 3, 4]), 2) == page_keys(range(1, 5), 2)
     assert page_runs(kind([5, 6, 7, 1]), 2) == [(0, 2), (2, 1), (3, 1)]

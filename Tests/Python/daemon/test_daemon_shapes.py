@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 
 import kvtc
-from kvtc import Element, ErrorCode, Geometry, Grouping, Layout, Mode, Order, Policy, PushOutcome, Role, RotaryStyle, Tensor
+from kvtc import (
+    Element,
+    ErrorCode,
+    Geometry,
+    Grouping,
+    Layout,
+    Mode,
+    Order,
+    Policy,
+    PushOutcome,
+    Role,
+    RotaryStyle,
+    Tensor,
+)
 from kvtc.protocol.geometry import inverse_frequencies
 
 from samples import TOKENS, lay_out, values

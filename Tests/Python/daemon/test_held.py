@@ -1,6 +1,7 @@
 """What a connection can make the daemon hold: it is counted, limited, and given back also when the client keeps its end."""
 
 import array
+import itertools
 import os
 import resource
 import socket
@@ -164,15 +165,14 @@ def test_a_tenant_hears_nothing_of_others_or_of_the_host(make_daemon):
             numbers = [open_session(client).number for _ in range(8)]
             return [heard, numbers, client.status()["sessions"][0]["connection"]]
 
-    with daemon.connect() as client:
-        with open_session(client, "secret name") as own:
-            own.push(to_push(keys, contents))
-            heard, numbers, _ = as_user(USER, trespass)
-            text = "\n".join(heard)
-            assert len(heard) == 5
-            assert str(daemon.directory) not in text and "secret name" not in text and "/state" not in text, text
-            assert any(b < a for a, b in zip(numbers, numbers[1:])), "numbers that do not count sessions"
-            assert client.status()["profile_directory"] == str(daemon.directory / "state" / "profiles")
+    with daemon.connect() as client, open_session(client, "secret name") as own:
+        own.push(to_push(keys, contents))
+        heard, numbers, _ = as_user(USER, trespass)
+        text = "\n".join(heard)
+        assert len(heard) == 5
+        assert str(daemon.directory) not in text and "secret name" not in text and "/state" not in text, text
+        assert any(b < a for a, b in itertools.pairwise(numbers)), "numbers that do not count sessions"
+        assert client.status()["profile_directory"] == str(daemon.directory / "state" / "profiles")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as several users")

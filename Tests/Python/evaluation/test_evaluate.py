@@ -137,7 +137,7 @@ def test_json_has_the_promised_names_and_the_table_names_the_untouched_cache() -
     results = [sums().result("transform", 10.0, "a", "a")]
     document = json.loads(json.dumps(report("model", ["one", "two"], 1, 99, results)))
     assert list(document) == ["model", "texts", "seed", "profile_bytes", "results"]
-    promised = "mode ratio_asked ratio_coded ratio_total kl top1 perplexity perplexity_untouched passkey".split()
+    promised = ["mode", "ratio_asked", "ratio_coded", "ratio_total", "kl", "top1", "perplexity", "perplexity_untouched", "passkey"]
     assert set(promised) <= set(document["results"][0]) and document["results"][0] == asdict(results[0])
     assert "10×" in table(results) and "passkey 100.0%" in table(results) and "→" not in table(results)
     assert "+near" not in table(results)

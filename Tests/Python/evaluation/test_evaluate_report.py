@@ -176,7 +176,7 @@ def test_a_class_costs_the_entropy_of_its_table() -> None:
 def test_axes_keep_order_and_tick_inside() -> None:
     for axis in (Axis(0.002, 0.3, 0, 100, logarithmic=True), Axis(0, 0.37, 0, 100, logarithmic=False), Axis(1.5, 2, 0, 9, logarithmic=True)):
         places = [axis.at(tick) for tick in axis.ticks]
-        assert len(places) >= 3 and places == sorted(places) and 0 <= places[0] and places[-1] <= 100
+        assert len(places) >= 3 and places == sorted(places) and places[0] >= 0 and places[-1] <= 100
     assert Axis.around([5], 0, 10, logarithmic=True).at(5) == pytest.approx(5)
 
 

@@ -35,7 +35,10 @@ def lay_out(page, layout, geometry=GEOMETRY, tokens=TOKENS):
     return bytes(data)
 
 
-def random_pages(count, seed=1, layout=kvtc.Layout(), tokens=TOKENS, geometry=GEOMETRY):
+LAYOUT = kvtc.Layout()
+
+
+def random_pages(count, seed=1, layout=LAYOUT, tokens=TOKENS, geometry=GEOMETRY):
     """Keys and the bytes of as many pages."""
     rng = np.random.default_rng(seed + 1000)
     keys = kvtc.page_keys(rng.integers(0, 1000, count * tokens), tokens)

@@ -252,7 +252,7 @@ class Round:
         else:
             self._kill()
             self._start(faults=False)
-        for process, channel in tenants:
+        for _, channel in tenants:
             channel.send("check")
         for process, channel in tenants:
             if not channel.poll(180):

@@ -14,7 +14,18 @@ from functools import lru_cache
 import numpy as np
 
 import kvtc
-from kvtc import ConnectionLost, ErrorCode, KvtcError, Mode, Policy, PullOutcome, PushOutcome, RequestTimedOut, Residence, Unreachable
+from kvtc import (
+    ConnectionLost,
+    ErrorCode,
+    KvtcError,
+    Mode,
+    Policy,
+    PullOutcome,
+    PushOutcome,
+    RequestTimedOut,
+    Residence,
+    Unreachable,
+)
 from kvtc.protocol import messages, wire
 
 from synthetic import GEOMETRY, LAYOUT, TOKENS, contents, rows
@@ -116,7 +127,7 @@ class Tenant:
     def bytes_of(self, conversation):
         return self._bytes(conversation.number, conversation.version)
 
-    @lru_cache(maxsize=48)
+    @lru_cache(maxsize=48)  # noqa: B019 (a tenant is a process's whole life)
     def _bytes(self, number, version):
         return contents([self.terms.seed, self.user, number, version], PAGES)
 

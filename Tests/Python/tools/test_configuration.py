@@ -26,8 +26,7 @@ def kvtcd(*arguments, prefix=(), environment=None, **options):
     result = subprocess.run(
         [*prefix, binary("kvtcd", "KVTCD"), *map(str, arguments)],
         env=os.environ | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=60,
         **options,
     )
@@ -120,7 +119,7 @@ level = 5
     [
         ('directory = "/srv/\xfcbung"\n'.encode("latin-1"), "f:1:19: the byte 0xFC is not UTF-8"),
         (b'[ram]\nbudget = "1GiB"\0\nnonsense\n', "f:2:16: the control character U+0000"),
-        ("[ram]\r\nbudget = 1\r\n[log]\r\nlevel = 1\r\n".encode(), "f:2:1: ram.budget = 1: out of range"),
+        (b"[ram]\r\nbudget = 1\r\n[log]\r\nlevel = 1\r\n", "f:2:1: ram.budget = 1: out of range"),
         (b"a = [ }", "f:1:7: expected a value"),
         (b"[.]", "f:1:2: expected a key"),
         (b'disk.directory = "a\\u0000b"', "f:1:1: disk.directory"),

@@ -25,7 +25,7 @@ from ..adapters.llama_cpp.state import SequenceState
 from ..adapters.llama_cpp.worker import LlamaWorker
 from . import safetensors
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
-from .progress import Progress, say
+from .progress import bar, say
 from .texts import Document, MissingTexts
 
 CONTEXT_TOKENS = 2048
@@ -82,7 +82,7 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
     paths: list[Path] = []
     pending: list[SequenceState] = []
     left = tokens
-    with Progress("reading calibration texts", tokens, "tokens") as progress:
+    with bar("reading calibration texts", tokens, "tokens") as progress:
         for document in documents:
             if left <= SINKS:
                 break
@@ -90,7 +90,7 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
             if len(context) <= SINKS:
                 continue
             worker.clear()
-            worker.prefill(context, progress.advance)
+            worker.prefill(context, progress.update)
             pending.append(worker.get_state())
             left -= len(context)
             if len(pending) == CONTEXTS_PER_SHARD:
@@ -151,11 +151,11 @@ def capture_held_out(
     token ids as `tokens`."""
     documents = (corpus or demo()).evaluation(count)[:count]
     paths: list[Path] = []
-    with Progress("reading held-out texts", len(documents) * limit, "tokens") as progress:
+    with bar("reading held-out texts", len(documents) * limit, "tokens") as progress:
         for index, document in enumerate(documents):
             tokens = worker.tokenize(document.text)[: min(limit, worker.context)]
             worker.clear()
-            worker.prefill(tokens, progress.advance)
+            worker.prefill(tokens, progress.update)
             tensors = sample_tensors(worker, [worker.get_state()], 0)
             tensors["tokens"] = [np.array(tokens, "<i4")]
             path = shard_path(out, index)

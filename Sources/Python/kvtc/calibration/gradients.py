@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from tqdm import tqdm
 
 from ..adapters.llama_cpp.library import LlamaError
 from ..adapters.llama_cpp.worker import LlamaWorker
@@ -31,7 +32,7 @@ from . import safetensors, sensitivity
 from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
-from .progress import Progress
+from .progress import bar
 from .sensitivity import SINKS, WINDOW, divergence, log_probabilities
 from .texts import MissingTexts
 
@@ -70,7 +71,7 @@ def capture_gradients(worker: LlamaWorker, out: Path, plan: Plan | None = None, 
     plan, documents = (plan or Plan()).choose(worker, corpus or demo())
     scale = _Scale()
     paths = []
-    with Progress("measuring gradients", len(documents) * (1 + plan.draws), "runs") as progress:
+    with bar("measuring gradients", len(documents) * (1 + plan.draws), "runs") as progress:
         for index, tokens in enumerate(documents):
             pieces = _document(worker, model, tokens, plan, scale, progress, seed=index * plan.draws)
             path = shard_path(out, index)
@@ -80,7 +81,7 @@ def capture_gradients(worker: LlamaWorker, out: Path, plan: Plan | None = None, 
 
 
 def _document(
-    worker: LlamaWorker, model: GradientModel, tokens: list[int], plan: Plan, scale: _Scale, progress: Progress, seed: int
+    worker: LlamaWorker, model: GradientModel, tokens: list[int], plan: Plan, scale: _Scale, progress: tqdm, seed: int
 ) -> dict[str, list[np.ndarray]]:
     following = tokens[plan.prefix : plan.prefix + plan.scored]
     worker.clear()
@@ -99,7 +100,7 @@ def _document(
             f"the engine's predictions are {disagreement:.2f} nats from those of the model as this program knows it: "
             "its gradients would be another model's"
         )
-    progress.advance()
+    progress.update()
     region = slice(SINKS, plan.prefix - WINDOW)
     tensors = rope_tensors(worker) | {f"{letter}.{layer}": [] for letter in "kv" for layer in range(geometry.layers)}
     for number in range(plan.draws):
@@ -107,7 +108,7 @@ def _document(
             scaled = scale(gradients[:, region])
             for layer in range(geometry.layers):
                 tensors[f"{letter}.{layer}"].append(scaled[layer])
-        progress.advance()
+        progress.update()
     tensors["positions"] = [state.positions[region].astype("<i4")] * plan.draws
     return tensors
 

@@ -1,56 +1,34 @@
-"""A progress bar with the time left, on standard error: a line that moves on a terminal, a line every ten percent elsewhere."""
+"""How far a program is, on standard error: standard output is for results."""
 
 from __future__ import annotations
 
+import math
 import sys
-import time
+
+from tqdm import tqdm
 
 
-class Progress:
-    """Use as a context manager and call `advance`; `total` and the steps share any unit."""
+class _Lines:
+    """Standard error where no line can move: each state of a bar is a line of its own."""
 
-    def __init__(self, label: str, total: float, unit: str = "") -> None:
-        self._label, self._total, self._unit = label, max(total, 1e-9), unit
-        self._done, self._begin, self._shown = 0.0, time.monotonic(), -1.0
-        self._terminal = sys.stderr.isatty()
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            print(state, file=sys.stderr)
 
-    def __enter__(self) -> "Progress":
-        self._show()
-        return self
+    def flush(self) -> None:
+        sys.stderr.flush()
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._done = self._total
-            self._show(last=True)
-        elif self._terminal:
-            print(file=sys.stderr)
 
-    def advance(self, step: float = 1) -> None:
-        self._done = min(self._total, self._done + step)
-        self._show()
-
-    def _show(self, last: bool = False) -> None:
-        now, share = time.monotonic(), self._done / self._total
-        due = now - self._shown > 0.1 if self._terminal else share >= self._shown + 0.1
-        if not due and not last:
-            return
-        self._shown = now if self._terminal else share
-        elapsed = now - self._begin
-        left = f"{_clock(elapsed)}" if last else f"{_clock(elapsed * (1 - share) / share)} left" if share else ""
-        filled = int(share * 24)
-        count = f"{self._done:.0f}/{self._total:.0f} {self._unit}".strip()
-        line = f"{self._label:<26} [{'#' * filled}{'.' * (24 - filled)}] {count} {left}"
-        if self._terminal:
-            print(f"\r\x1b[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+def bar(label: str, total: int, unit: str) -> tqdm:
+    """A context manager with ``update``: a bar with the time left on a terminal, a line every ten percent elsewhere."""
+    if sys.stderr.isatty():
+        return tqdm(desc=label, total=total, unit=f" {unit}", dynamic_ncols=True)
+    tenth = max(total / 10, 1)
+    return tqdm(
+        desc=label, total=total, unit=f" {unit}", file=_Lines(), ncols=120, leave=False, miniters=tenth, mininterval=0, maxinterval=math.inf
+    )
 
 
 def say(text: str) -> None:
-    """A line of progress; standard output is for results."""
-    print(f"==> {text}", file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    return f"{minutes}:{seconds:02}"
+    """A line, above a bar where there is one."""
+    tqdm.write(f"==> {text}", file=sys.stderr)

@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-_NAMES: dict[np.dtype[Any], str] = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32", np.dtype("<i2"): "I16", np.dtype("<u2"): "U16", np.dtype("i1"): "I8", np.dtype("u1"): "U8"}
+_NAMES: dict[np.dtype[Any], str] = {
+    np.dtype("<f2"): "F16",
+    np.dtype("<f4"): "F32",
+    np.dtype("<i4"): "I32",
+    np.dtype("<i2"): "I16",
+    np.dtype("<u2"): "U16",
+    np.dtype("i1"): "I8",
+    np.dtype("u1"): "U8",
+}
 _TYPES: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items()}
 _MAX_HEADER = 16 << 20
 

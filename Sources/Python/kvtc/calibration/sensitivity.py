@@ -27,7 +27,7 @@ import numpy as np
 from ..adapters.llama_cpp.library import LlamaError
 from ..adapters.llama_cpp.worker import LlamaWorker
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
-from .progress import Progress
+from .progress import bar
 from .texts import MissingTexts
 
 SINKS, WINDOW = 4, 128
@@ -51,7 +51,7 @@ class Plan:
     prefix: int = 1024
     scored: int = 64
 
-    def fitting(self, tokens: int) -> "Plan":
+    def fitting(self, tokens: int) -> Plan:
         """The plan for contexts of at most `tokens` tokens."""
         prefix = min(self.prefix, tokens - self.scored)
         if prefix < _SHORTEST:
@@ -59,7 +59,7 @@ class Plan:
             raise MissingTexts(f"texts of {tokens} tokens are too short to measure {self.measured} with; it takes {needed}")
         return replace(self, prefix=prefix)
 
-    def choose(self, worker: LlamaWorker, corpus: Corpus) -> tuple["Plan", list[list[int]]]:
+    def choose(self, worker: LlamaWorker, corpus: Corpus) -> tuple[Plan, list[list[int]]]:
         """The plan for these texts and this model, and the tokens of the documents to measure with."""
         documents = corpus.for_sensitivity(self.candidates * self.documents)
         texts = [worker.tokenize(document.text) for document in documents]
@@ -129,22 +129,22 @@ def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> di
     excess, energies, floors = (np.zeros((layers, len(roles))) for _ in range(3))
     plan, documents = plan.choose(worker, corpus or demo())
     runs = len(documents) * (len(tensors) + len(roles) * len(anchors)) + len(tensors)
-    with Progress("measuring sensitivity", runs, "runs") as progress:
+    with bar("measuring sensitivity", runs, "runs") as progress:
         for index, tokens in enumerate(documents):
             probe = _Probe(worker, tokens, plan)
             quiet = []
             for layer in anchors:
                 quiet.append(np.mean([probe.run(layer, role, _NEXT_TO_NOTHING)[0] for role in range(len(roles))]))
-                progress.advance(len(roles))
+                progress.update(len(roles))
             floor = np.interp(range(layers), anchors, quiet)
             floors += floor[:, None]
             for layer, role in tensors:
                 divergence_, energy = probe.run(layer, role, LEVELS[levels[layer, role]])
-                progress.advance()
+                progress.update()
                 while index == 0 and divergence_ < 2 * floor[layer] and levels[layer, role] + 1 < len(LEVELS):
                     levels[layer, role] += 1
                     divergence_, energy = probe.run(layer, role, LEVELS[levels[layer, role]])
-                    progress.advance()
+                    progress.update()
                 excess[layer, role] += divergence_ - floor[layer]
                 energies[layer, role] += energy
     # What does not stand clear of the floor is given the least that could have been seen.

@@ -6,9 +6,10 @@ elements. ``Geometry`` says which tensors there are, ``Layout`` in which order t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Sequence
+from typing import Literal
 
 import numpy as np
 

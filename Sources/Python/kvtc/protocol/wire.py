@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import operator
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from numbers import Real
-from typing import Any, Callable, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from .errors import ErrorCode, WireError
 

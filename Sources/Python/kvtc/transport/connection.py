@@ -6,6 +6,7 @@ The thread always reads, so a daemon that is busy answering never waits for a cl
 from __future__ import annotations
 
 import array
+import contextlib
 import itertools
 import os
 import queue
@@ -14,7 +15,8 @@ import socket
 import struct
 import threading
 from collections import deque
-from typing import Any, Callable, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..protocol import wire
 from ..protocol.errors import ConnectionLost, ErrorCode, KvtcError, RequestTimedOut, Unreachable, WireError
@@ -189,10 +191,8 @@ class Connection:
         self._socket.close()
 
     def _socket_shutdown(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def _send_whole(self, header: bytes, body: bytearray) -> None:
         """Sends a frame. ``RequestTimedOut`` when the daemon's side is full and took nothing of it, ``OSError`` when it took

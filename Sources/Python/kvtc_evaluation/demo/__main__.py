@@ -22,7 +22,7 @@ from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.profile_cache import CalibrationFailed, profile_for
-from kvtc.calibration.progress import Progress, say
+from kvtc.calibration.progress import bar, say
 from kvtc.calibration.texts import MissingTexts, held_out_documents
 from kvtc.client import Client
 from kvtc.keys import page_keys
@@ -82,11 +82,11 @@ def _first_worker(
     documents = held_out_documents(options.documents)
     policy = Policy(mode="transform", quality=options.ratio)
     keys, raw_bytes, states = [], 0, []
-    with Progress("first worker: prefilling", len(documents) * PREFIX_TOKENS, "tokens") as progress:
+    with bar("first worker: prefilling", len(documents) * PREFIX_TOKENS, "tokens") as progress:
         for document in documents:
             tokens = worker.tokenize(document.text)[:PREFIX_TOKENS]
             worker.clear()
-            worker.prefill(tokens, progress.advance)
+            worker.prefill(tokens, progress.update)
             states.append((tokens, worker.get_state()))
             with llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session:
                 done = llama_cpp.offload(session, worker, tokens, deadline=PATIENCE)
@@ -141,7 +141,7 @@ def _second_worker(daemon: Daemon, profile: str, options: argparse.Namespace) ->
     command = [sys.executable, "-m", "kvtc_evaluation.demo.worker"]
     answers = []
     with (
-        Progress("second worker: restoring", options.documents + 1, "contexts") as progress,
+        bar("second worker: restoring", options.documents + 1, "contexts") as progress,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
     ):
         assert process.stdin and process.stdout
@@ -149,7 +149,7 @@ def _second_worker(daemon: Daemon, profile: str, options: argparse.Namespace) ->
         process.stdin.close()
         for line in process.stdout:
             answers.append(json.loads(line))
-            progress.advance()
+            progress.update()
     if process.returncode != 0 or len(answers) != options.documents + 1:
         raise DaemonFailed(f"the second worker ended with status {process.returncode}")
     return answers

@@ -53,14 +53,14 @@ class Reference:
         self.surprise = self._surprise(self._log_probabilities)
 
     @classmethod
-    def prefilled(cls, worker: LlamaWorker, tokens: Sequence[int], prefix: int = PREFIX_TOKENS) -> "Reference":
+    def prefilled(cls, worker: LlamaWorker, tokens: Sequence[int], prefix: int = PREFIX_TOKENS) -> Reference:
         """From text: computes the cache of the first `prefix` tokens, scores the next 256."""
         worker.clear()
         worker.prefill(tokens[:prefix])
         return cls(worker, worker.get_state(), tokens[prefix : prefix + SCORED_TOKENS])
 
     @classmethod
-    def from_file(cls, worker: LlamaWorker, path: Path, prefix: int = PREFIX_TOKENS) -> "Reference":
+    def from_file(cls, worker: LlamaWorker, path: Path, prefix: int = PREFIX_TOKENS) -> Reference:
         """From a held-out capture: nothing is computed again but the scored tokens."""
         tensors, _ = safetensors.read(path)
         layers, names = range(worker.geometry.layers), tensor_names(worker)

@@ -41,7 +41,7 @@ class Axis:
         self.ticks = self._log_ticks(least_ticks) if logarithmic else self._linear_ticks()
 
     @classmethod
-    def around(cls, values: Iterable[float], begin: float, end: float, *, logarithmic: bool) -> "Axis":
+    def around(cls, values: Iterable[float], begin: float, end: float, *, logarithmic: bool) -> Axis:
         values = list(values)
         low, high = min(values), max(values)
         if logarithmic:

@@ -146,7 +146,7 @@ def _claim(results: Sequence[Result]) -> tuple[tuple[float, float, float, str] |
 
 def _shift(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> str:
     series = []
-    for pair, colour in zip(pairs, SHADES):
+    for pair, colour in zip(pairs, SHADES, strict=False):
         own = [r for r in results if (r.calibrated_on, r.evaluated_on) == pair and r.mode == "transform" and r.kl]
         label = f"{pair[0]} → {pair[1]}"
         series.append(Series(label, colour, _points(sorted(own, key=lambda r: r.ratio_coded))))
@@ -183,8 +183,9 @@ def _tasks(results: Sequence[Result]) -> str:
     heads = ["", "ratio", "pass keys found", "points", "tokens repeated", "points"]
     lead = (
         "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were "
-        f"hidden at ten depths of a text ({first.passkeys} numbers in all); how many does the model give back whole? <strong>Repeating</strong>: the beginning of a "
-        "passage read before is shown again; how many of the next tokens are right? “Points” compares with the untouched notes."
+        f"hidden at ten depths of a text ({first.passkeys} numbers in all); how many does the model give back whole? "
+        "<strong>Repeating</strong>: the beginning of a passage read before is shown again; how many of the next tokens "
+        "are right? “Points” compares with the untouched notes."
     )
     return _section("Finding and repeating", _table(heads, rows), lead)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -134,7 +135,7 @@ def ratio_at(results: Sequence[Result], kl: float) -> float | None:
     """The coded ratio at which these results (one mode) would have that divergence: interpolated between neighbours on
     logarithmic axes; None outside what was measured."""
     points = sorted((r.ratio_coded, r.kl) for r in results if r.kl)
-    for (ratio, low), (next_ratio, high) in zip(points, points[1:]):
+    for (ratio, low), (next_ratio, high) in itertools.pairwise(points):
         if min(low, high) <= kl <= max(low, high) and low != high:
             share = math.log(kl / low) / math.log(high / low)
             return math.exp(math.log(ratio) + share * math.log(next_ratio / ratio))
@@ -156,7 +157,8 @@ def table(results: Sequence[Result]) -> str:
     """The results for people."""
     apart = len({(r.calibrated_on, r.evaluated_on) for r in results}) > 1
     lines = [
-        f"{'MODE':<14} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'8K':>7} {'32K':>7} {'KL':>8} {'±':>7} {'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
+        f"{'MODE':<14} {'ASKED':>6} {'CODED':>7} {'TOTAL':>7} {'8K':>7} {'32K':>7} {'KL':>8} {'±':>7} "
+        f"{'TOP-1':>7} {'PERPL.':>8} {'PASSKEY':>8} {'REPEAT':>7}"
         + ("  CALIBRATED ON → EVALUATED ON" if apart else "")
     ]
     for r in results:

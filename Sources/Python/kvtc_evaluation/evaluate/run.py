@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import SequenceState
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.corpus import Corpus
 from kvtc.calibration.profile_cache import OURS, PUBLISHED, profiles_for
-from kvtc.calibration.progress import Progress, say
+from kvtc.calibration.progress import bar, say
 from kvtc.calibration.sensitivity import SINKS, WINDOW
 from kvtc.calibration.texts import MissingTexts
 from kvtc.client import Client
@@ -28,7 +29,8 @@ from .tasks import CUE_TOKENS, REPEATED_TOKENS, Context, Passkeys, Reading
 @dataclass(frozen=True)
 class Plan:
     """What to evaluate. `domains` are calibrated on and evaluated each with each; `documents` and `passkeys` count contexts
-    of every domain, `prefix` and `scored` their tokens; `near` bounds the error of the window where that is coded. A given profile replaces the one that would be calibrated."""
+    of every domain, `prefix` and `scored` their tokens; `near` bounds the error of the window where that is coded. A given
+    profile replaces the one that would be calibrated."""
 
     kvtcd: Path
     kvtcctl: Path
@@ -65,19 +67,19 @@ class Evaluation:
         self._worker, self._ways, self._evaluated_on = worker, list(ways), evaluated_on
         self._sums = [Sums(prefix) for _ in self._ways]
 
-    def add(self, context: Context, progress: Progress) -> None:
+    def add(self, context: Context, progress: tqdm) -> None:
         worker = self._worker
         worker.clear()
         worker.prefill(context.tokens)
         exact = worker.get_state()
         context.ask_untouched(worker)
         variances = layer_variances(exact, worker)
-        progress.advance()
+        progress.update()
         for (way, _), sums in zip(self._ways, self._sums, strict=True):
             kept = way.keep(context.tokens, exact)
             errors = None if kept.state is None else layer_errors(exact, kept.state)
             sums.add(context.ask(kept.worker), kept, errors, variances)
-            progress.advance()
+            progress.update()
 
     def results(self) -> list[Result]:
         return [
@@ -106,7 +108,7 @@ def run(plan: Plan) -> Findings:
             ids = {weighting: loaded[path] for weighting, path in chosen.items()}
             ways += [(way, name) for way in _ways(plan, worker, client, ids, stack)]
         steps = sum(map(len, contexts.values())) * (1 + len(ways))
-        with Progress("evaluating", steps, "steps") as progress:
+        with bar("evaluating", steps, "steps") as progress:
             for name, group in contexts.items():
                 evaluation = Evaluation(worker, ways, name, plan.prefix)
                 for context in group:

@@ -67,7 +67,7 @@ class Reading:
     repeats: list[Question] = field(default_factory=list)
 
     @classmethod
-    def of(cls, document: Document, tokens: Sequence[int], prefix: int, scored: int) -> "Reading":
+    def of(cls, document: Document, tokens: Sequence[int], prefix: int, scored: int) -> Reading:
         repeats = []
         first, last = SINKS, prefix - WINDOW - CUE_TOKENS - REPEATED_TOKENS
         for begin in np.linspace(first, last, REPEATS).astype(int) if last > first else []:
@@ -116,7 +116,7 @@ class Passkeys:
     questions: list[Question]
 
     @classmethod
-    def hidden_in(cls, name: str, haystack: Sequence[int], prefix: int, worker: LlamaWorker, seed: int) -> "Passkeys":
+    def hidden_in(cls, name: str, haystack: Sequence[int], prefix: int, worker: LlamaWorker, seed: int) -> Passkeys:
         """`haystack` has at least `prefix` tokens."""
         numbers = random.Random(f"{seed} {name}")
 

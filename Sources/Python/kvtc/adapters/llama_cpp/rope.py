@@ -33,7 +33,7 @@ class Rope:
     frequencies: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def geometric(cls, style: str, offset: int, dims: int, base: float, layers: int) -> "Rope":
+    def geometric(cls, style: str, offset: int, dims: int, base: float, layers: int) -> Rope:
         """`base ** (−2i / dims)`, in all layers."""
         table = tuple(float(base ** (-2.0 * i / dims)) for i in range(dims // 2))
         return cls(style, offset, dims, base, (table,) * layers)

@@ -79,7 +79,7 @@ class SequenceState:
     def to_bytes(self) -> bytes:
         return self.blob.tobytes()
 
-    def first(self, cells: int) -> "SequenceState":
+    def first(self, cells: int) -> SequenceState:
         """A copy of the first cells."""
         if not 0 < cells <= self.cells:
             raise StateError(f"{cells} of {self.cells} cells")
@@ -90,7 +90,7 @@ class SequenceState:
             state.origin = replace(self.origin, tokens=self.origin.tokens[:cells])
         return state
 
-    def copy(self) -> "SequenceState":
+    def copy(self) -> SequenceState:
         state = parse_state(self.blob.copy())
         state.origin = self.origin
         return state

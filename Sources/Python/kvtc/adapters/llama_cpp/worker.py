@@ -48,7 +48,7 @@ class LlamaWorker(LlamaContext):
         super()._open_context(context, batch, threads, cache)
         self._record = TokenRecord()
 
-    def sibling(self, cache: str) -> "LlamaWorker":
+    def sibling(self, cache: str) -> LlamaWorker:
         """A second context of the same model whose cache has another element type ("f16", "q8_0", "q4_0").
 
         The engine's own compression; `get_state` cannot read such a cache. It begins with this worker's adapters. Close it
@@ -146,13 +146,13 @@ class LlamaWorker(LlamaContext):
         origin = self.origin
         if origin is None or origin.identity != self.identity.digest:
             return 0
-        pairs = enumerate(zip(origin.tokens, tokens))
+        pairs = enumerate(zip(origin.tokens, tokens, strict=False))
         return next((index for index, (held, wanted) in pairs if held != wanted), min(len(origin.tokens), len(tokens)))
 
     def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
         """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
         array = np.asarray(tokens)
-        if array.ndim != 1 or array.size and array.dtype.kind not in "iu":
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
         if len(array) > self.context:
             raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
