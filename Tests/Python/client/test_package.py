@@ -71,6 +71,13 @@ def test_every_name_that_is_exported_exists():
         assert getattr(kvtc, name) is not None
 
 
+def test_the_adapter_is_found_under_its_shorter_names():
+    home = importlib.import_module("kvtc.adapters.llama_cpp")
+    short = importlib.import_module("kvtc.llama_cpp")
+    assert home.__all__ and all(getattr(short, name) is getattr(home, name) for name in home.__all__)
+    assert importlib.import_module("kvtc.llama_model").LlamaWorker is home.LlamaWorker
+
+
 def test_versions_agree():
     assert re.fullmatch(r"\d+\.\d+\.\d+", kvtc.__version__)
     assert f'"{kvtc.__version__}"' in (ROOT / "Sources/KVTCDaemon/StatusReport.swift").read_text()

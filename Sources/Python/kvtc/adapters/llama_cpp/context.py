@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,7 @@ import numpy as np
 from ...digests import file_digest
 from ...identity import Identity
 from .files import ModelFiles, model_files
-from .library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
+from .library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary, TokenError
 
 SEQUENCE = 0
 
@@ -185,6 +185,18 @@ class LlamaContext:
             length = self._library.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
             pieces.append(buffer.raw[: max(0, length)])
         return b"".join(pieces).decode("utf-8", "replace")
+
+    def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
+        """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
+        array = np.asarray(tokens)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
+        if len(array) > self.context:
+            raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
+            wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
+            raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
+        return [int(token) for token in array]
 
     def clear(self) -> None:
         """Forgets the sequence."""

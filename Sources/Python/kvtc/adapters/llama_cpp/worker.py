@@ -149,18 +149,6 @@ class LlamaWorker(LlamaContext):
         pairs = enumerate(zip(origin.tokens, tokens, strict=False))
         return next((index for index, (held, wanted) in pairs if held != wanted), min(len(origin.tokens), len(tokens)))
 
-    def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
-        """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
-        array = np.asarray(tokens)
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
-        if len(array) > self.context:
-            raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
-            wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
-            raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
-        return [int(token) for token in array]
-
     def clear(self) -> None:
         """Forgets the sequence."""
         super().clear()
