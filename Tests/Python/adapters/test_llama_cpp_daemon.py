@@ -10,7 +10,7 @@ from kvtc.adapters.engine import Origin
 from kvtc.adapters.llama_cpp.geometry import ModelGeometry
 from kvtc.adapters.llama_cpp.rope import Rope
 from kvtc.adapters.llama_cpp.state import StateForm, blank_state
-from kvtc.calibration.sensitivity import SINKS, WINDOW
+from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc_evaluation.evaluate.caches import NEAR, DaemonWay
 
 from fake_worker import HEADER, IDENTITY, FakeWorker, filled_worker

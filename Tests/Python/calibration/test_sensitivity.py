@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kvtc.calibration.sensitivity import coded, divergence, log_probabilities
+from kvtc.calibration.predictions import divergence, log_probabilities
+from kvtc.calibration.sensitivity import coded
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2])

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from kvtc.calibration.sensitivity import SINKS, WINDOW, Plan, at_least_seen
+from kvtc.calibration.predictions import SINKS, WINDOW
+from kvtc.calibration.sensitivity import Plan, at_least_seen
 from kvtc.calibration.texts import Document, MissingTexts
 from kvtc_evaluation.evaluate import __main__ as evaluate
 from kvtc_evaluation.evaluate.caches import FloorWay, Kept, coded_pages, layer_errors

@@ -32,8 +32,8 @@ from . import safetensors, sensitivity
 from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
+from .predictions import SINKS, WINDOW, divergence, log_probabilities
 from .progress import bar
-from .sensitivity import SINKS, WINDOW, divergence, log_probabilities
 from .texts import MissingTexts
 
 _LARGEST_DISAGREEMENT = 0.1

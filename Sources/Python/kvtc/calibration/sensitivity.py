@@ -27,11 +27,9 @@ import numpy as np
 from ..adapters.llama_cpp.library import LlamaError
 from ..adapters.llama_cpp.worker import LlamaWorker
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
+from .predictions import SINKS, WINDOW, divergence, log_probabilities
 from .progress import bar
 from .texts import MissingTexts
-
-SINKS, WINDOW = 4, 128
-
 
 LEVELS = (0.2, 1.0)
 """Squared error over variance: a tensor is measured at the first that doubles the floor. A coder's error does not exceed the variance."""
@@ -65,17 +63,6 @@ class Plan:
         texts = [worker.tokenize(document.text) for document in documents]
         plan = self.fitting(min(worker.context, max(map(len, texts))))
         return plan, [tokens for tokens in texts if len(tokens) >= plan.prefix + plan.scored][: plan.documents]
-
-
-def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Log softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def divergence(reference: np.ndarray, other: np.ndarray) -> float:
-    """Mean KL divergence of two batches of log probabilities [tokens, vocabulary], in nats."""
-    return float((np.exp(reference) * (reference - other)).sum(axis=-1, dtype=np.float64).mean())
 
 
 def coded(rows: np.ndarray, relative_error: float) -> np.ndarray:

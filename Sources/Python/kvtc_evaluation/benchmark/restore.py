@@ -12,9 +12,9 @@ from statistics import median
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import capture
+from kvtc.calibration.predictions import divergence, log_probabilities
 from kvtc.calibration.profile_cache import profile_for
 from kvtc.calibration.progress import bar, say
-from kvtc.calibration.sensitivity import divergence, log_probabilities
 from kvtc.calibration.texts import held_out_documents
 from kvtc.keys import page_keys
 from kvtc.protocol.messages import PullOutcome

@@ -22,7 +22,7 @@ from kvtc.adapters.llama_cpp.state import SequenceState, StateError, build_state
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import safetensors
 from kvtc.calibration.capture import tensor_names
-from kvtc.calibration.sensitivity import divergence, log_probabilities
+from kvtc.calibration.predictions import divergence, log_probabilities
 
 PREFIX_TOKENS = 2048
 SCORED_TOKENS = 256

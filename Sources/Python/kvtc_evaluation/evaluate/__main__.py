@@ -13,9 +13,9 @@ from typing import NoReturn
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.calibration import corpus
+from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.calibration.profile_cache import CalibrationFailed
 from kvtc.calibration.progress import say
-from kvtc.calibration.sensitivity import SINKS, WINDOW
 from kvtc.calibration.texts import SPAN, MissingTexts
 from kvtc.protocol.errors import KvtcError
 

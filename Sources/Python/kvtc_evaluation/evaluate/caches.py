@@ -11,7 +11,7 @@ import numpy as np
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.state import SequenceState
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
-from kvtc.calibration.sensitivity import SINKS, WINDOW
+from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.client import Client
 from kvtc.keys import page_keys
 from kvtc.protocol.policy import Mode, Policy

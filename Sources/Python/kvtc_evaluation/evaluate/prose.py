@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from kvtc.calibration.sensitivity import SINKS, WINDOW
+from kvtc.calibration.predictions import SINKS, WINDOW
 
 
 def explanation(document: dict[str, Any], prefix: int, scored: int) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kvtc.calibration.sensitivity import SINKS, WINDOW
+from kvtc.calibration.predictions import SINKS, WINDOW
 
 from . import charts
 from .bits import allocations
@@ -15,6 +15,7 @@ from .charts import Point, Series
 from .prose import explanation, method
 from .results import Result, ratio_at
 from .style import STYLE
+from .tables import cells, difference, percent, table
 
 LABELS = {
     "transform": "kvtcd transform",
@@ -88,7 +89,7 @@ def _of_mode(results: Sequence[Result], mode: str) -> list[Result]:
 
 def _points(results: Sequence[Result]) -> list[Point]:
     def title(r: Result) -> str:
-        return f"{LABELS[r.mode]} {r.ratio_coded:.1f}×: KL {r.kl:.4f}, same first choice {_percent(r.top1)}"
+        return f"{LABELS[r.mode]} {r.ratio_coded:.1f}×: KL {r.kl:.4f}, same first choice {percent(r.top1)}"
 
     return [Point(r.ratio_coded, r.kl or 0, title(r), r.kl_error or 0) for r in results]
 
@@ -175,11 +176,11 @@ def _tasks(results: Sequence[Result]) -> str:
     if not asked:
         return ""
     first = asked[0]
-    rows = [["untouched notes", "", _percent(first.passkey_untouched), "", _percent(first.verbatim_untouched), ""]]
+    rows = [["untouched notes", "", percent(first.passkey_untouched), "", percent(first.verbatim_untouched), ""]]
     for r in asked:
         ratio = f"{r.ratio_coded:.1f}×"
-        found = [_percent(r.passkey), _difference(r.passkey, r.passkey_untouched)]
-        rows.append([LABELS[r.mode], ratio, *found, _percent(r.verbatim), _difference(r.verbatim, r.verbatim_untouched)])
+        found = [percent(r.passkey), difference(r.passkey, r.passkey_untouched)]
+        rows.append([LABELS[r.mode], ratio, *found, percent(r.verbatim), difference(r.verbatim, r.verbatim_untouched)])
     heads = ["", "ratio", "pass keys found", "points", "tokens repeated", "points"]
     lead = (
         "Two things that a model can only do with its notes. <strong>Pass keys</strong>: ten numbers, each under a name, were "
@@ -187,7 +188,7 @@ def _tasks(results: Sequence[Result]) -> str:
         "<strong>Repeating</strong>: the beginning of a passage read before is shown again; how many of the next tokens "
         "are right? “Points” compares with the untouched notes."
     )
-    return _section("Finding and repeating", _table(heads, rows), lead)
+    return _section("Finding and repeating", table(heads, rows), lead)
 
 
 def _sizes(results: Sequence[Result], prefix: int) -> str:
@@ -215,7 +216,7 @@ def _sizes(results: Sequence[Result], prefix: int) -> str:
             f" When a conversation rests, those last {WINDOW} tokens may be coded almost exactly (error below {100 * bound:g} %) until "
             "they are needed exactly again: “window too”." + (f" That takes the KL divergence from {', '.join(costs)}." if costs else "")
         )
-    return _section("The whole conversation", _table(heads, rows), lead)
+    return _section("The whole conversation", table(heads, rows), lead)
 
 
 def _bits(results: Sequence[Result], profile: Path) -> str:
@@ -272,40 +273,15 @@ def _layers(results: Sequence[Result]) -> str:
     return _section("Error by layer", f"<figure>{chart}</figure>", lead)
 
 
-def _cells(r: Result) -> list[str]:
-    asked = f"{r.ratio_asked:g}×" if r.ratio_asked else "–"
-    error = f" ± {r.kl_error:.4f}" if r.kl_error is not None else ""
-    kl = "–" if r.kl is None else f"{r.kl:.4f}{error}"
-    perplexity = "–" if r.perplexity is None else f"{r.perplexity:.5g}"
-    return [asked, f"{r.ratio_coded:.1f}×", f"{r.ratio_total:.1f}×", kl, _percent(r.top1), perplexity]
-
-
 def _figures(results: Sequence[Result], apart: bool) -> str:
     heads = ["", "asked", "coded", "total", "KL, nats", "same first choice", "perplexity"]
-    rows = [[LABELS[r.mode], *_cells(r)] for r in results]
+    rows = [[LABELS[r.mode], *cells(r)] for r in results]
     if apart:
         heads.append("calibrated → evaluated")
         rows = [[*row, escape(f"{r.calibrated_on} → {r.evaluated_on}")] for row, r in zip(rows, results, strict=True)]
     untouched = results[0].perplexity_untouched
     lead = f"Perplexity with the untouched cache: {untouched:.5g}." if untouched and not apart else ""
-    return _section("All figures", _table(heads, rows), lead)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{text}</td>' for text in row)}</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _difference(value: float | None, untouched: float | None) -> str:
-    if value is None or untouched is None:
-        return "–"
-    points = 100 * (value - untouched)
-    return f"{points:+.1f}" if abs(points) >= 0.05 else "0"
+    return _section("All figures", table(heads, rows), lead)
 
 
 def _log_steps(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from kvtc.calibration.sensitivity import SINKS, WINDOW
+from kvtc.calibration.predictions import SINKS, WINDOW
 
 from .caches import Kept
 from .tasks import NAMES

@@ -14,9 +14,9 @@ from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import SequenceState
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.corpus import Corpus
+from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.calibration.profile_cache import OURS, PUBLISHED, profiles_for
 from kvtc.calibration.progress import bar, say
-from kvtc.calibration.sensitivity import SINKS, WINDOW
 from kvtc.calibration.texts import MissingTexts
 from kvtc.client import Client
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
-from kvtc.calibration.sensitivity import SINKS, WINDOW, divergence, log_probabilities
+from kvtc.calibration.predictions import SINKS, WINDOW, divergence, log_probabilities
 from kvtc.calibration.texts import Document
 
 CUE_TOKENS, REPEATED_TOKENS, REPEATS = 16, 32, 5
