@@ -1,6 +1,9 @@
 """Work beside the engine: in order, bounded, and whatever a job raises stays there."""
 
+import sys
 import threading
+
+import pytest
 
 from kvtc.adapters.background import Background
 
@@ -16,13 +19,14 @@ def test_jobs_run_in_order_and_a_close_waits_for_them():
     assert done[-1] == 49
 
 
-def test_a_job_that_raises_is_logged_and_the_next_one_runs(caplog):
+@pytest.mark.parametrize("job", [lambda: [][1], sys.exit], ids=["error", "exit"])
+def test_a_job_that_raises_is_logged_and_the_next_one_runs(caplog, job):
     done = []
     background = Background("test")
-    background.submit(lambda: [][1])
+    background.submit(job)
     background.submit(lambda: done.append(threading.current_thread().name))
     background.close()
-    assert done == ["test"] and "IndexError" in caplog.text
+    assert done == ["test"] and "a job in the background failed" in caplog.text
 
 
 def test_no_more_jobs_wait_than_allowed():

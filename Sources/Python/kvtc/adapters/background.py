@@ -47,5 +47,6 @@ class Background:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception:
+            except BaseException:
+                # An exit, too: without the thread whoever closes this would wait for ever.
                 log.exception("a job in the background failed; going on")
