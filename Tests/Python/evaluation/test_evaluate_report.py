@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
 from kvtc.calibration import safetensors
 from kvtc_evaluation.evaluate import bits as evaluate_bits
+from kvtc_evaluation.evaluate import charts
 from kvtc_evaluation.evaluate import report as evaluate_report
-from kvtc_evaluation.evaluate.charts import Axis, Point, Series, heat, lines
+from kvtc_evaluation.evaluate.charts import Point, Series, heat, lines
 from kvtc_evaluation.evaluate.results import Result, report
 
 LAYERS, HEADS, WIDTH = 3, 2, 4
@@ -95,8 +99,31 @@ def test_the_report_is_well_formed_and_loads_nothing(profile: Path) -> None:
     text, body = parsed(profile, RESULTS)
     assert not re.findall(r"""(?:src|href|@import|url\()\s*=?\s*["'(]?\s*(?:https?:)?//""", text) and "<script" not in text
     assert len(list(body.iter("svg"))) == 4 and all(svg.get("aria-label") for svg in body.iter("svg"))
-    numbers = re.findall(r' (?:x|y|x1|x2|y1|y2|cx|cy)="([^"]*)"', text)
+    numbers = re.findall(r' (?:x|y)="([^"]*)"', text)
     assert numbers and all(np.isfinite(float(number)) for number in numbers)
+    names = [element.get("id") for element in body.iter() if element.get("id")]
+    assert len(names) == len(set(names))
+    used = re.findall(r"(?:href=.|url\()#([^\")]+)", text)
+    assert used and set(used) == set(names)
+
+
+def test_the_report_is_the_same_on_every_run_and_has_colours_for_day_and_night(profile: Path) -> None:
+    text, body = parsed(profile, RESULTS)
+    assert parsed(profile, RESULTS)[0] == text
+    for element in body.iter():
+        assert not re.search("#[0-9a-f]{6}", element.get("style", "")), "a colour that stays as it is in the dark"
+    style = text[: text.index("</style>")]
+    for name in charts.COLOURS:
+        # By day and by night.
+        assert len(re.findall(rf"--{name}: ", style)) == 2
+
+
+def test_marks_and_cells_say_their_figures(profile: Path) -> None:
+    _, body = parsed(profile, RESULTS)
+    titles = [title.text for title in body.iter("title")]
+    assert "kvtcd transform 16.1×: KL 0.0050, same first choice 95.0 %" in titles and "keys of layer 0: 10 %" in titles
+    cells = [title for title in titles if "bits per number" in title]
+    assert len(cells) == 3 * 2 * LAYERS and len({title.rsplit(":")[0] for title in cells}) == len(cells)
 
 
 def test_the_report_says_what_was_measured_and_explains_its_words(profile: Path) -> None:
@@ -107,7 +134,9 @@ def test_the_report_says_what_was_measured_and_explains_its_words(profile: Path)
     assert "0.0050 ± 0.0005" in said and "3 MiB once" in said and "a.txt" in said
     # KL 0.015 lies between 32.2× (0.01) and 45.3× (0.02): 39.3×, 2.4 times 16.4.
     assert "transform has it at 39.3×: 2.4 times the ratio at equal KL" in said
-    assert "-10.0" in said
+    assert "-10.0" in said and "One number more or less is 2.5 points" in said
+    # The totals stand beside the ratio of the coded pages.
+    assert "16×smaller" in said and "8.1× at 2 048, 10.7× at 8 192, 14.6× at 32 768 tokens" in said
 
 
 def test_names_from_outside_are_escaped(profile: Path) -> None:
@@ -173,14 +202,16 @@ def test_a_class_costs_the_entropy_of_its_table() -> None:
     assert bits[0] < 0.3 < bits[1] < bits[2] < bits[3] < bits[4]
 
 
-def test_axes_keep_order_and_tick_inside() -> None:
-    for axis in (Axis(0.002, 0.3, 0, 100, logarithmic=True), Axis(0, 0.37, 0, 100, logarithmic=False), Axis(1.5, 2, 0, 9, logarithmic=True)):
-        places = [axis.at(tick) for tick in axis.ticks]
-        assert len(places) >= 3 and places == sorted(places) and places[0] >= 0 and places[-1] <= 100
-    assert Axis.around([5], 0, 10, logarithmic=True).at(5) == pytest.approx(5)
+@pytest.mark.parametrize(("low", "high"), [(3.1, 4.9), (0.002, 0.3), (1, 5000), (7, 7)])
+def test_logarithmic_axes_have_ticks_wherever_the_figures_lie(low: float, high: float) -> None:
+    points = [Point(low, low), Point(high, high)]
+    svg = ElementTree.fromstring(lines([Series("one", "ours", points)], x_label="x", y_label="y", describe="d", x_log=True, y_log=True))
+    ticks = [float(text.text) for text in svg.iter("text") if text.text.replace(".", "").isdigit()]
+    assert len(ticks) >= 2 and all(low / 1.26 <= tick <= high * 1.26 for tick in ticks)
 
 
-def test_charts_take_single_points_and_zeros() -> None:
-    svg = lines([Series("one", "red", [Point(1, 0.0)])], x_label="x", y_label="y", describe="d")
-    ElementTree.fromstring(svg)
+def test_charts_take_single_points_and_zeros_and_show_their_level() -> None:
+    svg = lines([Series("one", "ours", [Point(1, 0.5)])], x_label="x", y_label="y", describe="d", y_log=True, level=(0.001, "floor"))
+    assert "0.001" in "".join(ElementTree.fromstring(svg).itertext())
+    ElementTree.fromstring(lines([Series("one", "ours", [Point(1, 0.0)])], x_label="x", y_label="y", describe="d"))
     ElementTree.fromstring(heat([("row", [0.0, 0.0])], unit="bits", x_label="x", describe="d"))

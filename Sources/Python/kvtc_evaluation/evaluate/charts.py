@@ -1,16 +1,39 @@
-"""The report's pictures as inline SVG. Colours are CSS variables, so that a page has a light and a dark look."""
+"""The report's pictures: matplotlib's SVG, made fit to stand in a page. Colours become the page's variables, so that a picture
+has a light and a dark look; each has a name for who can't see it, and its marks say their figures when pointed at."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
+from typing import Literal
 
-WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 118, 18, 50
-_MANTISSAS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
-_LINE_HEIGHT = 15
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+COLOURS = {
+    "ours": "#1f5fd0", "published": "#c2570c", "third": "#8a4fbf", "engine": "#0f8a6d", "plain": "#7a8794",
+    "step1": "#0b2f73", "step2": "#2f6fe0", "step3": "#5f97ee", "step4": "#a3c3f5",
+    "ink": "#16202c", "soft": "#5b6876", "line": "#dfe5ea", "paper": "#ffffff",
+}  # fmt: skip
+"""What matplotlib draws with; each stands for the variable of that name in report.css."""
+_VARIABLES = {value: f"var(--{name})" for name, value in COLOURS.items()}
+_STYLE = {
+    # The page's own font shows the letters; identifiers come out the same on every run.
+    "svg.fonttype": "none", "svg.hashsalt": "kvtcd", "font.size": 9.5, "text.color": COLOURS["soft"],
+    "axes.edgecolor": COLOURS["soft"], "axes.labelcolor": COLOURS["soft"], "axes.facecolor": "none", "figure.facecolor": "none",
+    "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": COLOURS["line"], "xtick.color": COLOURS["soft"], "ytick.color": COLOURS["soft"], "xtick.major.size": 0,
+    "ytick.major.size": 0, "legend.frameon": False, "legend.labelcolor": COLOURS["ink"], "lines.linewidth": 2, "lines.markersize": 7.5,
+}  # fmt: skip
+_MARKERS = "oDs^vPX"
+_WIDTH = 7.9
+"""Inches of 72 pixels; the page scales the picture."""
 
 
 @dataclass(frozen=True)
@@ -25,51 +48,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """`colour` is a CSS colour; `style` "line" has marks and its label beside it, "plain" no marks and its label in a list."""
+    """A curve. `colour` is a key of `COLOURS`; one with `marks` has its points shown."""
 
     label: str
     colour: str
     points: Sequence[Point]
-    style: str = "line"
-
-
-class Axis:
-    """Maps values to pixels, on a linear or a logarithmic scale."""
-
-    def __init__(self, low: float, high: float, begin: float, end: float, *, logarithmic: bool, least_ticks: int = 4) -> None:
-        self.low, self.high, self._begin, self._end, self._log = low, high, begin, end, logarithmic
-        self.ticks = self._log_ticks(least_ticks) if logarithmic else self._linear_ticks()
-
-    @classmethod
-    def around(cls, values: Iterable[float], begin: float, end: float, *, logarithmic: bool) -> Axis:
-        values = list(values)
-        low, high = min(values), max(values)
-        if logarithmic:
-            return cls(low / 1.25, high * 1.25, begin, end, logarithmic=True)
-        return cls(min(0.0, low), (high or 1.0) * 1.06, begin, end, logarithmic=False)
-
-    def at(self, value: float) -> float:
-        if self._log:
-            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
-        return self._begin + share * (self._end - self._begin)
-
-    def _log_ticks(self, least: int) -> list[float]:
-        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        ticks: list[float] = []
-        for mantissas in _MANTISSAS:
-            ticks = [m * 10.0**d for d in decades for m in mantissas if self.low <= m * 10.0**d <= self.high]
-            if len(ticks) >= least:
-                return ticks
-        return self._linear_ticks()
-
-    def _linear_ticks(self) -> list[float]:
-        rough = (self.high - self.low) / 5
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough)
-        first = math.ceil(self.low / step - 1e-9)
-        return [step * i for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+    marks: bool = True
 
 
 def lines(
@@ -80,118 +64,122 @@ def lines(
     describe: str,
     x_log: bool = False,
     y_log: bool = False,
-    height: int = 400,
-    x_format: Callable[[float], str] = lambda value: f"{value:g}",
-    y_format: Callable[[float], str] = lambda value: f"{value:g}",
-    levels: Sequence[tuple[float, str]] = (),
+    height: float = 4.4,
+    x_format: Callable[[float], str] = "{:g}".format,
+    y_format: Callable[[float], str] = "{:g}".format,
+    level: tuple[float, str] | None = None,
     bridge: tuple[float, float, float, str] | None = None,
 ) -> str:
-    """Curves over common axes, labelled at their ends. `levels` are dashed horizontals; `bridge` (x from, x to, y, text) an
-    arrow between two curves."""
-    points = [point for one in series for point in one.points]
-    x = Axis.around((p.x for p in points), _LEFT, WIDTH - _RIGHT, logarithmic=x_log)
-    spread = [p.y for p in points] + [level for level, _ in levels] + [p.y + p.error for p in points]
-    y = Axis.around(spread, height - _BOTTOM, _TOP, logarithmic=y_log)
-    parts = [_frame(x, y, height, x_label, y_label, x_format, y_format)]
-    for level, text in levels:
-        at = y.at(level)
-        parts.append(f'<line class="level" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="note" x="{WIDTH - _RIGHT - 4}" y="{at - 6:.1f}" text-anchor="end">{escape(text)}</text>')
-    for one in series:
-        parts.append(_curve(one, x, y))
-    if bridge:
-        parts.append(_bridge(bridge, x, y))
-    parts += _end_labels(series, x, y)
-    return _svg(height, describe, parts)
-
-
-def _frame(x: Axis, y: Axis, height: int, x_label: str, y_label: str, x_format: Callable, y_format: Callable) -> str:
-    bottom, right = height - _BOTTOM, WIDTH - _RIGHT
-    parts = []
-    for tick in y.ticks:
-        at = y.at(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{escape(y_format(tick))}</text>')
-    for tick in x.ticks:
-        at = x.at(tick)
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(x_format(tick))}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(f'<text class="label" x="{(_LEFT + right) / 2}" y="{height - 10}" text-anchor="middle">{escape(x_label)}</text>')
-    middle = (_TOP + bottom) / 2
-    parts.append(f'<text class="label" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
-    return "".join(parts)
-
-
-def _curve(series: Series, x: Axis, y: Axis) -> str:
-    places = [(x.at(p.x), y.at(p.y)) for p in series.points]
-    parts = []
-    if len(places) > 1:
-        path = "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py in places)
-        parts.append(f'<path class="curve" d="{path}" stroke="{series.colour}"/>')
-    if series.style == "line":
-        for point, (px, py) in zip(series.points, places, strict=True):
-            if point.error:
-                top, bottom = y.at(point.y + point.error), y.at(max(point.y - point.error, y.low))
-                parts.append(f'<line class="error" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{series.colour}"/>')
-            title = f"<title>{escape(point.title)}</title>" if point.title else ""
-            parts.append(f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{series.colour}">{title}</circle>')
-    return "".join(parts)
-
-
-def _end_labels(series: Sequence[Series], x: Axis, y: Axis) -> list[str]:
-    """A label beside each curve's last point, pushed apart where they would lie on each other; a list for plain curves."""
-    plain = [one for one in series if one.style == "plain"]
-    left = WIDTH - _RIGHT + 14
-    parts = [
-        f'<text class="name" x="{left}" y="{_TOP + 14 + 20 * index}" fill="{one.colour}">— {escape(one.label)}</text>'
-        for index, one in enumerate(plain)
-    ]
-    wanted = [(y.at(one.points[-1].y), x.at(one.points[-1].x), one) for one in series if one.points and one not in plain]
-    placed: list[tuple[float, float]] = []
-    for at, px, one in sorted(wanted, key=lambda item: item[:2]):
-        for other_y, other_x in placed:
-            if abs(other_x - px) < 110 and at - other_y < _LINE_HEIGHT:
-                at = max(at, other_y + _LINE_HEIGHT)
-        placed.append((at, px))
-        parts.append(f'<text class="name" x="{px + 11:.1f}" y="{at + 4:.1f}" fill="{one.colour}">{escape(one.label)}</text>')
-    return parts
-
-
-def _bridge(bridge: tuple[float, float, float, str], x: Axis, y: Axis) -> str:
-    begin, end, level, text = bridge
-    left, right, at = x.at(begin) + 9, x.at(end) - 4, y.at(level)
-    return (
-        f'<line class="bridge" x1="{left:.1f}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        f'<path class="tip" d="M{right:.1f} {at:.1f} l-8 -4.5 v9 z"/>'
-        f'<text class="claim" x="{(left + right) / 2:.1f}" y="{at - 9:.1f}" text-anchor="middle">{escape(text)}</text>'
-    )
+    """Curves over common axes. `level` is a dashed horizontal; `bridge` (x from, x to, y, text) an arrow between two curves."""
+    with _figure(height) as (figure, axes):
+        for index, one in enumerate(series):
+            _curve(axes, one, index)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if level:
+            axes.axhline(level[0], color=COLOURS["soft"], linewidth=1, linestyle=(0, (2, 4)))
+            place = {"xy": (1, level[0]), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(level[1], xytext=(-4, 4), ha="right", **place)
+        _scale(axes, "x", x_log, x_format)
+        _scale(axes, "y", y_log, y_format)
+        if bridge:
+            begin, end, at, text = bridge
+            axes.annotate("", (end, at), (begin, at), arrowprops={"arrowstyle": "-|>", "color": COLOURS["ink"], "shrinkA": 6, "shrinkB": 2})
+            middle = (begin * end) ** 0.5 if x_log else (begin + end) / 2
+            place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(text, (middle, at), color=COLOURS["ink"], weight="bold", **place)
+        figure.legend(loc="outside upper left", ncols=4, handlelength=1.6, columnspacing=1.6)
+        titles = {f"series-{index}": [point.title for point in one.points] for index, one in enumerate(series) if one.marks}
+        return _svg(figure, describe, titles)
 
 
 def heat(rows: Sequence[tuple[str, Sequence[float]]], *, unit: str, x_label: str, describe: str) -> str:
     """A row of coloured cells for each series of numbers; the colour grows with the square root of the number."""
-    left, cell_height, gap = 132, 22, 4
-    columns = max(len(values) for _, values in rows)
-    cell = (WIDTH - left - 12) / columns
-    top = max(value for _, values in rows for value in values) or 1.0
-    parts = []
-    for index, (label, values) in enumerate(rows):
-        y = 6 + index * (cell_height + gap)
-        parts.append(f'<text class="tick" x="{left - 10}" y="{y + 15}" text-anchor="end">{escape(label)}</text>')
-        for column, value in enumerate(values):
-            opacity = 0.06 + 0.94 * math.sqrt(value / top)
-            title = f"<title>{escape(label)}, layer {column}: {value:.3g} {escape(unit)}</title>"
-            parts.append(
-                f'<rect x="{left + column * cell:.1f}" y="{y}" width="{cell - 1:.1f}" height="{cell_height}" rx="2"'
-                f' fill="var(--ours)" fill-opacity="{opacity:.3f}">{title}</rect>'
-            )
-    bottom = 6 + len(rows) * (cell_height + gap)
-    step = max(1, columns // 10)
-    for column in range(0, columns, step):
-        parts.append(f'<text class="tick" x="{left + (column + 0.5) * cell:.1f}" y="{bottom + 13}" text-anchor="middle">{column}</text>')
-    parts.append(f'<text class="label" x="{(left + WIDTH) / 2}" y="{bottom + 33}" text-anchor="middle">{escape(x_label)}</text>')
-    return _svg(bottom + 42, describe, parts)
+    numbers = np.array([values for _, values in rows])
+    shares = np.sqrt(numbers / (numbers.max() or 1))
+    with _figure(0.75 + 0.3 * len(rows)) as (figure, axes):
+        cells = axes.pcolormesh(numbers, edgecolors="none", antialiased=True, gid="cells")
+        cells.set(array=None, facecolors=[(*matplotlib.colors.to_rgb(COLOURS["ours"]), 0.06 + 0.94 * share) for share in shares.ravel()])
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [label for label, _ in rows])
+        layers = range(0, numbers.shape[1], max(1, numbers.shape[1] // 10))
+        axes.set_xticks([layer + 0.5 for layer in layers], [str(layer) for layer in layers])
+        axes.set_xlabel(x_label)
+        axes.hlines(range(1, len(rows)), 0, numbers.shape[1], COLOURS["paper"], linewidth=3)
+        titles = [f"{label}, layer {layer}: {value:.3g} {unit}" for label, values in rows for layer, value in enumerate(values)]
+        return _svg(figure, describe, {"cells": titles})
 
 
-def _svg(height: float, describe: str, parts: Iterable[str]) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(describe)}">{"".join(parts)}</svg>'
+@contextmanager
+def _figure(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Not pyplot's, which keeps state for windows."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _curve(axes: Axes, one: Series, index: int) -> None:
+    x, y = [point.x for point in one.points], [point.y for point in one.points]
+    colour = COLOURS[one.colour]
+    marker = _MARKERS[index % len(_MARKERS)] if one.marks else None
+    axes.plot(x, y, color=colour, label=one.label, marker=marker, markeredgecolor=COLOURS["paper"], gid=f"series-{index}")
+    if any(point.error for point in one.points):
+        # A bar that would reach below 0 has no end on a logarithmic axis.
+        lengths = [[min(point.error, 0.9 * point.y) for point in one.points], [point.error for point in one.points]]
+        axes.errorbar(x, y, lengths, fmt="none", ecolor=colour, elinewidth=1.2, alpha=0.45)
+
+
+def _scale(axes: Axes, name: Literal["x", "y"], logarithmic: bool, text: Callable[[float], str]) -> None:
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    if logarithmic:
+        low, high = axis.get_data_interval()
+        axes.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.25, high * 1.25)})
+        # As many ticks in few decades as fit, and one at least in any.
+        steps = (1,) if high > 300 * low else (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 7)
+        axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def _svg(figure: Figure, describe: str, titles: dict[str, list[str]]) -> str:
+    """The picture as an element for a page: names of its own, no fixed size. `titles` are those of the marks in the group
+    with that name, in order."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Creator": None, "Date": None, "Format": None, "Type": None})
+    # Elements and attributes have no namespace within HTML.
+    root = ElementTree.iterparse(io.StringIO(file.getvalue()))
+    for _, element in root:
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        if style := element.get("style"):
+            element.set("style", _themed(style))
+    svg: ElementTree.Element = root.root
+    for group in svg.iter("g"):
+        marks = list(group.iter("use")) or list(group.iter("path"))
+        for mark, title in zip(marks, titles.get(group.get("id", ""), []), strict=False):
+            if title:
+                ElementTree.SubElement(mark, "title").text = title
+    _rename(svg, describe)
+    svg.attrib = {"viewBox": svg.attrib["viewBox"], "role": "img", "aria-label": describe}
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def _themed(style: str) -> str:
+    for colour, variable in _VARIABLES.items():
+        style = style.replace(colour, variable)
+    return style
+
+
+def _rename(svg: ElementTree.Element, describe: str) -> None:
+    """Leaves only the names that something refers to, which are of their content, and makes them this picture's own."""
+    used = {element.get("href", "")[1:] for element in svg.iter("use")}
+    used |= {element.get("clip-path", "")[5:-1] for element in svg.iter()}
+    own = {name: f"{name}-{sum(describe.encode())}" for name in used if name}
+    for element in svg.iter():
+        if (name := element.attrib.pop("id", None)) in own:
+            element.set("id", own[name])
+        if element.tag == "use":
+            element.set("href", f"#{own[element.attrib['href'][1:]]}")
+        if clip := element.get("clip-path"):
+            element.set("clip-path", f"url(#{own[clip[5:-1]]})")
