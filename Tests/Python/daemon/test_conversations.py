@@ -1,7 +1,5 @@
 """A session follows its conversation: edits, tails that grow, pages that went away; and no session gets less than it was promised."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ import kvtc
 from kvtc import ErrorCode, Layout, Mode, PushOutcome, Residence
 from kvtc.protocol import messages
 
-from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
+from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push, until
 
 STORED, PRESENT, NON_FINITE = PushOutcome.STORED, PushOutcome.PRESENT, PushOutcome.NON_FINITE
 LAYOUT = Layout()
@@ -97,7 +95,7 @@ def test_pages_that_went_away_come_back_to_their_place(make_daemon, how):
         if how == "dropped":
             open_session(client).drop(keys[1:7])
         elif how == "expired":
-            wait_until(lambda: session.lookup(keys).leading_run == 0)
+            until(lambda: session.lookup(keys).leading_run == 0)
         else:
             # Without a look in between, which would be a use.
             flood = open_session(client)
@@ -111,13 +109,6 @@ def test_pages_that_went_away_come_back_to_their_place(make_daemon, how):
         back = session.fetch(keys)
         assert back[6:] == contents[6:]
         assert back[0] is not None and exact_rows(back[0], contents[0])[:3].all()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_truncate_takes_nothing_from_others(client):

@@ -3,24 +3,16 @@
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 import kvtc
 
-from samples import open_session, random_pages, to_push
+from samples import open_session, random_pages, to_push, until
 
 # The daemon looks after its disk three times in the span of its watchdog.
 OFTEN = ["env", "WATCHDOG_USEC=1500000"]
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not become true"
-        time.sleep(0.1)
 
 
 def state(client):

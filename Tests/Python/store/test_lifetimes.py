@@ -6,15 +6,7 @@ import pytest
 
 import kvtc
 
-from samples import open_session, random_pages, to_push
-
-
-def until(condition, seconds=30):
-    """Waits for what has to become true; a machine that stands still for a while fails no test."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not become true"
-        time.sleep(0.02)
+from samples import open_session, random_pages, to_push, until
 
 
 def pause(seconds):

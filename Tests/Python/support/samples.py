@@ -1,5 +1,7 @@
 """Pages for tests: small models, values like those of a cache, always the same for the same seed."""
 
+import time
+
 import numpy as np
 
 import kvtc
@@ -53,3 +55,11 @@ def open_session(client, name="test", **options):
     options.setdefault("geometry", GEOMETRY)
     options.setdefault("page_tokens", TOKENS)
     return client.open_session(name, **options)
+
+
+def until(condition, seconds=60):
+    """Waits for what has to become true; a machine that stands still for a while fails no test."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not become true"
+        time.sleep(0.02)

@@ -7,6 +7,9 @@ faulty  the daemon's writes, reads and syncs fail or dawdle (strace): what a flu
 lying   its writes and reads claim success without doing anything: pages may be missing, never wrong
 steady  nothing is killed: descriptors, arenas, threads and memory must be back where they were
 
+All tenants use the same keys. The last one comes through a container's socket as the user of the first, from which nothing but
+that socket tells it apart.
+
 Every daemon gets signals that it has to ignore all the while, and its log is a pipe that is read only now and then.
 """
 
@@ -24,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
@@ -130,6 +133,8 @@ class Round:
             }
         )
         self.daemon.directory.chmod(0o755)
+        box = str(self.daemon.directory / "box" / "s")
+        self.daemon.settings["containers.box"] = box
         profiles = self.daemon.directory / "state" / "profiles"
         profiles.mkdir(parents=True)
         shutil.copy(profile.path, profiles)
@@ -144,7 +149,9 @@ class Round:
             push_limit=(disk << 20) // (4 * tenants),
         )
         self.log = ReluctantReader(self.daemon.directory, self.daemon.log, random.Random(seed))
-        self.users = [FIRST_USER + i if os.geteuid() == 0 else os.geteuid() for i in range(tenants)]
+        # All with a user of their own, as far as this one may become others.
+        users = [FIRST_USER + i for i in range(tenants - 1)] if os.geteuid() == 0 else [os.geteuid()]
+        self.tenants = [(user, self.terms) for user in users] + [(users[0], replace(self.terms, socket=box))]
 
     def run(self):
         start = time.monotonic()
@@ -182,12 +189,9 @@ class Round:
     def _fork(self, deadline):
         context = multiprocessing.get_context("fork")
         tenants = []
-        for index, user in enumerate(self.users):
-            terms = self.terms if os.geteuid() == 0 or index == 0 else None
-            if terms is None:
-                continue
+        for number, (user, terms) in enumerate(self.tenants):
             here, there = context.Pipe()
-            process = context.Process(target=soak_tenant.main, args=(user, terms, deadline, there), daemon=True)
+            process = context.Process(target=soak_tenant.main, args=(number, user, terms, deadline, there), daemon=True)
             process.start()
             there.close()
             tenants.append((process, here))

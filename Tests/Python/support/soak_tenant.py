@@ -113,9 +113,9 @@ class Findings:
 
 
 class Tenant:
-    def __init__(self, user, terms):
-        self.user, self.terms = user, terms
-        self.random = random.Random(terms.seed * 1000003 + user)
+    def __init__(self, number, terms):
+        self.number, self.terms = number, terms
+        self.random = random.Random(terms.seed * 1000003 + number)
         self.findings = Findings()
         self.client = None
         self.sessions = {}
@@ -129,7 +129,7 @@ class Tenant:
 
     @lru_cache(maxsize=48)  # noqa: B019 (a tenant is a process's whole life)
     def _bytes(self, number, version):
-        return contents([self.terms.seed, self.user, number, version], PAGES)
+        return contents([self.terms.seed, self.number, number, version], PAGES)
 
     def must_be_there(self, conversation, page):
         if self.terms.is_lying or not (self.terms.is_roomy or conversation.pinned):
@@ -141,7 +141,7 @@ class Tenant:
     def judge(self, conversation, index, back, is_final=False):
         """Compares what a pull gave for a page (None: nothing) with what it may give."""
         page = conversation.pages[index]
-        where = [self.user, conversation.number, conversation.version, index, page.push.name]
+        where = [self.number, conversation.number, conversation.version, index, page.push.name]
         if back is None:
             excused = self.terms.is_faulty and not is_final
             if self.must_be_there(conversation, page) and not excused:
@@ -301,7 +301,7 @@ class Tenant:
             is_held = found is not None and found.lease is not None and found.lease.number
             promised = is_held and found.residence[index] != Residence.ABSENT
             if page is None and promised and not self.terms.is_faulty:
-                self.findings.lost.append([self.user, conversation.number, index, "under a lease"])
+                self.findings.lost.append([self.number, conversation.number, index, "under a lease"])
 
     def _push(self, conversation, session, begin, end):
         pages = conversation.pages[begin:end]
@@ -396,13 +396,13 @@ class Tenant:
         self._disconnect()
 
 
-def main(user, terms, deadline, channel):
+def main(number, user, terms, deadline, channel):
     """The tenant's process: load until the deadline, then, told so, the last check."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
-    tenant = Tenant(user, terms)
+    tenant = Tenant(number, terms)
     try:
         tenant.run(lambda: time.monotonic() > deadline)
         channel.send("idle")
