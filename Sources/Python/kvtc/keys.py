@@ -102,7 +102,7 @@ def page_runs(positions: Sequence[int] | np.ndarray, page_tokens: int = 64) -> l
     page_tokens = _positive("page_tokens", page_tokens)
     values = _integers("positions", positions)
     starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 2) != 1)
-    runs = zip(starts, [*starts[1:], len(values)], strict=True)
+    runs = zip(starts, [*starts[1:], len(values)], strict=False)
     return [(int(at), int(min(page_tokens, end - at))) for start, end in runs for at in range(start, end, page_tokens)]
 
 
