@@ -16,7 +16,7 @@ final class ClientConnection: Sendable {
         /// Whether the connection ends with the answer.
         var isLast = false
         /// Counts the body against the tenant's quota while the item is there.
-        var charge: RequestCharge?
+        var charge: QuotaCharge?
     }
 
     private struct Inbox {

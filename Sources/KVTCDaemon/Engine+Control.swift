@@ -140,9 +140,10 @@ extension Engine {
         let use = store.use(storeKeys(session, request.keys))
         let onDisk = use.pages.indices.filter { store.residence(use.pages[$0]) == .disk }
         let queued = prefetching.withLock { waiting in
-            let room = max(0, Self.prefetchLimit - waiting[session.tenant, default: 0])
-            waiting[session.tenant, default: 0] += min(room, onDisk.count)
-            return onDisk.prefix(room)
+            let before = waiting[session.tenant] ?? 0
+            let queued = onDisk.prefix(max(0, Self.prefetchLimit - before))
+            if !queued.isEmpty { waiting[session.tenant] = before + queued.count }
+            return queued
         }
         for index in queued {
             readers.submit(.background) { [self] in
@@ -197,26 +198,21 @@ extension Engine {
 
     private func drop(_ keys: [StoreKey]) -> Int {
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
-        let dropped = ledger.wait { ledger -> Int? in
-            guard !keys.contains(where: ledger.isReplacing) else { return nil }
-            ledger.drop(keys)
+        ledger.update(when: { $0.isSettled(keys) }) {
+            $0.drop(keys)
             return store.remove(keys)
         }
-        return dropped ?? 0
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.
     private func dropPages(of session: UInt32) -> Int {
         let (dropped, ready) =
-            ledger.wait { ledger -> (Int, [StoreKey])? in
-                guard ledger.sessions[session]?.pages.contains(where: { ledger.isReplacing($0.key) }) != true else {
-                    return nil
-                }
+            ledger.update(when: { $0.isSettled($0.keys(of: session)) }) { ledger in
                 let (left, ready) = ledger.truncate(session, to: 0)
                 let unused = left.filter { !ledger.isUsed($0) }
                 ledger.drop(unused)
                 return (store.remove(unused), ready.filter(ledger.isUsed))
-            } ?? (0, [])
+            }
         enqueue(ready)
         return dropped
     }

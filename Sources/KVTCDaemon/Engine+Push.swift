@@ -190,9 +190,8 @@ extension Engine {
     private func note(
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, isStored: Bool
     ) -> PageAttributes? {
-        let noted = ledger.wait { ledger -> (PageAttributes?, [StoreKey])? in
-            // A coder that is just putting its block in place decides what is there.
-            guard !ledger.isReplacing(key) else { return nil }
+        // A coder that is just putting its block in place decides what is there.
+        let (there, ready) = ledger.update(when: { $0.isSettled([key]) }) { ledger -> (PageAttributes?, [StoreKey]) in
             let there = store.attributes(key)
             guard isStored || there != nil else { return (nil, []) }
             let isCoded = there.map { $0.coded || $0.promised } ?? false
@@ -202,9 +201,6 @@ extension Engine {
                 coded: isStored && !isCoded ? nil : isCoded)
             return (there, ready)
         }
-        guard let (there, ready) = noted else { return nil }
-        // A job that was waited for may have no page any more.
-        if isStored { ledger.update { _ in } }
         enqueue(ready)
         return there
     }
@@ -215,9 +211,8 @@ extension Engine {
         while true {
             let seen = encodesDone.withLock { $0 }
             let outcome = try put()
-            guard outcome == .full, pendingEncodes > 0, pool.hasThreads, MonotonicClock.nanoseconds < deadline else {
-                return outcome
-            }
+            guard outcome == .full, pendingEncodes > 0, MonotonicClock.nanoseconds < deadline else { return outcome }
+            if pool.runNextHere() { continue }
             guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
         }
     }

@@ -21,7 +21,7 @@ extension Engine {
                 isShort = try !isSame(key, entry, session, source)
             }
         }
-        guard isShort || there.nonFinite else { return nil }
+        guard isShort || there.nonFinite && !isWindow else { return nil }
         // What has been exact stays so: that was promised to somebody, who may be gone.
         let tokens = Int(entry.tokens)
         // Nobody knows which where it cannot be read now.
@@ -74,7 +74,7 @@ extension Engine {
         guard let promise = ledger.withLock({ $0.sessions[session.id]?.promise }) else { return }
         for (index, entry) in entries.enumerated()
         // A page just stored can have been found and coded by another session before this one was known to use it.
-        where [.present, .stored].contains(outcomes[index])
+        where ![.full, .tooLarge].contains(outcomes[index])
             && Int(entry.firstPosition) + Int(entry.tokens) > promise.protection.windowBegin
         {
             guard let there = store.attributes(keys[index]),
@@ -118,10 +118,7 @@ extension Engine {
 
     /// Keeps others from the key until the renewal ends. Gives what its page was; nil when no session uses it any more.
     private func claim(_ key: StoreKey) -> LedgerPage.Phase? {
-        let claimed = ledger.wait { ledger -> LedgerPage.Phase?? in
-            ledger.isReplacing(key) ? nil : .some(ledger.beginRenewal(key))
-        }
-        return claimed ?? nil
+        ledger.update(when: { $0.isSettled([key]) }) { $0.beginRenewal(key) }
     }
 
     private enum RenewalStop: Error {

@@ -96,7 +96,7 @@ final class Engine: Sendable {
 
     /// The pages that a session holds.
     func keys(of session: UInt32) -> [StoreKey] {
-        ledger.withLock { $0.sessions[session]?.pages.map(\.key) ?? [] }
+        ledger.withLock { $0.keys(of: session) }
     }
 
     func storeKeys(_ session: Session, _ keys: [PageKey]) -> [StoreKey] { keys.map { storeKey(session, $0) } }
@@ -226,11 +226,10 @@ final class Engine: Sendable {
         try check(request.policy, hasProfile: session.context.codec.profile != nil)
         for key in ledger.withLock({ $0.unresolved(session.id, under: request.policy) }) { _ = coded(key) }
         // A block that is just taking a page's place was coded under the policy before; what it lost is to be told.
-        let changed = ledger.wait { ledger -> Ledger.PolicyChange?? in
-            let isReplacing = ledger.sessions[session.id]?.pages.contains { ledger.isReplacing($0.key) } ?? false
-            return isReplacing ? nil : .some(ledger.setPolicy(session.id, request.policy))
+        let change = ledger.update(when: { $0.isSettled($0.keys(of: session.id)) }) {
+            $0.setPolicy(session.id, request.policy)
         }
-        guard let change = changed.flatMap({ $0 }) else {
+        guard let change else {
             throw WireError(.unknownSession, field: "session", "no session \(session.id)")
         }
         enqueue(change.ready)

@@ -241,8 +241,14 @@ package struct Ledger {
         endReplace(key, generation: plan.generation, coded: nil)
     }
 
-    /// Whether a coded block is being put in place; dropping has to wait for that.
-    package func isReplacing(_ key: StoreKey) -> Bool { pages[key]?.phase == .replacing }
+    /// Whether nothing is just taking the place of one of the pages. Whoever decides what becomes of them waits for that: it
+    /// would take the place of what is there then.
+    package func isSettled(_ keys: some Sequence<StoreKey>) -> Bool {
+        !keys.contains { pages[$0]?.phase == .replacing }
+    }
+
+    /// The pages that a session has.
+    package func keys(of id: UInt32) -> [StoreKey] { sessions[id]?.pages.map(\.key) ?? [] }
 
     /// Whether a page waits for its coder or is with it.
     package func isPending(_ key: StoreKey) -> Bool {

@@ -27,7 +27,7 @@ final class Quota: Sendable {
     /// Charges an arena to a tenant until the result goes away.
     func takeArena(
         _ bytes: Int, tenant: UInt32, limits: DaemonConfiguration.Limits
-    ) throws(WireError) -> ArenaCharge {
+    ) throws(WireError) -> QuotaCharge {
         try state.withLock { (state) throws(WireError) in
             let held = state.tenants[tenant] ?? Held()
             guard held.arenas < limits.arenasPerUser else {
@@ -47,10 +47,10 @@ final class Quota: Sendable {
                 $0.arenaBytes += bytes
             }
         }
-        return ArenaCharge(quota: self, bytes: bytes, tenant: tenant)
+        return QuotaCharge { [self] in returnArena(bytes, tenant: tenant) }
     }
 
-    fileprivate func returnArena(_ bytes: Int, tenant: UInt32) {
+    private func returnArena(_ bytes: Int, tenant: UInt32) {
         state.withLock { state in
             state.arenas -= 1
             state.change(tenant) {
@@ -63,47 +63,27 @@ final class Quota: Sendable {
     /// Waits until a request of that size fits into what the tenant may have in work, and charges it until the result
     /// goes away; nil when the time was over first. One request alone always fits. The answers to others make room, so this
     /// waits for nobody outside.
-    func takeRequest(_ bytes: Int, tenant: UInt32, limit: Int, until deadline: UInt64?) -> RequestCharge? {
+    func takeRequest(_ bytes: Int, tenant: UInt32, limit: Int, until deadline: UInt64?) -> QuotaCharge? {
         let isTaken: Bool? = state.wait(until: deadline) { state in
             let used = state.tenants[tenant]?.requestBytes ?? 0
             guard used == 0 || used <= limit - bytes else { return nil }
             state.change(tenant) { $0.requestBytes += bytes }
             return true
         }
-        return isTaken == nil ? nil : RequestCharge(quota: self, bytes: bytes, tenant: tenant)
+        return isTaken.map { _ in QuotaCharge { [self] in returnRequest(bytes, tenant: tenant) } }
     }
 
-    fileprivate func returnRequest(_ bytes: Int, tenant: UInt32) {
+    private func returnRequest(_ bytes: Int, tenant: UInt32) {
         state.update { $0.change(tenant) { $0.requestBytes -= bytes } }
     }
 }
 
-/// An arena; it counts until its memory is gone.
-final class ArenaCharge: Sendable {
-    private let quota: Quota
-    private let bytes: Int
-    private let tenant: UInt32
+/// What a tenant was charged, given back when the last holder lets go: an arena when its memory is gone, the bytes of a request
+/// when it is no longer in work.
+final class QuotaCharge: Sendable {
+    private let giveBack: @Sendable () -> Void
 
-    fileprivate init(quota: Quota, bytes: Int, tenant: UInt32) {
-        self.quota = quota
-        self.bytes = bytes
-        self.tenant = tenant
-    }
+    fileprivate init(_ giveBack: @escaping @Sendable () -> Void) { self.giveBack = giveBack }
 
-    deinit { quota.returnArena(bytes, tenant: tenant) }
-}
-
-/// The bytes of a request in work; they count until the last holder lets go.
-final class RequestCharge: Sendable {
-    private let quota: Quota
-    private let bytes: Int
-    private let tenant: UInt32
-
-    fileprivate init(quota: Quota, bytes: Int, tenant: UInt32) {
-        self.quota = quota
-        self.bytes = bytes
-        self.tenant = tenant
-    }
-
-    deinit { quota.returnRequest(bytes, tenant: tenant) }
+    deinit { giveBack() }
 }

@@ -53,11 +53,12 @@ package final class WorkPool: Sendable {
         threads = started
     }
 
-    /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order.
+    /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order, or when somebody
+    /// waits for it.
     package init() { threads = [] }
 
-    /// False for one that a simulation runs: who waits for a job there waits in vain.
-    package var hasThreads: Bool { !threads.isEmpty }
+    /// For who is about to wait for a job: runs the next one if no thread does. False when there is nothing left but to wait.
+    package func runNextHere() -> Bool { threads.isEmpty && runNext() }
 
     /// Runs the next job on the caller's thread; false when none waits.
     package func runNext() -> Bool {

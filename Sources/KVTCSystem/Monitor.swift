@@ -43,6 +43,17 @@ public final class Monitor<State>: @unchecked Sendable {
         return try body(&state)
     }
 
+    /// Waits until the state is ready, works on it and wakes everybody who waits for a change.
+    public func update<R>(when isReady: (State) -> Bool, _ body: (inout State) -> R) -> R {
+        pthread_mutex_lock(mutex)
+        defer {
+            pthread_cond_broadcast(condition)
+            pthread_mutex_unlock(mutex)
+        }
+        while !isReady(state) { pthread_cond_wait(condition, mutex) }
+        return body(&state)
+    }
+
     /// Waits until `body` gives a value, which it is asked for now and after every change. Nil when the deadline (on
     /// ``MonotonicClock``; nil for none) passes first.
     public func wait<R>(until deadline: UInt64? = nil, _ body: (inout State) -> R?) -> R? {

@@ -337,7 +337,7 @@ import KVTCDaemon
         #expect(ledger.beginEncode(Self.key(2)) == nil)
         // Pushed anew, page 0 is raw, and in the window like the others.
         #expect(ledger.beginRenewal(Self.key(0)) != nil)
-        #expect(ledger.isReplacing(Self.key(0)))
+        #expect(!ledger.isSettled([Self.key(0)]))
         #expect(Self.push(&ledger, id, 0..<1) == [])
         #expect(ledger.rawTokens(id) == 48)
         #expect(Self.push(&ledger, id, 3..<4) == [Self.key(0)])

@@ -127,4 +127,16 @@ struct LimitTests {
         #expect(pool.runNext() && isDone.withLock { $0 })
         #expect(!pool.runNext())
     }
+
+    @Test func whoWaitsForAJobRunsItWhereNoThreadDoes() throws {
+        let (lonely, busy) = (WorkPool(), try WorkPool(threads: 1))
+        let done = Monitor(0)
+        for pool in [lonely, busy] {
+            for _ in 0..<2 { pool.submit(.background) { done.update { $0 += 1 } } }
+        }
+        #expect(lonely.runNextHere() && lonely.runNextHere() && !lonely.runNextHere())
+        #expect(!busy.runNextHere())
+        busy.stop()
+        #expect(done.withLock { $0 } == 4)
+    }
 }

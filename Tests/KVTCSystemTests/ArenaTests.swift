@@ -90,6 +90,17 @@ import Testing
         thread.join()
     }
 
+    @Test func anUpdateWaitsUntilTheStateIsReady() throws {
+        let monitor = Monitor(0)
+        let thread = try Thread.start {
+            monitor.update { $0 = 5 }
+            _ = monitor.wait { $0 == 6 ? true : nil }
+        }
+        monitor.update(when: { $0 == 5 }) { $0 += 1 }
+        thread.join()
+        #expect(monitor.withLock { $0 } == 6)
+    }
+
     @Test func theDeadlineEndsWaiting() {
         let monitor = Monitor(0)
         #expect(monitor.wait(until: MonotonicClock.nanoseconds + 1_000_000) { $0 == 1 ? true : nil } == nil)
