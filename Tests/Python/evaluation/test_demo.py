@@ -1,12 +1,18 @@
 """The demonstration's figures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kvtc_evaluation.demo.report import Report
+pytest.importorskip("tqdm")
+
+from kvtc_evaluation.demo import __main__ as demo
+from kvtc_evaluation.demo.report import Report, phase_table
 from kvtc_evaluation.demo.score import Score, mean
+
+REPORT = Report("m", "quick", 4, 2048, 47 << 20, 3 << 20, 15.7, 32.0, 0.01, 0.97, 8.0, 0.2, 40.0, True, True, True)
 
 
 def test_scores_of_several_documents_are_weighted_by_their_tokens() -> None:
@@ -14,7 +20,41 @@ def test_scores_of_several_documents_are_weighted_by_their_tokens() -> None:
 
 
 def test_the_report_writes_the_fields_of_the_issue(tmp_path: Path) -> None:
-    report = Report("m", 4, 2048, 47 << 20, 3 << 20, 15.7, 32.0, 0.01, 0.97, 8.0, 0.2, 40.0, True, True, False)
-    report.write(tmp_path / "out.json")
+    report = replace(REPORT, evicted_to_disk=False)
+    report.write(tmp_path / "out.json", {"building": 61.239, "restoring": 5})
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["ratio_coded"] == 32.0 and written["evicted_to_disk"] is False and "NO" in report.table()
+    assert written["profile"] == "quick" and "--thorough" in report.table()
+    assert written["phases"] == {"building": 61.24, "restoring": 5}
+
+
+def test_phases_are_told_in_their_order_with_their_sum() -> None:
+    lines = phase_table({"building": 61.2, "restoring": 5.0}).splitlines()
+    assert [line.split() for line in lines] == [["building", "1:01"], ["restoring", "0:05"], ["together", "1:06"]]
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(("arguments", "documents"), [([], 2), (["--thorough"], 4), (["--thorough", "--documents", "1"], 1)])
+@pytest.mark.parametrize("missing", ["lossless_identical", "daemon_restarted", "evicted_to_disk", None])
+def test_it_succeeds_when_all_of_it_happened(arguments, documents, missing, tmp_path: Path, monkeypatch, capsys) -> None:
+    def run(options, phases) -> Report:
+        assert options.documents == documents
+        with phases.phase("restoring"):
+            return replace(REPORT, **({missing: False} if missing else {}))
+
+    monkeypatch.setattr(demo, "run", run)
+    out = tmp_path / "out.json"
+    programs = ["--kvtcd", "d", "--kvtcctl", "c", "--before", "building", "61", "--json", str(out)]
+    assert demo.main([*programs, *arguments]) == (1 if missing else 0)
+    assert list(json.loads(out.read_text())["phases"]) == ["building", "restoring"]
+    assert ("NO" in (said := capsys.readouterr().out)) == bool(missing) and "1:01" in said
+
+
+def test_a_step_that_fails_ends_it_with_1_and_a_message(monkeypatch, capsys) -> None:
+    def run(options, phases) -> Report:
+        raise demo.DaemonFailed("kvtcd was not ready")
+
+    monkeypatch.setattr(demo, "run", run)
+    assert demo.main(["--kvtcd", "d", "--kvtcctl", "c"]) == 1
+    captured = capsys.readouterr()
+    assert "kvtcd was not ready" in captured.err and not captured.out

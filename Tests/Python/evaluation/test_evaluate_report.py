@@ -136,7 +136,7 @@ def test_the_report_says_what_was_measured_and_explains_its_words(profile: Path)
     assert "transform has it at 39.3×: 2.4 times the ratio at equal KL" in said
     assert "-10.0" in said and "One number more or less is 2.5 points" in said
     # The totals stand beside the ratio of the coded pages.
-    assert "16×smaller" in said and "8.1× at 2 048, 10.7× at 8 192, 14.6× at 32 768 tokens" in said
+    assert "16×smaller pages" in said and "8.1× at 2 048, 10.7× at 8 192, 14.6× at 32 768 tokens" in said
 
 
 def test_names_from_outside_are_escaped(profile: Path) -> None:

@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
+
+
+class Phases:
+    """Seconds that the parts of a program took, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times what is inside; a part that comes again is added up."""
+        begin = time.monotonic()
+        self.seconds.setdefault(name, 0.0)
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.monotonic() - begin
 
 
 class _Lines:

@@ -13,7 +13,7 @@ from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import capture
 from kvtc.calibration.predictions import divergence, log_probabilities
-from kvtc.calibration.profile_cache import profile_for
+from kvtc.calibration.profile_cache import Effort, profile_for
 from kvtc.calibration.progress import bar, say
 from kvtc.calibration.texts import held_out_documents
 from kvtc.keys import page_keys
@@ -100,7 +100,7 @@ def _timed(body: Callable[[], None]) -> Callable[[], float]:
 def measure(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Figures with units, and the ratios that follow from them."""
     with LlamaWorker(threads=options.threads) as worker, ExitStack() as stack:
-        profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
+        profile = options.profile or profile_for(worker, options.kvtcctl, Effort(options.calibration_tokens))
         tokens = worker.tokenize(held_out_documents(1)[0].text)[:TOKENS]
         worker.clear()
         worker.prefill(tokens)
@@ -146,6 +146,6 @@ def _other_engine(worker: LlamaWorker, tokens: list[int]) -> TorchEngine | None:
 def prepare(options: argparse.Namespace) -> Path:
     """Calibrates the profile unless it is cached, and writes the samples of a document that it has not seen."""
     with LlamaWorker(threads=options.threads) as worker:
-        profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
+        profile = options.profile or profile_for(worker, options.kvtcctl, Effort(options.calibration_tokens))
         capture.capture_held_out(worker, 1, options.prepare)[0].rename(options.prepare)
     return profile

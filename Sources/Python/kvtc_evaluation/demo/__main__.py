@@ -1,9 +1,11 @@
 """kvtcd's main job on real input: a conversation leaves the engine's memory, goes to disk and comes back.
 
-python -m kvtc_evaluation.demo --kvtcd PATH --kvtcctl PATH [--json FILE]
+python -m kvtc_evaluation.demo --kvtcd PATH --kvtcctl PATH [--thorough] [--json FILE]
 
 A first worker reads held-out documents and pushes their caches; other contexts crowd them out of RAM; the daemon is
 restarted; a second worker process finds the first's prefixes, restores them and goes on generating.
+
+The first time it calibrates a profile, quickly; --thorough makes one from everything that raises quality.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
-from kvtc.calibration.profile_cache import CalibrationFailed, profile_for
-from kvtc.calibration.progress import bar, say
+from kvtc.calibration.profile_cache import QUICK, THOROUGH, CalibrationFailed, profile_for
+from kvtc.calibration.progress import Phases, bar, say
 from kvtc.calibration.texts import MissingTexts, held_out_documents
 from kvtc.client import Client
 from kvtc.keys import page_keys
@@ -32,7 +34,7 @@ from kvtc.protocol.policy import Policy
 from kvtc.session import Session
 
 from ..daemon import PATIENCE, Daemon, DaemonFailed, all_coded, kept_bytes, until
-from .report import Report
+from .report import Report, phase_table
 from .score import PREFIX_TOKENS, Score, mean
 
 RAM_MIB, DISK_MIB = 64, 1024
@@ -52,37 +54,46 @@ class Pushed:
     evicted: bool = False
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace, phases: Phases) -> Report:
     """The whole demo; raises when a step does not do what it must."""
     with LlamaWorker(threads=options.threads) as worker:
-        profile = options.profile or profile_for(worker, options.kvtcctl, options.calibration_tokens)
+        profile = options.profile or profile_for(worker, options.kvtcctl, THOROUGH if options.thorough else QUICK, phases)
         with Daemon(options.kvtcd, options.kvtcctl, [profile], ram_mib=RAM_MIB, disk_mib=DISK_MIB) as daemon:
             first_process = daemon.start()
             with daemon.connect(name="kvtc-demo") as client:
                 first_instance = client.instance
                 identifier = client.load_profile(profile.name)["id"]
-                pushed = _first_worker(daemon, client, worker, identifier, options)
-            say("kvtcctl flush")
-            print(daemon.control("flush"), file=sys.stderr)
-            say("restarting kvtcd")
-            daemon.stop()
-            second_process = daemon.start()
-            with daemon.connect(name="kvtc-demo") as client:
-                restarted = client.instance != first_instance and first_process != second_process
-                client.load_profile(profile.name)
-            worker.close()
-            answers = _second_worker(daemon, identifier, options)
-    return _report(pushed, answers, restarted, options.documents)
+                pushed = _first_worker(daemon, client, worker, identifier, options, phases)
+            with phases.phase("flushing and restarting kvtcd"):
+                say("kvtcctl flush")
+                print(daemon.control("flush"), file=sys.stderr)
+                say("restarting kvtcd")
+                daemon.stop()
+                second_process = daemon.start()
+                with daemon.connect(name="kvtc-demo") as client:
+                    restarted = client.instance != first_instance and first_process != second_process
+                    client.load_profile(profile.name)
+                worker.close()
+            with phases.phase("second worker restores, computes again, compares"):
+                answers = _second_worker(daemon, identifier, options)
+    return _report(pushed, answers, restarted, _effort(options), options.documents)
+
+
+def _effort(options: argparse.Namespace) -> str:
+    return "given" if options.profile else "thorough" if options.thorough else "quick"
 
 
 def _first_worker(
-    daemon: Daemon, client: Client, worker: LlamaWorker, profile: str, options: argparse.Namespace
+    daemon: Daemon, client: Client, worker: LlamaWorker, profile: str, options: argparse.Namespace, phases: Phases
 ) -> Pushed:
     """Reads the documents and pushes them: lossy ones first, then lossless ones until the first has left RAM."""
     documents = held_out_documents(options.documents)
     policy = Policy(mode="transform", quality=options.ratio)
     keys, raw_bytes, states = [], 0, []
-    with bar("first worker: prefilling", len(documents) * PREFIX_TOKENS, "tokens") as progress:
+    with (
+        phases.phase("first worker reads and offloads"),
+        bar("first worker: prefilling", len(documents) * PREFIX_TOKENS, "tokens") as progress,
+    ):
         for document in documents:
             tokens = worker.tokenize(document.text)[:PREFIX_TOKENS]
             worker.clear()
@@ -96,7 +107,10 @@ def _first_worker(
                 raw_bytes += done.raw_bytes
                 until(client, "coding pages", all_coded)
     stored_bytes = kept_bytes(client)
-    with llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session:
+    with (
+        phases.phase("crowding the context out of RAM"),
+        llama_cpp.open_session(client, worker, "demo", profile=profile, policy=policy) as session,
+    ):
         ratio = _coded_ratio(client, session, keys[-1])
         worker.set_state(states[-1][1])
         llama_cpp.offload(session, worker, states[-1][0], deadline=PATIENCE)
@@ -155,7 +169,7 @@ def _second_worker(daemon: Daemon, profile: str, options: argparse.Namespace) ->
     return answers
 
 
-def _report(pushed: Pushed, answers: list[dict[str, Any]], restarted: bool, documents: int) -> Report:
+def _report(pushed: Pushed, answers: list[dict[str, Any]], restarted: bool, effort: str, documents: int) -> Report:
     *restored, lossless = answers
     say(f"the restored conversation goes on: {restored[0]['text']!r}")
     score = mean([Score(answer["kl"], answer["top1"], answer["tokens"]) for answer in restored])
@@ -163,6 +177,7 @@ def _report(pushed: Pushed, answers: list[dict[str, Any]], restarted: bool, docu
     restore = sum(answer["ttft_restore_s"] for answer in restored) / documents
     return Report(
         model=pushed.model,
+        profile=effort,
         documents=documents,
         tokens=PREFIX_TOKENS,
         raw_bytes=pushed.raw_bytes // documents,
@@ -186,19 +201,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kvtcctl", type=Path, required=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--profile", type=Path, help="use this profile and calibrate none")
-    parser.add_argument("--calibration-tokens", type=int, default=57_344, help="default: %(default)s")
-    parser.add_argument("--documents", type=int, default=4, help="held-out documents (default: %(default)s)")
+    parser.add_argument("--thorough", action="store_true", help="calibrate from all that raises quality, and use 4 documents")
+    parser.add_argument("--documents", type=int, help="held-out documents (default: 2, with --thorough 4)")
     parser.add_argument("--ratio", type=float, default=32, help="asked of the coder (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--before", nargs=2, action="append", default=[], metavar=("PHASE", "SECONDS"), help="what else to count")
     options = parser.parse_args(arguments)
+    options.documents = options.documents or (4 if options.thorough else 2)
+    phases = Phases()
     try:
-        report = run(options)
+        phases.seconds |= {name: float(seconds) for name, seconds in options.before}
+        report = run(options, phases)
     except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
         print(f"kvtc_evaluation.demo: {error}", file=sys.stderr)
         return 1
     print(report.table())
+    print(f"\n{phase_table(phases.seconds)}")
     if options.json:
-        report.write(options.json)
+        report.write(options.json, phases.seconds)
     return 0 if report.lossless_identical and report.daemon_restarted and report.evicted_to_disk else 1
 
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+_PROFILES = {
+    "quick": "made quickly: --thorough makes a better one",
+    "thorough": "thorough",
+    "given": "given",
+}
 
 
 @dataclass(frozen=True)
 class Report:
-    """`raw_bytes` and `stored_bytes` are those of one context; ratios, KL and times are means over the documents."""
+    """`raw_bytes` and `stored_bytes` are those of one context; ratios, KL and times are means over the documents. `profile` is
+    "quick", "thorough" or "given"."""
 
     model: str
+    profile: str
     documents: int
     tokens: int
     raw_bytes: int
@@ -28,16 +37,18 @@ class Report:
     daemon_restarted: bool
     evicted_to_disk: bool
 
-    def write(self, path: Path) -> None:
-        """Writes the JSON file, whole or not at all."""
+    def write(self, path: Path, phases: Mapping[str, float]) -> None:
+        """Writes the JSON file, whole or not at all; `phases` are seconds."""
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        seconds = {name: round(value, 2) for name, value in phases.items()}
+        partial.write_text(json.dumps(asdict(self) | {"phases": seconds}, indent=2) + "\n")
         os.replace(partial, path)
 
     def table(self) -> str:
         """Rows of what was measured, for people."""
         rows = [
             ("model", self.model),
+            ("profile", _PROFILES[self.profile]),
             ("context", f"{self.tokens} tokens, mean of {self.documents} documents"),
             ("KV cache, raw", _mib(self.raw_bytes)),
             ("KV cache, kept", f"{_mib(self.stored_bytes)}: {self.ratio_total:.1f} times smaller in all"),
@@ -52,6 +63,13 @@ class Report:
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def phase_table(seconds: Mapping[str, float]) -> str:
+    """What took how long, for people."""
+    rows = [*seconds.items(), ("together", sum(seconds.values()))]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {int(value) // 60:>2}:{int(value) % 60:02}" for name, value in rows)
 
 
 def _mib(count: int) -> str:

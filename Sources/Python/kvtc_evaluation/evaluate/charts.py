@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
+from zlib import crc32
 
 import matplotlib
 import numpy as np
@@ -175,7 +176,7 @@ def _rename(svg: ElementTree.Element, describe: str) -> None:
     """Leaves only the names that something refers to, which are of their content, and makes them this picture's own."""
     used = {element.get("href", "")[1:] for element in svg.iter("use")}
     used |= {element.get("clip-path", "")[5:-1] for element in svg.iter()}
-    own = {name: f"{name}-{sum(describe.encode())}" for name in used if name}
+    own = {name: f"{name}-{crc32(describe.encode()):x}" for name in used if name}
     for element in svg.iter():
         if (name := element.attrib.pop("id", None)) in own:
             element.set("id", own[name])

@@ -15,7 +15,7 @@ from kvtc.adapters.llama_cpp.state import SequenceState
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.corpus import Corpus
 from kvtc.calibration.predictions import SINKS, WINDOW
-from kvtc.calibration.profile_cache import OURS, PUBLISHED, profiles_for
+from kvtc.calibration.profile_cache import OURS, PUBLISHED, Effort, profiles_for
 from kvtc.calibration.progress import bar, say
 from kvtc.calibration.texts import MissingTexts
 from kvtc.client import Client
@@ -165,7 +165,7 @@ def _profiles(domain: Corpus, worker: LlamaWorker, plan: Plan) -> dict[str, Path
     if set(plan.modes) != {"kvtc"}:
         needed.insert(0, OURS)
     missing = [weighting for weighting in needed if given[weighting] is None]
-    made = profiles_for(worker, plan.kvtcctl, plan.calibration_tokens, domain, missing) if missing else {}
+    made = profiles_for(worker, plan.kvtcctl, Effort(plan.calibration_tokens), domain, missing) if missing else {}
     return {weighting: given[weighting] or made[weighting] for weighting in needed}
 
 
