@@ -59,7 +59,8 @@ extension DiskLog {
             result.log.nextID = max(result.log.nextID, id &+ 1)
             result.unread -= file?.size ?? 0
             if let file, case .valid(let header) = header, header.id == id {
-                let segment = Segment(id: id, path: path, salt: header.salt, file: file.take(), device: device)
+                let segment = Segment(
+                    id: id, path: path, salt: header.salt, run: header.run, file: file.take(), device: device)
                 result.add(segment, size: file.size, replay)
             } else if let file, file.size < SegmentHeader.bytes {
                 // The start of a segment that never got its header; nothing can be in it.

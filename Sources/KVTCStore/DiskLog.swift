@@ -120,6 +120,8 @@ struct DiskLog: Sendable {
     var hasActive = false
     /// What was written to the active segment.
     private var activeIndex = SegmentIndex()
+    /// See ``SegmentHeader/run``; 0 outside of one.
+    private var run: UInt64 = 0
     var nextID: UInt64 = 1
     /// Files that were set aside or could not be removed; they count against the budget and go first.
     var setAside: [(path: String, bytes: Int)] = []
@@ -250,12 +252,12 @@ struct DiskLog: Sendable {
         let id = nextID
         nextID += 1
         let path = directory + "/" + Self.fileName(id)
-        let header = SegmentHeader(id: id, salt: salt(), created: clock.wallSeconds())
+        let header = SegmentHeader(id: id, salt: salt(), created: clock.wallSeconds(), run: run)
         let buffer = RecordBuffer(bytes: SegmentHeader.bytes)
         header.write(to: buffer.memory)
         do throws(DeviceError) {
             let file = try device.open(path, create: true)
-            let segment = Segment(id: id, path: path, salt: header.salt, file: file, device: device)
+            let segment = Segment(id: id, path: path, salt: header.salt, run: run, file: file, device: device)
             do throws(DeviceError) {
                 try device.writeAll(file, path, UnsafeRawBufferPointer(buffer.memory), at: 0)
                 try device.syncDirectory(directory)
@@ -272,6 +274,21 @@ struct DiskLog: Sendable {
             writeFailure = error
             throw .io(error)
         }
+    }
+
+    /// Begins or ends a run of segments with the pages most worth keeping first; a segment is of one kind.
+    mutating func setRun(_ isRun: Bool) {
+        guard isRun != (run != 0) else { return }
+        try? sealActive()
+        run = isRun ? nextID : 0
+    }
+
+    /// The segment that is worth least: the oldest or, where that is of a run, the last of that run that is complete.
+    var leastWorth: Int {
+        let run = segments[0].segment.run
+        guard run != 0 else { return 0 }
+        let count = segments.prefix { $0.segment.run == run }.count
+        return max(0, count - (hasActive && count == segments.count ? 2 : 1))
     }
 
     /// Syncs the active segment, marks it complete and lets the next append open a new one.

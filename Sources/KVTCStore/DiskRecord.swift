@@ -113,6 +113,9 @@ package struct SegmentHeader: Hashable, Sendable {
     var salt: UInt64
     /// Wall-clock seconds, for people.
     var created: UInt64
+    /// The first segment of a run that was written with the pages most worth keeping first, as by a stop: the segments of the same
+    /// run are worth less the later they are. 0 for other segments.
+    var run: UInt64 = 0
 
     enum Parsed: Equatable {
         case valid(SegmentHeader)
@@ -129,6 +132,7 @@ package struct SegmentHeader: Hashable, Sendable {
         target.storeBytes(of: id.littleEndian, toByteOffset: 16, as: UInt64.self)
         target.storeBytes(of: salt.littleEndian, toByteOffset: 24, as: UInt64.self)
         target.storeBytes(of: created.littleEndian, toByteOffset: 32, as: UInt64.self)
+        target.storeBytes(of: run.littleEndian, toByteOffset: 40, as: UInt64.self)
         let sum = checksum(UnsafeRawBufferPointer(rebasing: target[..<Self.checksumOffset]))
         target.storeBytes(of: sum.littleEndian, toByteOffset: Self.checksumOffset, as: UInt64.self)
     }
@@ -144,6 +148,6 @@ package struct SegmentHeader: Hashable, Sendable {
         let version: UInt32 = load(8)
         guard version <= Self.version else { return .newer(version) }
         guard (1...Self.version).contains(version), load(12, as: UInt32.self) == UInt32(bytes) else { return .bad }
-        return .valid(SegmentHeader(id: load(16), salt: load(24), created: load(32)))
+        return .valid(SegmentHeader(id: load(16), salt: load(24), created: load(32), run: load(40)))
     }
 }

@@ -150,7 +150,7 @@ extension StoreIndex {
                 key: header.key, attributes: header.attributes, length: header.payloadBytes, hash: header.payloadHash)
             entry.disk = DiskLocation(segment, record.offset, header.recordBytes)
             entry.logged = true
-            insert(entry)
+            insert(entry, use: nextReplayed(in: segment))
             entry.writtenUse = entry.lastUse
             restIfPossible(entry)
         }

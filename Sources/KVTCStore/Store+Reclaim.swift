@@ -1,6 +1,6 @@
 extension Store {
     /// Sees to it that a record of that size fits into the disk budget: drops expired pages, set-aside files, then the
-    /// oldest segments, whose pages are carried over where they are protected or were used since they were written.
+    /// segments worth least, as a rule the oldest, whose pages are carried over where they are protected or were used since they were written.
     func makeRoom(_ recordBytes: Int, _ log: inout DiskLog) throws(StoreError) {
         // Bounded by the number of segments, which keeps a budget full of protected pages from being rewritten for ever.
         var attempts = log.segments.count + 2
@@ -9,7 +9,7 @@ extension Store {
             guard attempts > 0, !log.segments.isEmpty else { throw .diskFull }
             attempts -= 1
             try expectProgress(recordBytes, log)
-            try dropOldest(&log)
+            try dropLeastWorth(&log)
         }
     }
 
@@ -35,10 +35,18 @@ extension Store {
         let lastUse: UInt64
     }
 
-    /// Drops the oldest segment. Pages carried over are durable elsewhere before the file goes.
-    private func dropOldest(_ log: inout DiskLog) throws(StoreError) {
+    /// Drops a segment. Pages carried over are durable elsewhere before the file goes, and so is what it says of earlier ones.
+    private func dropLeastWorth(_ log: inout DiskLog) throws(StoreError) {
         if log.segments.count == 1, log.hasActive { try log.sealActive() }
-        let oldest = log.segments[0]
+        var oldest = log.segments[log.leastWorth]
+        var said: [SegmentScanner.Record] = []
+        if oldest.segment !== log.segments[0].segment {
+            var scanner = SegmentScanner(segment: oldest.segment, size: oldest.tail)
+            scanner.scan()
+            said = scanner.records
+            // Of the very oldest one nobody need know what it says.
+            if scanner.readErrors > 0 { (oldest, said) = (log.segments[0], []) }
+        }
         let id = oldest.segment.id
         let (survivors, shadowed) = index.withLock { index in
             let modest = index.withinDiskShare(budget: log.budget)
@@ -67,8 +75,23 @@ extension Store {
         }
         // Only now: the next attempt need not copy them again.
         if let failure { throw failure }
+        try repeatRemovals(said, of: oldest.segment, &log)
         try log.removeSegment(id)
         index.withLock { $0.drop(segment: id) }
+    }
+
+    /// Says again what the records of a segment that goes before earlier ones say of those: what is removed, has other bytes or
+    /// other marks by now.
+    private func repeatRemovals(
+        _ records: [SegmentScanner.Record], of segment: Segment, _ log: inout DiskLog
+    ) throws(StoreError) {
+        guard !records.isEmpty else { return }
+        for record in records {
+            let position = LogPosition(segment: segment.id, offset: record.offset)
+            let header = index.withLock { $0.repeated(record.header, at: position, isUnread: segment.isUnread) }
+            if let header { _ = try log.append(header, reserve: true) }
+        }
+        try log.sync()
     }
 
     /// Protected pages always, and those of tenants that keep within their share; others if they were used since they were
@@ -139,6 +162,30 @@ extension Store {
 }
 
 extension StoreIndex {
+    /// The record that says of earlier records what one that lies there says; nil where later ones say it already.
+    fileprivate mutating func repeated(
+        _ header: RecordHeader, at position: LogPosition, isUnread: Bool
+    ) -> RecordHeader? {
+        if let removal = Removal(header, at: position) { return isUnread ? nil : removal.header }
+        let number = pages.find(header.key)
+        let disk = number.flatMap { pages.awake($0).map(\.disk) ?? pages.location(pages[$0]) }
+        let place = disk.map { LogPosition(segment: $0.segment.id, offset: $0.offset) }
+        switch header.kind {
+        case .page:
+            if let place, place > position { return nil }
+            var removal = Removal(header.key)
+            removal.before = position
+            return removal.header
+        case .attributes:
+            guard let number, let place, place < position, place.segment != position.segment else { return nil }
+            let entry = entry(number)
+            defer { entry.noteLogged(entry.attributes) }
+            return RecordHeader(
+                kind: .attributes, key: header.key, attributes: entry.attributes, payloadBytes: 0, payloadHash: 0)
+        case .seal, .index, .tombstone, .tenantTombstone: return nil
+        }
+    }
+
     /// A page's record has been copied; ignored when the page is gone or has other bytes by now.
     mutating func move(_ key: StoreKey, from old: DiskLocation, to location: DiskLocation) {
         guard let entry = entry(key, at: old) else { return }

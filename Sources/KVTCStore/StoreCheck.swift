@@ -114,7 +114,8 @@ public struct StoreCheck: Sendable {
             device.close(file)
             result.verdict = .newer
         case .valid(let header) where header.id == DiskLog.segmentID(name):
-            let segment = Segment(id: header.id, path: path, salt: header.salt, file: file, device: device)
+            let segment = Segment(
+                id: header.id, path: path, salt: header.salt, run: header.run, file: file, device: device)
             var scanner = SegmentScanner(segment: segment, size: size, verifiesAll: true)
             scanner.scan()
             let report = SegmentReport(scanner, size: size)

@@ -20,6 +20,8 @@ struct StoreIndex {
     var expiry = ExpiryHeap()
     private var leases: [UInt64: Lease] = [:]
     private var tick: UInt64 = 0
+    /// The run of segments that is being replayed, and the use of its last page so far.
+    private var replayed: (run: UInt64, use: UInt64) = (0, 0)
     /// The number of the last record written to a RAM directory.
     private var sequence: UInt64 = 0
 
@@ -49,8 +51,8 @@ struct StoreIndex {
 
     /// Enters a page. It counts as used just now or, where one of those `before` it in its conversation is in RAM like it, when the
     /// last of these was used, and leaves RAM just before that one: of a conversation the end goes first.
-    mutating func insert(_ entry: PageEntry, after before: ArraySlice<StoreKey> = []) {
-        add(entry, after: before)
+    mutating func insert(_ entry: PageEntry, after before: ArraySlice<StoreKey> = [], use: UInt64? = nil) {
+        add(entry, after: before, use: use)
         publish(entry)
     }
 
@@ -106,6 +108,18 @@ struct StoreIndex {
     mutating func nextTick() -> UInt64 {
         tick += 1
         return tick
+    }
+
+    /// When the next page of the log counts as used: later than the one before it but in a run, which has the pages used last first.
+    mutating func nextReplayed(in segment: Segment) -> UInt64 {
+        if segment.run != replayed.run {
+            // More than the pages that a stop finds in RAM; the order of use on disk has room for a thousand runs.
+            if segment.run != 0 { tick += 1 << 26 }
+            replayed = (segment.run, tick)
+        }
+        if segment.run == 0 { return nextTick() }
+        replayed.use = max(1, replayed.use - 1)
+        return replayed.use
     }
 
     /// Removes pages that have expired and do not rest on disk, looking at no more than `limit`; returns how many.
