@@ -4,6 +4,14 @@ enum SegmentLoss: Sendable {
     case vanished(UInt64)
     /// It ends here.
     case cut(Segment, end: Int)
+
+    /// The number of the segment.
+    var segment: UInt64 {
+        switch self {
+        case .vanished(let id): id
+        case .cut(let segment, _): segment.id
+        }
+    }
 }
 
 // The directory may change under the process: files are removed, replaced or cut, the whole of it is moved away. What is lost is

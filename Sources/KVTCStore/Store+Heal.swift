@@ -48,9 +48,20 @@ extension Store {
         defer {
             // Each under a lock of its own: that can take a while.
             for loss in log.losses { index.withLock { $0.lose(loss) } }
+            if let last = log.losses.map(\.segment).max() { repeatChanges(until: last, log) }
             log.losses.removeAll()
         }
         try log.findLosses()
+    }
+
+    /// Has removals and marks written again for all records up to a segment: what said so may have lain in what is lost.
+    private func repeatChanges(until last: UInt64, _ log: borrowing DiskLog) {
+        var removed: Set<StoreKey> = []
+        for state in log.segments where state.segment.id <= last {
+            var scanner = SegmentScanner(segment: state.segment, size: state.tail)
+            scanner.scan()
+            index.withLock { $0.repeatChanges(scanner.records, &removed) }
+        }
     }
 
     /// Leaves a directory that is not this process's any more, with all that was in it.
@@ -113,6 +124,20 @@ extension StoreIndex {
         case .cut(let segment, let end):
             loseRecords(in: segment.id, from: end)
             if let durable = unsafeSegments[segment.id] { unsafeSegments[segment.id] = min(durable, end) }
+        }
+    }
+
+    fileprivate mutating func repeatChanges(_ records: [SegmentScanner.Record], _ removed: inout Set<StoreKey>) {
+        for header in records.lazy.map(\.header) where header.kind == .page {
+            guard let number = pages.find(header.key) else {
+                if removed.insert(header.key).inserted { tombstones.append(Removal(header.key)) }
+                continue
+            }
+            if (pages.awake(number)?.attributes ?? pages.attributes(number)).hasSameMarks(as: header.attributes) {
+                continue
+            }
+            let entry = entry(number)
+            (entry.attributesDirty, entry.marksDirty) = (true, true)
         }
     }
 

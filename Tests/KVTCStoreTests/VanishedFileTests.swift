@@ -116,6 +116,33 @@ import Testing
         #expect((20...30).allSatisfy { $0 == 29 || store.residence(key($0)) != .absent })
     }
 
+    /// A removal, and a pin, of a page in an older file hold although the file that told of them is gone.
+    @Test(arguments: [nil, 0, 64, 200]) func whatTheLostFileSaidOfOthers(size: Int?) throws {
+        let device = MemoryDevice()
+        func open(_ device: MemoryDevice) throws -> Store {
+            try Store.open(.memory(device, ram: 64 << 10, disk: 128 << 10, segment: 16 << 10))
+        }
+        do {
+            let store = try open(device)
+            for n in 0..<8 {
+                #expect(store.put(key(n), bytes: page(n, bytes: 1000), attributes: PageAttributes()) == .stored)
+            }
+            try store.flush()
+            try store.close()
+        }
+        let store = try open(device)
+        #expect(store.remove(key(0)) && store.update(key(1), pinned: true))
+        try store.flush()
+        let path = try #require(device.names.last { $0.contains("segment-") })
+        #expect(device.names.count { $0.contains("segment-") } == 2)
+        if let size { device.cut(path, to: size) } else { device.vanish(path) }
+        store.heal()
+        try store.flush()
+        let again = try open(device.afterPowerCut(seed: 1))
+        #expect(again.residence(key(0)) == .absent && again.attributes(key(1))?.pinned == true)
+        #expect((1..<8).allSatisfy { again.bytes(key($0)) == page($0, bytes: 1000) })
+    }
+
     /// What is known to be gone is given up although the device does not tell about the rest.
     @Test func aLookThatFailsHalfWay() throws {
         let device = MemoryDevice()
