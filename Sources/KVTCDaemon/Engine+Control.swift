@@ -198,10 +198,13 @@ extension Engine {
 
     private func drop(_ keys: [StoreKey]) -> Int {
         // A coder that is just putting a block in place must not put it over a page pushed after the drop.
-        ledger.update(when: { $0.isSettled(keys) }) {
+        let dropped = ledger.update(when: { $0.isSettled(keys) }) {
             $0.drop(keys)
-            return store.remove(keys)
+            return store.takeOut(keys)
         }
+        // Without the ledger, which no request can do without, whatever the disk takes its time for.
+        store.noteRemovals()
+        return dropped
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.
@@ -211,8 +214,9 @@ extension Engine {
                 let (left, ready) = ledger.truncate(session, to: 0)
                 let unused = left.filter { !ledger.isUsed($0) }
                 ledger.drop(unused)
-                return (store.remove(unused), ready.filter(ledger.isUsed))
+                return (store.takeOut(unused), ready.filter(ledger.isUsed))
             }
+        store.noteRemovals()
         enqueue(ready)
         return dropped
     }

@@ -92,9 +92,10 @@ extension Engine {
     private func giveUp(_ key: StoreKey, _ plan: EncodePlan, in phase: LedgerPage.Phase) {
         ledger.update {
             guard let page = $0.pages[key], page.generation == plan.generation, page.phase == phase else { return }
-            store.update(key, promised: true)
+            store.update(key, promised: true, waits: false)
             $0.giveUp(key, plan)
         }
+        store.writeMarks(key)
     }
 
     /// What a page is; nil when it is not there or cannot be read.

@@ -72,10 +72,12 @@ extension Store {
     ///
     /// A page in RAM keeps the change when the process is killed. Of a page on disk only it is written at once, but for expiry,
     /// which may change with every use, and is written with the next ``flush(_:order:)``. That makes all of it durable.
+    ///
+    /// - Parameter waits: false: nothing is written, and ``writeMarks(_:)`` is to follow.
     @discardableResult
     public func update(
         _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep,
-        promised: Bool? = nil
+        promised: Bool? = nil, waits: Bool = true
     ) -> Bool {
         let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
             guard let entry = index.live(key, at: now) else { return (false, nil) }
@@ -104,9 +106,19 @@ extension Store {
             let changed = !entry.attributes.hasSameMarks(as: before)
             return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
         }
-        // What cannot be written now stays due.
-        if let onDisk { try? withLog { (log) throws(StoreError) in try writeAttributes(onDisk, &log) } }
+        if waits, let onDisk { writeMarks(onDisk) }
         return isThere
+    }
+
+    /// Writes marks of a page on disk only that ``update(_:pinned:priority:expiry:promised:waits:)`` has left to this.
+    public func writeMarks(_ key: StoreKey) {
+        let entry = index.withLock { index in index.pages.find(key).flatMap { index.pages.awake($0) } }
+        if let entry, index.withLock({ _ in entry.ram == nil && entry.marksDirty }) { writeMarks(entry) }
+    }
+
+    /// What cannot be written now stays due.
+    private func writeMarks(_ entry: PageEntry) {
+        try? withLog { (log) throws(StoreError) in try writeAttributes(entry, &log) }
     }
 
     /// Removes a page, protected or not. A restart does not bring it back, nor a power cut once a flush has answered; while the
@@ -118,7 +130,13 @@ extension Store {
 
     /// Removes pages as ``remove(_:)-(StoreKey)`` does; returns how many were there.
     public func remove(_ keys: [StoreKey]) -> Int {
-        let removed = index.withLock { index in
+        defer { noteRemovals() }
+        return takeOut(keys)
+    }
+
+    /// Removes pages without waiting for the disk, so that a restart may bring them back until ``noteRemovals()`` has been called.
+    public func takeOut(_ keys: [StoreKey]) -> Int {
+        index.withLock { index in
             var removed = 0
             for key in keys {
                 guard let entry = index.entry(key) else {
@@ -130,8 +148,6 @@ extension Store {
             }
             return removed
         }
-        writeTombstones()
-        return removed
     }
 
     /// Removes every page of a tenant; returns how many were there.

@@ -109,8 +109,8 @@ extension Store {
         }
     }
 
-    /// Writes the tombstones of pages removed so far; a failure leaves them for the next write.
-    func writeTombstones() {
+    /// Writes down what was removed so far; a failure leaves it for the next write.
+    public func noteRemovals() {
         guard hasDisk, index.withLock({ !$0.tombstones.isEmpty }) else { return }
         try? withLog { (log) throws(StoreError) in
             try writeTombstones(index.withLock { $0.takeTombstones() }, &log)
