@@ -73,7 +73,7 @@ extension DaemonConfiguration {
         defer { if isTrial || !findings.errors.isEmpty { for path in made.reversed() { rmdir(path) } } }
         if let failure = DaemonConfiguration.makeWritable(directory, made: &made) {
             // These pass, or can be mended while the daemon runs; it serves from RAM until then.
-            if [ENOSPC, EDQUOT, EROFS].contains(failure.code) {
+            if [ENOSPC, EDQUOT, EROFS, EIO].contains(failure.code) {
                 findings.warnings.append(about("disk.directory", "\(failure.message); pages stay in RAM until it is"))
             } else {
                 findings.errors.append(
