@@ -5,11 +5,13 @@ import TestSupport
 
 /// One run of a store against a simulated disk, memory and clock, all from one seed, checked against a model.
 ///
-/// The disk fails, is short, tears and reorders what was not synced, and in some runs lies: it drops, misdirects and flips.
+/// The disk fails, is short, tears and reorders what was not synced, and in some runs lies: it drops, misdirects and flips. Somebody
+/// takes files away or cuts them, and sets the wall clock.
 /// The process is killed or the power cut at any call to the disk or store to memory, also while the next process recovers.
 /// The promises: bytes are right or not there; on a disk that does not lie nothing is missing that the store acknowledged
-/// and did not drop to make room, after a kill either, and after a power cut nothing that a flush covered. A flush may fail
-/// only where the disk does.
+/// and did not drop to make room, after a kill either, and after a power cut nothing that a flush covered. What lay in a
+/// file that is taken away may be gone, but what was removed does not come back after the next flush. A flush may fail only where
+/// the disk does.
 package struct Simulation {
     /// What a run came to.
     package struct Report: Sendable {
@@ -42,6 +44,13 @@ package struct Simulation {
     private let trace: (@Sendable (String) -> Void)?
     private var next = 0
     private var faultsAtStart = 0
+    /// Whether the wall clock was set, and the pages that had an expiry some time.
+    private var wasSet = false
+    private var expiring: Set<Int> = []
+    /// Whether files were taken away or cut: those that were set aside count until their room is needed.
+    private var isDamaged = false
+    /// Which run of the machine this is.
+    private var boot: UInt64 = 1
 
     /// Runs a seed for so many steps. `trace` is told what happens.
     package static func run(seed: UInt64, steps: Int = 60, trace: (@Sendable (String) -> Void)? = nil) -> Report {
@@ -64,6 +73,7 @@ package struct Simulation {
         isLying = seed % 4 == 3
         isTight = seed % 3 == 2
         plan = FaultPlan(seed: seed, isLying: isLying, trace)
+        clock.beginBoot(boot, milliseconds: 5000)
         store = try Self.open(device, keeper, clock, isTight, plan)
     }
 
@@ -112,7 +122,7 @@ package struct Simulation {
         let n = Int.random(in: 0..<Self.keys, using: &generator)
         next += 1
         model.begin(n)
-        switch Int.random(in: 0..<16, using: &generator) {
+        switch Int.random(in: 0..<18, using: &generator) {
         case 0...4: try put(n)
         case 5, 6:
             model.expect(n, next)
@@ -138,11 +148,12 @@ package struct Simulation {
         case 10:
             let all = Bool.random(using: &generator)
             var flushed = true
-            do { try store.flush(all ? nil : [key(n)]) } catch {
+            let order = Bool.random(using: &generator) ? Store.FlushOrder.mostWorthFirst : .mostWorthLast
+            do { try store.flush(all ? nil : [key(n)], order: order) } catch {
                 flushed = false
                 try require(isLying || plan.total > faultsAtStart, "a flush failed without a reason: \(error)")
             }
-            trace?("flush \(all ? "all" : "page \(n)"): \(flushed)")
+            trace?("flush \(all ? "all" : "page \(n)"), \(order): \(flushed)")
             // What came after the process was to die does not count.
             if flushed, !plan.hasCrashed { model.flushed(all ? nil : n) }
         case 11: trace?("prefetch page \(n): \(store.prefetch(key(n)))")
@@ -157,14 +168,45 @@ package struct Simulation {
         case 14:
             let found = store.verify { _ in }
             try require(found.corrupt == 0 || isLying, "verifying found \(found.corrupt) corrupt copies")
+        case 15:
+            let wall = clock.wall
+            clock.set(wall: UInt64.random(in: 0...2 * wall, using: &generator))
+            wasSet = true
+            trace?("the wall clock is set from \(wall) to \(clock.wall)")
+        case 16 where next % 4 == 0: try damage()
         default: try read(n)
+        }
+    }
+
+    /// Somebody takes a segment away or cuts it, which the store finds out.
+    private mutating func damage() throws {
+        guard let path = device.names.filter({ $0.hasSuffix(".log") }).randomElement(using: &generator) else { return }
+        plan.pause()
+        defer { plan.resume() }
+        isDamaged = true
+        if Bool.random(using: &generator) {
+            trace?("\(path) vanishes")
+            device.vanish(path)
+        } else {
+            let size = Int.random(in: 0...device.contents(path).count, using: &generator)
+            trace?("\(path) is cut to \(size)")
+            device.cut(path, to: size)
+        }
+        store.heal()
+        for n in 0..<Self.keys {
+            trace?("page \(n) is there now: \(store.residence(key(n)))")
+            model.damaged(n, isThere: store.residence(key(n)) != .absent)
         }
     }
 
     private mutating func put(_ n: Int) throws {
         model.expect(n, next)
+        // Later than any run lasts, which a clock that is set must not change.
+        let expires = next.isMultiple(of: 3) ? store.seconds + 100_000 : nil
+        if expires != nil { expiring.insert(n) }
         let pinned = isTight && model.pinned < 3 && Int.random(in: 0..<4, using: &generator) == 0
-        let outcome = store.put(key(n), bytes: bytes(next), attributes: PageAttributes(pinned: pinned))
+        let outcome = store.put(
+            key(n), bytes: bytes(next), attributes: PageAttributes(pinned: pinned, expires: expires))
         trace?("put page \(n) number \(next)\(pinned ? " pinned" : ""): \(outcome)")
         switch outcome {
         case .stored:
@@ -207,7 +249,8 @@ package struct Simulation {
     /// The bytes on the device against what the store says; it may count more after a failure, never less.
     private func checkAccounts(_ statistics: StoreStatistics) throws {
         let bytes = device.totalBytes
-        let isRight = plan.total == faultsAtStart ? bytes == statistics.diskUsed : bytes <= statistics.diskUsed
+        let isExact = plan.total == faultsAtStart && !isDamaged
+        let isRight = isExact ? bytes == statistics.diskUsed : bytes <= statistics.diskUsed
         try require(isRight, "\(bytes) bytes are on disk, the store counts \(statistics.diskUsed)")
     }
 
@@ -232,7 +275,7 @@ package struct Simulation {
         var isKill = forced || Bool.random(using: &generator)
         var (found, memory) = plan.takeCrash() ?? (device.copy(), keeper.contents)
         // The process before is over, whatever it still did after the moment it was killed at.
-        if !isKill { found = found.afterPowerCut(seed: generator.next()) }
+        if !isKill { found = cutPower(found) }
         for attempt in 0... {
             keeper = TestKeeper(isKill ? memory : [])
             device = isKill ? found.copy() : found
@@ -247,7 +290,7 @@ package struct Simulation {
                 (found, memory) = crash
                 if !isKill || Bool.random(using: &generator) {
                     isKill = false
-                    found = found.afterPowerCut(seed: generator.next())
+                    found = cutPower(found)
                 }
                 continue
             }
@@ -271,6 +314,18 @@ package struct Simulation {
         }
     }
 
+    private mutating func cutPower(_ device: MemoryDevice) -> MemoryDevice {
+        boot += 1
+        clock.beginBoot(boot, milliseconds: UInt64.random(in: 0...10_000, using: &generator))
+        return device.afterPowerCut(seed: generator.next())
+    }
+
+    /// A clock that was set before the machine ran again, or of which no mark could be written or read, is taken at its word.
+    private func mayHaveExpired(_ n: Int) -> Bool {
+        let failures = plan.total - (plan.counts["crash"] ?? 0)
+        return wasSet && expiring.contains(n) && (boot > 1 || failures > 0)
+    }
+
     /// Looks at everything the new process found, and goes on from that. `isPartial`: some of it could not be read.
     private mutating func settle(_ isKill: Bool, isPartial: Bool) throws {
         plan.pause()
@@ -285,7 +340,9 @@ package struct Simulation {
             case .corrupt: try require(isLying, "page \(n) is corrupt after a restart")
             }
             let isDropped = seed == nil && isTight && !model.isDurablyPinned(n)
-            let isRight = model.mayBe(n, seed, isKill: isKill) || isLying || isDropped || isPartial
+            let isRight =
+                model.mayBe(n, seed, isKill: isKill) || isLying || isDropped || isPartial
+                || seed == nil && mayHaveExpired(n)
             try require(
                 isRight,
                 "page \(n) is \(seed.map { "number \($0)" } ?? "gone") after a \(isKill ? "kill" : "power cut")")
@@ -296,6 +353,8 @@ package struct Simulation {
             } else {
                 model.found(n, seed, pinned: isPinned, isKill: isKill)
             }
+            // That it has expired is not written down yet, and the clock may be set back.
+            if seed == nil, mayHaveExpired(n) { model.damaged(n, isThere: false) }
         }
         try checkPresence()
     }

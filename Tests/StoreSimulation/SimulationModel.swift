@@ -99,6 +99,23 @@ struct SimulationModel {
     /// The disk has failed: removals that no flush has confirmed may not outlive the process.
     mutating func diskFailed() { unnoted.formUnion((0..<Self.keys).filter { !removals[$0].isEmpty }) }
 
+    /// A file of the disk tier is gone, or some of it. Whatever was in it may be gone, or what is older be found again, until the next
+    /// flush.
+    mutating func damaged(_ n: Int, isThere: Bool) {
+        if !isThere { current[n] = nil }
+        if underWay?.n == n { underWay = nil }
+        possible[n].formUnion(history[n] + [nil])
+        if current[n] == nil {
+            removals[n].formUnion(history[n])
+            unnoted.insert(n)
+            pins.remove(n)
+        }
+        // The removal of a page that nobody could read may have been there.
+        changed.remove(n)
+        kept.remove(n)
+        durablePins.remove(n)
+    }
+
     /// A new process found that; what it did not find was dropped, or never there.
     mutating func found(_ n: Int, _ number: Int?, pinned: Bool, isKill: Bool) {
         current[n] = number
