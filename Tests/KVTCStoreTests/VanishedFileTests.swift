@@ -117,7 +117,7 @@ import Testing
     }
 
     /// A removal, and a pin, of a page in an older file hold although the file that told of them is gone.
-    @Test(arguments: [nil, 0, 64, 200]) func whatTheLostFileSaidOfOthers(size: Int?) throws {
+    @Test(arguments: [nil, 0, 64, 200] as [Int?]) func whatTheLostFileSaidOfOthers(size: Int?) throws {
         let device = MemoryDevice()
         func open(_ device: MemoryDevice) throws -> Store {
             try Store.open(.memory(device, ram: 64 << 10, disk: 128 << 10, segment: 16 << 10))
