@@ -6,15 +6,38 @@ import KVTCStore
 
 // What the simulation of sessions remembers, in the plainest way.
 extension SessionSimulation {
-    /// Of all sessions: they are of one shape.
-    // The geometry is a constant.
-    static let namespace = PageNamespace(
-        identity: [], codec: try! PageCodec(geometry: Pages.geometry.codecGeometry(grouping: .rolesApart)),
-        element: .f16)
+    /// Of what a worker computes: two identities, of which one says nothing, and two shapes whose pages have as many bytes. All
+    /// name their pages by the same keys.
+    struct Model: Hashable, CaseIterable {
+        var identity: [UInt8]
+        var heads: UInt16
+        var order: UInt64
+
+        static let allCases = [
+            Model(identity: [], heads: 2, order: 0), Model(identity: [7], heads: 2, order: 1),
+            Model(identity: [], heads: 1, order: 2), Model(identity: [7], heads: 1, order: 3),
+        ]
+
+        var geometry: WireGeometry {
+            WireGeometry(
+                tensors: Pages.geometry.tensors.map {
+                    WireTensor(layer: $0.layer, role: $0.role, heads: heads, headDim: 16 / heads)
+                })
+        }
+
+        private static let namespaces = Dictionary(
+            uniqueKeysWithValues: allCases.map { model in
+                // The geometries are constants.
+                let codec = try! PageCodec(geometry: model.geometry.codecGeometry(grouping: .rolesApart))
+                return (model, PageNamespace(identity: model.identity, codec: codec, element: .f16))
+            })
+
+        var namespace: PageNamespace { Self.namespaces[self]! }
+    }
 
     struct PageID: Hashable {
         var tenant: UInt32
-        var conversation: Int
+        var model: Model
         var index: Int
         /// Which of the ways that the conversation went on.
         var branch = 0
@@ -22,10 +45,11 @@ extension SessionSimulation {
         var isShort = false
 
         /// Where it stands in a list that is the same in every run of a seed.
-        var order: UInt64 { UInt64(tenant) * 100_000 + number }
-        private var number: UInt64 { UInt64(conversation * 1000 + branch * 100 + index * 10 + (isShort ? 1 : 0)) }
+        var order: UInt64 { UInt64(tenant) * 100_000 + model.order * 1000 + number }
+        /// What the client names it by, whatever the tenant and the model.
+        private var number: UInt64 { UInt64(branch * 100 + index * 10 + (isShort ? 1 : 0)) }
         var key: PageKey { Pages.key(number) }
-        var storeKey: StoreKey { SessionSimulation.namespace.key(key, tenant: tenant) }
+        var storeKey: StoreKey { model.namespace.key(key, tenant: tenant) }
         var tokens: Int { isShort ? 7 : SessionSimulation.tokens }
         var first: Int { index * SessionSimulation.tokens }
         var end: Int { first + tokens }
@@ -36,16 +60,19 @@ extension SessionSimulation {
             (page[96], page[97]) = (0, 0x7E)
             return page
         }
+        static let badRow = 3
     }
 
     struct LiveSession {
         var id: UInt32
         var caller: Caller
-        var conversation: Int
+        var model: Model
         var policy: WirePolicy
         var branch = 0
         /// By position.
         var pages: [PageID] = []
+        /// The last lease taken, what it covers and when it ends.
+        var lease: (id: UInt64, pages: Set<PageID>, end: UInt64)?
 
         var tokens: Int { pages.last?.end ?? 0 }
 
@@ -78,8 +105,10 @@ extension SessionSimulation {
         /// Acknowledged by this process, or found by it, and not dropped.
         var isThere = false
         var isFlushed = false
-        /// Whether its time may be over.
-        var mayExpire = false
+        /// When its time may be over, at the earliest; nil: never.
+        var end: UInt64?
+        /// The earliest that it ever was: what a restart may find.
+        var earliestEnd: UInt64?
         /// Whether it holds NaN; nil where a restart may have brought either back.
         var isBad: Bool? = false
         /// Rows that were protected without a break since the page was pushed.
@@ -92,6 +121,11 @@ extension SessionSimulation {
         init(_ page: PageID) {
             exact = [Bool](repeating: false, count: page.tokens)
             (retained, lasting) = (exact, exact)
+        }
+
+        mutating func setEnd(_ time: UInt64?) {
+            end = time
+            if let time { earliestEnd = min(earliestEnd ?? time, time) }
         }
     }
 }
