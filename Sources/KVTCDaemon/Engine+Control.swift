@@ -180,9 +180,7 @@ extension Engine {
         try checkCount(request.keys.count, "keys")
         let dropped: Int
         if request.session == Wire.none, request.keys.isEmpty {
-            let keys = store.keys(tenant: caller.tenant)
-            store.removeUnread(tenant: caller.tenant)
-            dropped = drop(keys)
+            dropped = dropAll(of: caller.tenant)
         } else if request.session == Wire.none {
             // One after another: all keys of all namespaces at once would take memory.
             let recent = namespaces.withLock { $0[caller.tenant]?.all ?? [] }
@@ -205,6 +203,14 @@ extension Engine {
         // Without the ledger, which no request can do without, whatever the disk takes its time for.
         store.noteRemovals()
         return dropped
+    }
+
+    private func dropAll(of tenant: UInt32) -> Int {
+        store.removeUnread(tenant: tenant)
+        return ledger.update(when: { $0.isSettled($0.keys(ofTenant: tenant)) }) {
+            $0.dropAll(tenant: tenant)
+            return store.remove(store.keys(tenant: tenant))
+        }
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.

@@ -268,6 +268,15 @@ package struct Ledger {
         for id in users { sessions[id]?.remove(gone) }
     }
 
+    /// Forgets every page of a tenant, also those that its sessions have and the store lost: they begin anew.
+    package mutating func dropAll(tenant: UInt32) {
+        pages = pages.filter { $0.key.tenant != tenant }
+        for id in sessions.keys where sessions[id]?.tenant == tenant { _ = sessions[id]?.cut(at: 0) }
+    }
+
+    /// The pages of a tenant's sessions.
+    package func keys(ofTenant tenant: UInt32) -> [StoreKey] { pages.keys.filter { $0.tenant == tenant } }
+
     /// Whether a session has the page.
     package func isUsed(_ key: StoreKey) -> Bool { pages[key]?.users.isEmpty == false }
 

@@ -39,13 +39,15 @@ extension SessionSimulation {
         narrow()
     }
 
-    /// Keys without a session: those of all models of which the tenant has had sessions.
+    /// Without a session: everything, or keys of all models of which the tenant has had sessions.
     mutating func dropOfTenant() throws {
         let caller = newCaller(.random(in: 1...2, using: &generator))
         let own = names.filter { $0.tenant == caller.tenant }
-        let keys = Set(own.filter { _ in chance(8) }.map(\.key))
-        guard !keys.isEmpty else { return }
-        let pages = own.filter { keys.contains($0.key) && opened[caller.tenant]?.contains($0.model) == true }
+        let isAll = chance(3)
+        let keys = isAll ? [] : Set(own.filter { _ in chance(8) }.map(\.key))
+        guard isAll || !keys.isEmpty else { return }
+        let pages =
+            isAll ? own : own.filter { keys.contains($0.key) && opened[caller.tenant]?.contains($0.model) == true }
         let named = own.map(\.key).filter { keys.contains($0) }
         _ = try engine.drop(DropRequest(session: Wire.none, keys: named), caller)
         forget(pages)
