@@ -207,10 +207,12 @@ extension Engine {
 
     private func dropAll(of tenant: UInt32) -> Int {
         store.removeUnread(tenant: tenant)
-        return ledger.update(when: { $0.isSettled($0.keys(ofTenant: tenant)) }) {
+        let dropped = ledger.update(when: { $0.isSettled($0.keys(ofTenant: tenant)) }) {
             $0.dropAll(tenant: tenant)
-            return store.remove(store.keys(tenant: tenant))
+            return store.takeOut(store.keys(tenant: tenant))
         }
+        store.noteRemovals()
+        return dropped
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.
