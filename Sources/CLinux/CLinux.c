@@ -167,7 +167,7 @@ void clinux_name_thread(unsigned long thread, const char *name) { pthread_setnam
 
 // Signals that are waited for. PWR says that the power is going, XCPU that the kernel is about to kill.
 static const int awaited[] = {SIGTERM, SIGINT, SIGQUIT, SIGPWR, SIGXCPU, SIGHUP};
-// Signals that end or stop a process by default and that nobody sends to have that. Those of faults, ABRT, KILL and STOP keep
+// Signals that end or stop a process by default and are not sent for that. Those of faults, ABRT, KILL and STOP keep
 // their meaning.
 static const int ignored[] = {SIGPIPE, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,   SIGUSR1, SIGUSR2,
                               SIGSTKFLT, SIGXFSZ, SIGTSTP,  SIGTTIN, SIGTTOU};
@@ -178,7 +178,7 @@ static void awaited_signals(sigset_t *set) {
 }
 
 // Libraries may start threads before main (OpenBLAS does), and those do not block: without a handler, a signal that
-// arrives while nobody waits would be delivered to one of them and end the process.
+// arrives while no thread waits would be delivered to one of them and end the process.
 static pthread_t waiting_thread;
 static void forward_signal(int number) { pthread_kill(waiting_thread, number); }
 

@@ -3,7 +3,7 @@ import FoundationEssentials
 import Glibc
 import KVTCCodec
 
-/// A cache of any size that nobody computed, for measuring calibration: made while it is read, the same on every reading.
+/// A cache of any size that no model computed, for measuring calibration: made while it is read, the same on every reading.
 ///
 /// Each layer's keys and values are a linear map of a state that changes slowly from layer to layer, as the residual stream
 /// does: a first-order autoregressive process over layers, of which each coefficient has a variance of its own. The maps

@@ -68,7 +68,7 @@ struct TableTraining {
         try expect(projections, grid: grid) { try step(0.65 + 0.35 * $0) }
     }
 
-    /// Ratio and distortion at each step of the grid that someone might want.
+    /// Ratio and distortion at each step of the grid that may be wanted.
     private mutating func expect(_ projections: [Matrix], grid: [Int], progress: (Double) throws -> Void) throws {
         var tables = [kv_table](repeating: kv_table(), count: EntropyTables.classes)
         for index in tables.indices {

@@ -4,7 +4,7 @@ import KVTCSystem
 
 /// Why a request to the daemon failed.
 public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// Nobody answers on the socket.
+    /// No daemon answers on the socket.
     case unreachable(path: String, reason: String)
     /// The daemon refused the request; the connection goes on.
     case refused(WireError)

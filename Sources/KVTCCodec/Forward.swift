@@ -37,7 +37,7 @@ final class ForwardInput {
 
     /// - Parameters:
     ///   - values: first of `columns` columns of `rows` rows, `stride` floats apart.
-    ///   - memory: nobody else's as long as this lives.
+    ///   - memory: used for nothing else as long as this lives.
     init(
         values: UnsafePointer<Float>, rows: Int, stride: Int, columns: Int, step: Float, kernels: KernelTable,
         memory: CoderMemory.OfBasis, integers: inout Scratch<Int16>

@@ -60,7 +60,7 @@ package final class InputFile: Sendable {
         return result
     }
 
-    /// - Throws: `invalid` where somebody wrote to the file since it was opened: what was read may be parts of two contents.
+    /// - Throws: `invalid` where the file was written to since it was opened: what was read may be parts of two contents.
     package func checkUnchanged() throws(CodecError) {
         var status = stat()
         guard fstat(descriptor, &status) == 0, Version(status) == version else {

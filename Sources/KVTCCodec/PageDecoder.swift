@@ -75,7 +75,7 @@ public final class PageDecoder: @unchecked Sendable {
     /// Writes an open block of mode `raw` and takes the checksum of all its bytes on the way, in one pass through
     /// memory; the output is worth nothing unless the checksum is right.
     /// - Parameter pastCaches: whether the output is so large that its beginning would have left the caches by the time
-    ///   anybody reads it.
+    ///   it is read.
     public func writeRaw(
         layers: Range<Int>, layout: PageLayout, pastCaches: Bool = false, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> UInt64 {

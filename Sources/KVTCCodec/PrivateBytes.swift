@@ -3,7 +3,7 @@ import Glibc
 /// Memory of this process alone that is written once: whatever becomes of the file or arena that the bytes came from, they
 /// stay what was checked.
 package final class PrivateBytes: @unchecked Sendable {
-    // Justified: `fill` has returned before anybody else sees the bytes, and the kernel refuses every write after it.
+    // Justified: `fill` has returned before the bytes are seen elsewhere, and the kernel refuses every write after it.
     package let bytes: UnsafeRawBufferPointer
 
     /// Memory of `count` bytes, at least one, that `fill` writes.

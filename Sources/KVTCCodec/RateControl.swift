@@ -267,7 +267,7 @@ final class Coefficients {
 
     /// - Parameters:
     ///   - weighted: [rows][rowElements].
-    ///   - memory: nobody else's as long as this lives.
+    ///   - memory: used for nothing else as long as this lives.
     init(
         profile: Profile, weighted: UnsafePointer<Float>, rows: Int, step: Float, kernels: KernelTable,
         memory: CoderMemory

@@ -173,7 +173,7 @@ final class ClientConnection: Sendable {
 
     private func put(_ item: Item) {
         inbox.update { inbox in
-            // Nobody would answer it, and what waits here counts against the tenant.
+            // It would not be answered, and what waits here counts against the tenant.
             guard !inbox.isClosed else { return }
             inbox.items.append(item)
             inbox.bytes += item.body.count

@@ -3,7 +3,7 @@ import KVTCCodec
 
 /// How one page came out of its coder, against what was asked.
 package struct CodingOutcome: Hashable, Sendable {
-    /// Rows that stayed exact though nobody protected them: outliers, NaN and infinities, values that the mode cannot code.
+    /// Rows that stayed exact without being protected: outliers, NaN and infinities, values that the mode cannot code.
     package var outlierRows = 0
     /// Whether the limit on the distortion took from the ratio.
     package var isLimited = false

@@ -3,7 +3,7 @@ import KVTCProtocol
 
 /// Where a value of the configuration comes from.
 public enum ConfigurationOrigin: Sendable, Hashable {
-    /// Nobody said anything: the default, and what it follows, such as an environment variable or a control group's limit.
+    /// Not set: the default, and what it follows, such as an environment variable or a control group's limit.
     case standard(follows: String?)
     /// A place in a file, line and column from 1, and what stands there.
     case file(String, line: Int, column: Int, text: String)

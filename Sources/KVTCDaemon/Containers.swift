@@ -1,4 +1,4 @@
-/// Sockets of containers: whoever connects to one is the tenant of that name.
+/// Sockets of containers: every peer on one is the tenant of that name.
 extension DaemonConfiguration {
     /// Adds a container's socket.
     mutating func addContainer(_ name: String, socket path: String, key: String) throws(ConfigurationError) {

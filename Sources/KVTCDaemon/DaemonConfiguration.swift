@@ -25,7 +25,7 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var logLevel = "info"
     /// Who shares pages, who may see everybody's.
     public var tenants = Tenants()
-    /// Sockets of containers, by name: whoever connects there is the tenant of that name, and no administrator.
+    /// Sockets of containers, by name: every peer there is the tenant of that name, and no administrator.
     public var containers: [String: String] = [:]
     /// What a client may use up.
     public var limits = Limits()

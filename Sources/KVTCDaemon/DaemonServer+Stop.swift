@@ -68,7 +68,7 @@ extension DaemonServer {
         for connection in clients.withLock({ Array($0.connections.values) }) { connection.awaitIdle(until: answers) }
         for connection in clients.withLock({ Array($0.connections.values) }) { connection.close() }
         _ = clients.wait(until: deadline(Self.endSeconds)) { $0.connections.isEmpty ? true : nil }
-        // Nobody is left for whom pages are to be brought from the disk.
+        // No connection is left for which pages are to be brought from the disk.
         _ = engine.readers.discard(.background)
         if engine.waitForEncodes(until: deadline(Self.codingSeconds), { _ in true }) {
             engine.readers.stop()

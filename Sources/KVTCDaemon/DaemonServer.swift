@@ -160,12 +160,12 @@ public final class DaemonServer: Sendable {
             guard ofTenant < limits.connectionsPerUser else {
                 throw WireError(.limitExceeded, "more than \(limits.connectionsPerUser) connections of one user")
             }
-            // Whoever is to look after a crowded daemon must get in.
+            // An administrator must get in to look after a crowded daemon.
             let most = min(limits.connections, quota.room.connections)
             guard clients.connections.count < (peer.isAdministrator ? quota.room.withAdministrators : most) else {
                 throw WireError(.limitExceeded, "too many connections")
             }
-            // At random, so that nobody can count those of others.
+            // At random, so that no client can count those of others.
             var id: UInt64
             repeat { id = .random(in: 1...999_999) } while clients.connections[id] != nil
             let caller = Caller(

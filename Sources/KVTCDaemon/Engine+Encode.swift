@@ -49,7 +49,7 @@ extension Engine {
         }
     }
 
-    /// Unless somebody has pushed the page anew meanwhile.
+    /// Unless the page has been pushed anew meanwhile.
     private func forget(_ key: StoreKey) {
         ledger.update { if store.residence(key) == .absent { $0.drop([key]) } }
     }
@@ -86,9 +86,9 @@ extension Engine {
     }
 
     /// Leaves a page raw for good. The store has to know, as the ledger forgets whose rows were protected once no session uses
-    /// the page: nobody may code it later without them.
+    /// the page: it must not be coded later without them.
     ///
-    /// Whoever has claimed the key meanwhile, so that the job's phase is over, decides what becomes of it.
+    /// A renewal that has claimed the key meanwhile, so that the job's phase is over, decides what becomes of it.
     private func giveUp(_ key: StoreKey, _ plan: EncodePlan, in phase: LedgerPage.Phase) {
         ledger.update {
             guard let page = $0.pages[key], page.generation == plan.generation, page.phase == phase else { return }

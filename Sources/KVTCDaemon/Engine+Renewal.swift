@@ -22,13 +22,13 @@ extension Engine {
             }
         }
         guard isShort || there.nonFinite && !isWindow else { return nil }
-        // What has been exact stays so: that was promised to somebody, who may be gone.
+        // What has been exact stays so: a session that has since closed may have protected it.
         let tokens = Int(entry.tokens)
-        // Nobody knows which where it cannot be read now.
+        // All rows, where the block cannot be read now to tell which.
         let all = RowSet.full(tokens)
         let retained = there.promised ? all : there.coded ? coded(key)?.exact ?? all : nil
         guard let before = claim(key) else { return nil }
-        // Somebody else may have been here between the look and the claim.
+        // Another thread may have replaced the page between the look and the claim.
         let isBadThere = store.attributes(key)?.nonFinite ?? there.nonFinite
         guard isBadThere || before.isCoded else {
             enqueue(ledger.update { $0.endRenewal(key, before) })
@@ -88,7 +88,7 @@ extension Engine {
         _ promise: Promise, _ key: StoreKey, _ there: PageAttributes, first: Int, isWindow: Bool
     ) -> Bool {
         guard promise.asks(first: first, tokens: Int(there.tokens), window: isWindow) else { return true }
-        // Of pages on disk that earlier versions coded nobody knows without reading them; they are taken for exact.
+        // Pages on disk that earlier versions coded would have to be read to tell; they are taken for exact.
         guard there.lossy || store.residence(key) == .ram, let coded = coded(key) else { return true }
         return promise.isKept(by: coded, first: first, window: isWindow)
     }

@@ -26,7 +26,7 @@ final class Engine: Sendable {
     let metrics = Metrics()
     let ledger: Monitor<Ledger>
     let leases = Mutex<[UInt64: Lease]>([:])
-    /// Pages that wait to be brought from the disk because somebody of the tenant asked beforehand.
+    /// Pages that wait to be brought from the disk because a client of the tenant asked beforehand.
     let prefetching = Mutex<[UInt32: Int]>([:])
     /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
     let namespaces = Mutex<[UInt32: RecentNamespaces]>([:])
@@ -36,7 +36,7 @@ final class Engine: Sendable {
     let instance = UInt64.random(in: 1...(UInt64.max >> 1))
     let started = MonotonicClock.nanoseconds
     let log: Logger
-    /// Whether somebody looks after the disk, see ``lookAfterDisk()``.
+    /// Whether a thread looks after the disk, see ``lookAfterDisk()``.
     let isHealing = Atomic(false)
     private let stopping = Atomic(false)
 
@@ -138,7 +138,7 @@ final class Engine: Sendable {
             session: id, profile: context.codec.profile?.id.bytes ?? [], tokenBytes: UInt64(tokenBytes))
     }
 
-    /// A page that nobody could ever push or keep is refused before the first one is made.
+    /// A page size that could never be pushed or kept is refused before the first one is made.
     private func checkPageSize(_ request: OpenSessionRequest, _ context: CodingContext) throws(WireError) {
         let limits = configuration.limits
         func bytes(_ tokens: Int) -> Int {

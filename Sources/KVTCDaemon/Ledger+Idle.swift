@@ -1,7 +1,7 @@
 import KVTCCodec
 import KVTCStore
 
-// What becomes of the window of a session that nobody asks anything of, where its policy has a bound for that.
+// What becomes of the window of an idle session, where its policy has a bound for that.
 extension Ledger {
     /// Notes a request; the window of a session that was idle is closed to the coder again.
     package mutating func touch(_ id: UInt32, now: UInt64) {
@@ -32,12 +32,12 @@ extension Ledger {
             return .near(session.policy)
         }
         guard let strictest = CodingChoice.strictest(idle + [page.near]) else { return nil }
-        // Whoever pushed it may have done so without a profile; then there is nothing between exact and too lossy.
+        // It may have been pushed without a profile; then there is nothing between exact and too lossy.
         return page.context.codec.profile == nil ? .lossless : strictest
     }
 
     /// Begins to put the bytes that a session pushes in the place of those that are there: until `pushed`
-    /// says that it is done or ``endRenewal(_:_:)`` that it failed nobody else replaces or drops the page. Gives what the page was.
+    /// says that it is done or ``endRenewal(_:_:)`` that it failed no other thread replaces or drops the page. Gives what the page was.
     package mutating func beginRenewal(_ key: StoreKey) -> LedgerPage.Phase? {
         guard let phase = pages[key]?.phase else { return nil }
         setPhase(key, .replacing)

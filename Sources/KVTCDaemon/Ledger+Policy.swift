@@ -3,7 +3,7 @@ import KVTCProtocol
 import KVTCStore
 
 extension Ledger {
-    /// Coded pages of the session of which nobody has looked yet what they are, as far as the policy protects any of their rows.
+    /// Coded pages of the session that have not been looked at yet, as far as the policy protects any of their rows.
     package func unresolved(_ id: UInt32, under policy: WirePolicy) -> [StoreKey] {
         guard let session = sessions[id] else { return [] }
         let protection = Protection(policy: policy, tokens: session.tokens)

@@ -21,7 +21,7 @@ package struct LedgerPage {
         case encoding
         /// The coded block takes the raw one's place right now.
         case replacing
-        /// Coded, and what it is then; nil when nobody has looked yet.
+        /// Coded, and what it is then; nil when that has not been read yet.
         case coded(CodedPage?)
 
         package var isCoded: Bool { if case .coded = self { true } else { false } }
@@ -78,8 +78,8 @@ package struct Ledger {
     mutating func forget(_ key: StoreKey) { pages[key] = nil }
 
     /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that was there
-    /// before is coded. Where the push goes back, the session no longer has what followed. Rows in `retaining` stay exact, whoever
-    /// asked for that.
+    /// before is coded. Where the push goes back, the session no longer has what followed. Rows in `retaining` stay exact,
+    /// whichever session asked for that.
     ///
     /// Gives the pages that no window holds any more; they count as queued.
     package mutating func pushed(
@@ -104,7 +104,7 @@ package struct Ledger {
             pages[key] = page
         }
         if let other = pages[key]?.users[id], other != first {
-            // Twice in one stream: nobody counts which of the rows are protected here and which there.
+            // Twice in one stream: which rows are protected here and which there is not counted.
             pages[key]?.retained = RowSet.full(tokens)
         } else {
             pages[key]?.users[id] = first
@@ -112,7 +112,7 @@ package struct Ledger {
         return released(id) + queued([key]) + queued(left.map(\.key))
     }
 
-    /// Notes other bytes under a key whose pusher's session has ended meanwhile: they are nobody's but for who relies on the key.
+    /// Notes other bytes under a key whose pusher's session has ended meanwhile: they belong to no session but those that rely on the key.
     private mutating func renewed(_ key: StoreKey, tokens: Int, retaining: RowSet?) -> [StoreKey] {
         guard let before = pages[key] else { return [] }
         generations += 1
@@ -241,8 +241,8 @@ package struct Ledger {
         endReplace(key, generation: plan.generation, coded: nil)
     }
 
-    /// Whether nothing is just taking the place of one of the pages. Whoever decides what becomes of them waits for that: it
-    /// would take the place of what is there then.
+    /// Whether nothing is just taking the place of one of the pages. A push, drop or change of policy waits for
+    /// that: it would take the place of what is there then.
     package func isSettled(_ keys: some Sequence<StoreKey>) -> Bool {
         !keys.contains { pages[$0]?.phase == .replacing }
     }

@@ -2,7 +2,7 @@ import Glibc
 import KVTCSystem
 import Logging
 
-/// Writes log lines from a thread of its own, so that a log that nobody reads holds nobody up, and those of one message no oftener
+/// Writes log lines from a thread of its own, so that a log that is not read delays no request, and those of one message no oftener
 /// than at a fixed rate, so that no client can fill a disk with it. Lines that find no room or come too often are left out and
 /// counted.
 public final class LogWriter: Sendable {
@@ -68,7 +68,7 @@ public final class LogWriter: Sendable {
         return String(cString: stream) == "\(info.st_dev):\(info.st_ino)"
     }
 
-    /// Lines dropped since the start because nobody read the log.
+    /// Lines dropped since the start because the log was not read.
     var droppedLines: UInt64 { state.withLock { $0.dropped } }
 
     /// Whether a line of the message may be written now; one that may not is counted.
@@ -164,7 +164,7 @@ public final class LogWriter: Sendable {
         }
     }
 
-    /// Blocks where nobody reads. False when the line is lost.
+    /// Blocks where the log is not read. False when the line is lost.
     private func put(_ line: String) -> Bool {
         var bytes = Array(line.utf8)[...]
         while !bytes.isEmpty {
@@ -172,7 +172,7 @@ public final class LogWriter: Sendable {
             if written > 0 {
                 bytes = bytes.dropFirst(written)
             } else if written < 0, errno == EAGAIN {
-                // Somebody else who has the file open made it so.
+                // Another process that has the file open made it so.
                 var room = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                 poll(&room, 1, 1000)
             } else if written == 0 || errno != EINTR {

@@ -30,7 +30,7 @@ package struct PageNamespace: Hashable, Sendable {
 
 /// The namespaces that a tenant's sessions used last.
 struct RecentNamespaces: Sendable {
-    /// Whoever drops keys without naming a session looks under so many.
+    /// Dropping keys without naming a session looks under so many.
     static let limit = 64
     /// The one used last at the end.
     private(set) var all: [PageNamespace] = []

@@ -4,7 +4,7 @@ import KVTCStore
 import KVTCSystem
 import Synchronization
 
-/// A page that is found and decoded as far as it can be before its place is known, until nobody writes parts of it any
+/// A page that is found and decoded as far as it can be before its place is known, until no thread writes parts of it any
 /// more.
 final class OpenPage: Sendable {
     let decoder: PageDecoder

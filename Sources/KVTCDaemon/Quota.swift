@@ -62,7 +62,7 @@ final class Quota: Sendable {
 
     /// Waits until a request of that size fits into what the tenant may have in work, and charges it until the result
     /// goes away; nil when the time was over first. One request alone always fits. The answers to others make room, so this
-    /// waits for nobody outside.
+    /// waits for no client.
     func takeRequest(_ bytes: Int, tenant: UInt32, limit: Int, until deadline: UInt64?) -> QuotaCharge? {
         let isTaken: Bool? = state.wait(until: deadline) { state in
             let used = state.tenants[tenant]?.requestBytes ?? 0

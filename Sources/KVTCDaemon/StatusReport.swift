@@ -227,7 +227,7 @@ extension Engine {
         }
     }
 
-    // Other tenants' sessions are nobody's business but the administrator's.
+    // Other tenants' sessions are shown to administrators only.
     private func sessionRows(_ caller: Caller, _ now: UInt64) -> [StatusReport.SessionRow] {
         ledger.withLock { ledger in
             let visible = ledger.sessions.values.filter { $0.tenant == caller.tenant || caller.isAdministrator }

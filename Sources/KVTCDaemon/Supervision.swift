@@ -71,7 +71,7 @@ extension DaemonServer {
         return "\(statistics.pages) pages, \(sessions) sessions, \(connections) connections"
     }
 
-    /// Work that nobody asks for: gives back the room of pages whose time is over, has the windows of idle sessions coded, and
+    /// Work that no request asks for: gives back the room of pages whose time is over, has the windows of idle sessions coded, and
     /// tries a disk that failed again.
     public func maintain() {
         _ = engine.store.purgeExpired()

@@ -6,7 +6,7 @@ package final class WorkPool: Sendable {
     package enum Urgency: Int, Sendable {
         /// A client.
         case urgent = 0
-        /// Nobody.
+        /// No client.
         case background = 1
     }
 
@@ -53,8 +53,8 @@ package final class WorkPool: Sendable {
         threads = started
     }
 
-    /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order, or when somebody
-    /// waits for it.
+    /// A pool without threads: a job runs when ``runNext()`` is called, so that a simulation decides the order, or when it
+    /// is waited for.
     package init() { threads = [] }
 
     /// For who is about to wait for a job: runs the next one if no thread does. False when there is nothing left but to wait.

@@ -205,7 +205,7 @@ public struct TouchReply: WireMessage {
     }
 }
 
-/// Forgets pages, whoever uses them. Without keys: those of the session that no other one uses, or all of the tenant.
+/// Forgets pages, used by sessions or not. Without keys: those of the session that no other one uses, or all of the tenant.
 public struct DropRequest: WireRequest {
     /// What is answered.
     public typealias Reply = DropReply

@@ -46,7 +46,7 @@ public final class Store: Sendable {
     /// Whether pages can move to disk.
     public var hasDisk: Bool { configuration.directory != nil }
 
-    /// Bytes that went to disk since the store was opened. They grow while a flush makes progress, whoever waits for it.
+    /// Bytes that went to disk since the store was opened. They grow while any flush makes progress.
     public var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
 
     func countWritten(_ bytes: Int) { written.add(UInt64(bytes), ordering: .relaxed) }
@@ -58,7 +58,7 @@ public final class Store: Sendable {
     public var milliseconds: UInt64 { configuration.clock.milliseconds() }
 
     /// The store's time in seconds since 1970, which expiry is measured with. It is about what the wall clock shows, but goes on
-    /// evenly when somebody sets that.
+    /// evenly when that is set.
     public var seconds: UInt64 { timeline.now }
 
     var now: UInt64 { timeline.now }

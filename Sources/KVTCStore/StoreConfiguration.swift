@@ -2,12 +2,12 @@ import Glibc
 
 /// The store's clocks, replaceable so that tests can move time.
 public struct StoreClock: Sendable {
-    /// Wall-clock seconds since 1970. Whoever sets that clock changes nothing of a store that is open: see ``Store/seconds``.
+    /// Wall-clock seconds since 1970. Setting that clock changes nothing of a store that is open: see ``Store/seconds``.
     public var wallSeconds: @Sendable () -> UInt64
     /// Milliseconds of a clock that never jumps and goes on while the machine sleeps; leases and lifetimes are measured with
     /// it.
     public var milliseconds: @Sendable () -> UInt64
-    /// Names the stretch of time for which `milliseconds` counts on, which is one run of the machine; 0: nobody knows.
+    /// Names the stretch of time for which `milliseconds` counts on, which is one run of the machine; 0: unknown.
     public var boot: UInt64
 
     /// A clock made of two readings.

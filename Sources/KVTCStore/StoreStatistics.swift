@@ -16,7 +16,7 @@ public struct StoreStatistics: Hashable, Sendable {
     public var diskPages = 0
     /// Segment files.
     public var segments = 0
-    /// Pages that nobody uses, of which the index keeps little.
+    /// Unused pages, of which the index keeps little.
     public var restingPages = 0
     /// The memory that the index takes up for all pages.
     public var indexBytes = 0
@@ -50,7 +50,7 @@ public struct StoreStatistics: Hashable, Sendable {
     public var evictedToDisk: UInt64 = 0
     /// Pages dropped to make room.
     public var dropped: UInt64 = 0
-    /// Pages that went with a segment's file, or the end of one, which somebody else removed.
+    /// Pages that went with a segment's file, or the end of one, which another process removed.
     public var lost: UInt64 = 0
     /// Pages removed because they had expired.
     public var expired: UInt64 = 0

@@ -19,7 +19,7 @@ public struct PageAttributes: Hashable, Sendable {
     public var coded: Bool
     /// Whether the coded block stands in for a raw one that would be kept if it were put again.
     public var near: Bool
-    /// Whether a raw page was promised to who is gone: a coder that does not know what has to stay as it is leaves all of it.
+    /// Protected by a session that has since closed: encoders without its row set must keep the page raw.
     public var promised: Bool
     /// Whether there is NaN or infinity in the page, so that a finite one put again takes its place.
     public var nonFinite: Bool
@@ -124,7 +124,7 @@ public enum ExpiryChange: Hashable, Sendable {
     case keep
     /// The page no longer expires.
     case never
-    /// The page expires at this second of the store's time, whoever uses it meanwhile.
+    /// The page expires at this second of the store's time, used meanwhile or not.
     case at(UInt64)
     /// The page expires so many seconds after its last use.
     case after(UInt32)

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// The store's own time in seconds since 1970, which nobody can set. Where the first store of a directory begins it is the
+/// The store's own time in seconds since 1970, which cannot be set. Where the first store of a directory begins it is the
 /// wall clock's; from there on it goes with the steady clock, across restarts too, and the wall clock only tells how long no
 /// store was open after the machine itself was off. Expiry is measured with it.
 final class Timeline: Sendable {

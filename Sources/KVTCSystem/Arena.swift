@@ -52,7 +52,7 @@ public final class Arena: @unchecked Sendable {
     }
 
     deinit {
-        // Else all that was ever written here would be held by whoever keeps the descriptor, and charged to this process. What
+        // Else all that was ever written here would be held by any copy of the descriptor, and charged to this process. What
         // the other side writes from now on is its own.
         if isOwn { madvise(base, byteCount, MADV_REMOVE) }
         munmap(base, byteCount)

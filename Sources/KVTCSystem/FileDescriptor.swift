@@ -61,7 +61,7 @@ public final class WakeUp: Sendable {
         descriptor = FileDescriptor(owning: try SystemError.check("eventfd", clinux_eventfd()))
     }
 
-    /// Wakes whoever waits, now and until ``clear()``.
+    /// Wakes the threads that wait, now and until ``clear()``.
     public func signal() {
         var one: UInt64 = 1
         _ = write(descriptor.raw, &one, 8)

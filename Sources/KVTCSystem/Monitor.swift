@@ -7,7 +7,7 @@ public final class Monitor<State>: @unchecked Sendable {
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private var state: State
 
-    /// State nobody else has access to.
+    /// State that only its lock gives access to.
     public init(_ state: sending State) {
         self.state = state
         pthread_mutex_init(mutex, nil)

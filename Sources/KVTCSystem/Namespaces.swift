@@ -25,7 +25,7 @@ public struct UserNamespace: Sendable {
         }
     }
 
-    /// As it is now. What cannot be read maps nobody.
+    /// As it is now. What cannot be read maps no user.
     public init() {
         self.init(
             userMap: SmallFile.text("/proc/self/uid_map"),
@@ -52,7 +52,7 @@ public struct UserNamespace: Sendable {
 
 extension UnixConnection {
     /// Whether the process at the other end is in this process's own pid namespace, not in one below or beside it, as those of
-    /// containers are. False also when it is gone, so that nobody can tell.
+    /// containers are. False also when it is gone, so that it cannot be told.
     public var isPeerInSameProcessNamespace: Bool {
         // No number: beside this namespace or above it.
         guard peer.pid > 0 else { return false }

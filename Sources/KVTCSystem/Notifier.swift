@@ -3,7 +3,7 @@ import CSystemd
 import Glibc
 
 /// Tells the service manager how the daemon is. Without one, nothing happens. A manager that does not read its messages holds
-/// nobody up: what finds no room in its queue is left out.
+/// no caller up: what finds no room in its queue is left out.
 public struct Notifier: Sendable {
     /// How long the service manager waits for a sign of life, in microseconds; nil when it does not.
     public let watchdogMicroseconds: UInt64?
@@ -63,7 +63,7 @@ public struct Notifier: Sendable {
 public struct InheritedDescriptors: Sendable {
     /// Listening Unix stream sockets.
     public var listeners: [UnixListener] = []
-    /// Every other descriptor, by name: what ``Notifier/store(_:name:)`` kept. Whoever uses them owns them.
+    /// Every other descriptor, by name: what ``Notifier/store(_:name:)`` kept. The caller owns them.
     public var stored: [(name: String, descriptor: Int32)] = []
 
     /// Takes all of them, out of the environment as well, so that children don't see them.

@@ -74,7 +74,7 @@ public final class UnixConnection: Sendable {
     }
 
     /// Fails the write of a message that the peer has not taken after the given time, however slowly it reads, so that it
-    /// holds nobody up for longer.
+    /// holds no writer up for longer.
     public func limitWrites(seconds: Int) {
         writeLimit.store(UInt64(seconds) * 1_000_000_000, ordering: .relaxed)
     }
@@ -252,7 +252,7 @@ public final class UnixConnection: Sendable {
     /// Writes one message.
     public func write(_ bytes: [UInt8]) throws(ConnectionError) { try write([bytes[...]]) }
 
-    /// Ends both directions: whoever reads or writes returns. The descriptor itself closes with the last reference.
+    /// Ends both directions: reads and writes under way return. The descriptor itself closes with the last reference.
     public func shutdown() { _ = Glibc.shutdown(descriptor.raw, Int32(SHUT_RDWR)) }
 
     /// Ends the sending direction only: the peer sees the end after what was written.

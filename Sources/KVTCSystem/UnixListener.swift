@@ -4,7 +4,7 @@ import Glibc
 /// A Unix socket that waits for connections.
 public final class UnixListener: Sendable {
     private let descriptor: FileDescriptor
-    /// The path this listener made and removes at the end; nil for a socket that somebody else made.
+    /// The path this listener made and removes at the end; nil for a socket that was inherited.
     public let path: String?
 
     /// Takes over a listening socket, such as one from systemd.
@@ -13,7 +13,7 @@ public final class UnixListener: Sendable {
         path = nil
     }
 
-    /// Makes and binds a socket. A socket file at the path on which nobody answers is a leftover and goes away; one that
+    /// Makes and binds a socket. A socket file at the path on which no process listens is a leftover and goes away; one that
     /// answers, or a file that is no socket, is an error (EADDRINUSE).
     public init(path: String, mode: mode_t = 0o660, backlog: Int32 = 256) throws(SystemError) {
         let socket = FileDescriptor(owning: try SystemError.check("socket", clinux_unix_socket()))
@@ -23,7 +23,7 @@ public final class UnixListener: Sendable {
             bound = clinux_unix_bind(socket.raw, path)
         }
         _ = try SystemError.check("bind \(path)", bound)
-        // Before listen, so that nobody connects under the wider mode. Whoever may write to the directory, as a container to
+        // Before listen, so that no peer connects under the wider mode. Who may write to the directory, as a container to
         // that of its socket, can have put a link there meanwhile.
         guard fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW) == 0, listen(socket.raw, backlog) == 0 else {
             let code = errno
@@ -67,7 +67,7 @@ public final class UnixListener: Sendable {
         }
     }
 
-    /// The path that the socket is bound to, whoever made it; empty for none.
+    /// The path that the socket is bound to, inherited or made here; empty for none.
     public var boundPath: String {
         var path = [CChar](repeating: 0, count: 256)
         guard clinux_socket_path(descriptor.raw, &path, path.count) > 0 else { return "" }

@@ -48,7 +48,7 @@ struct DropCommand: ParsableCommand {
     var json = false
 
     func validate() throws {
-        // On the wire no session and no keys means everything; nobody should get there by leaving something out.
+        // On the wire no session and no keys means everything; leaving something out must not mean that.
         if all, session != nil || !keys.isEmpty { throw ValidationError("--all goes with neither keys nor --session.") }
         if !all, session == nil, keys.isEmpty { throw ValidationError("Name keys, a --session, or --all.") }
     }

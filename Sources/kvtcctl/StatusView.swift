@@ -63,7 +63,7 @@ struct StatusView {
         func number(_ name: String) -> UInt64 { counters[name] ?? 0 }
         func text(_ name: String) -> String { Text.count(number(name)) }
         let (hits, misses) = (number("hits"), number("misses"))
-        // What VERIFY found was asked for by nobody.
+        // What VERIFY found no PULL asked for.
         let corrupt = counters["corrupt_pulls"] ?? number("corrupt")
         let asked = hits + misses + corrupt
         let rate = asked > 0 ? " (\(Text.decimal(Double(hits) / Double(asked) * 100, 1)) % hits)" : ""

@@ -99,7 +99,7 @@ typedef struct {
     uint32_t column, length;
     size_t base, token_stride, element_stride;
 } kv_run;
-// Copies to memory that nobody reads soon: past the caches, whose lines need not be fetched from memory to be overwritten.
+// Copies to memory that is not read soon: past the caches, whose lines need not be fetched from memory to be overwritten.
 void kv_copy_past_caches(uint8_t *target, const uint8_t *source, size_t bytes);
 
 // Copies those elements of rows to or from a page. Row r of `rows` is token tokens[r] of the page (NULL: r).

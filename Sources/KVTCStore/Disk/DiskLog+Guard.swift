@@ -34,7 +34,7 @@ extension DiskLog {
         return .io(error)
     }
 
-    /// Gives up what is no longer in the directory, which is locked again where somebody removed the lock. What is lost is noted
+    /// Gives up what is no longer in the directory, which is locked again where the lock was removed. What is lost is noted
     /// in ``losses``, also where a later look fails.
     mutating func findLosses() throws(StoreError) {
         try lockAgain()

@@ -78,7 +78,7 @@ extension DiskLog {
         return result
     }
 
-    /// An open file until somebody takes it over; closed otherwise.
+    /// An open file until it is taken over; closed otherwise.
     private final class OpenFile {
         private var file: Int32?
         let size: Int
@@ -158,7 +158,7 @@ extension RecoveredLog {
         } else if !scanner.sealed {
             log.finish(&state, scanner.records, intact: scanner.skipped == 0, unread)
         }
-        // Of one that has its new name nobody knows whether that is durable.
+        // Of one that has its new name it is unknown whether that is durable.
         if unreadable || segment.isUnread { log.unread.append(segment.path) }
         if state.failed {
             // Removals and attributes that may be lost, or not count for later processes, are due again.
@@ -170,7 +170,7 @@ extension RecoveredLog {
     }
 
     /// Disposes of a segment without any record. With nothing but its header, or a first record that was torn, there is
-    /// nothing to keep; anything else is damage that somebody may want to look at.
+    /// nothing to keep; anything else is damage worth a look.
     private mutating func setAsideOrRemove(_ segment: Segment, size: Int, torn: Bool) {
         guard torn || size < SegmentHeader.bytes + RecordHeader.bytes else {
             return setAside(segment.path, bytes: size)

@@ -106,7 +106,7 @@ struct DiskLog: Sendable {
     let device: any StorageDevice
     let budget: Int
     let segmentBytes: Int
-    /// Nil when the directory is somebody else's by now.
+    /// Nil when the directory is another process's by now.
     var lock: DirectoryLock?
     private let clock: StoreClock
     let timeline: Timeline
@@ -214,7 +214,7 @@ struct DiskLog: Sendable {
         return DiskLocation(state.segment, state.tail, bytes)
     }
 
-    /// Appends no more to a segment that somebody has cut. The next write would grow it over a hole: that it was cut could not be
+    /// Appends no more to a segment that was cut from outside. The next write would grow it over a hole: that it was cut could not be
     /// seen any more, and a start would not find what lies behind the hole.
     private mutating func leaveCutSegment() {
         guard hasActive, let state = segments.last else { return }
@@ -370,7 +370,7 @@ struct DiskLog: Sendable {
         guard let index = segments.firstIndex(where: { $0.segment.id == id }) else { return }
         guard try isHere() else { throw stale() }
         do throws(DeviceError) { try device.unlink(segments[index].path) } catch {
-            // Somebody else was faster.
+            // Another thread was faster.
             if !error.isGone {
                 note(error)
                 writeFailure = error

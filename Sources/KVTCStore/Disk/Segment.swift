@@ -1,4 +1,4 @@
-/// One segment file, open for as long as anybody may read from it: a reader keeps the object, so dropping the segment
+/// One segment file, open for as long as it may be read from: a reader keeps the object, so dropping the segment
 /// (unlinking the file) does not disturb it.
 final class Segment: Sendable {
     let id: UInt64

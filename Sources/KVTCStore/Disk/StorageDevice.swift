@@ -28,7 +28,7 @@ package protocol StorageDevice: Sendable {
     func list(_ path: String) throws(DeviceError) -> [String]
     /// Opens a file for reading and writing. With `create` it must not exist yet.
     func open(_ path: String, create: Bool) throws(DeviceError) -> Int32
-    /// Opens or makes the file and locks it; EWOULDBLOCK when somebody else holds the lock. Closing unlocks.
+    /// Opens or makes the file and locks it; EWOULDBLOCK when another process holds the lock. Closing unlocks.
     func lock(_ path: String) throws(DeviceError) -> Int32
     /// The same for a directory that is there.
     func lockDirectory(_ path: String) throws(DeviceError) -> Int32

@@ -2,7 +2,7 @@ import CLinux
 
 /// A hash of keys, another one each time.
 struct KeyHash {
-    /// Random, so that nobody can choose keys that collide.
+    /// Random, so that a client cannot choose keys that collide.
     private let seed = UInt64.random(in: 0 ... .max)
 
     func callAsFunction(_ key: StoreKey) -> UInt64 {
@@ -10,7 +10,7 @@ struct KeyHash {
     }
 }
 
-/// Finds numbers by keys. It holds no keys: whoever gave a key its number knows the key of each, and is asked for it.
+/// Finds numbers by keys. It holds no keys: its owner knows the key of each number, and is asked for it.
 struct KeyTable {
     private static let none = UInt32.max
     /// Hash tables grow by doubling; many small ones never take long.

@@ -122,7 +122,7 @@ struct PageList {
     var newest = PageRow.none
 }
 
-/// The pages in RAM or awake that expire, soonest first. Items may be out of date; whoever pops one looks at the page. At most
+/// The pages in RAM or awake that expire, soonest first. Items may be out of date and are checked against the page when popped. At most
 /// twice as many as there are rows, or a few thousand.
 struct ExpiryHeap {
     private var items: [(expires: UInt64, number: UInt32)] = []
@@ -153,7 +153,7 @@ struct ExpiryHeap {
         return top
     }
 
-    /// Of a row that pages come into and leave again only the earliest item stays: whoever pops it finds the page that is there
+    /// Of a row that pages come into and leave again only the earliest item stays: popping it finds the page that is there
     /// then, and when that expires.
     private mutating func thin() {
         var earliest: [UInt64?] = []

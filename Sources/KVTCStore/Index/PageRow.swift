@@ -1,4 +1,4 @@
-/// What the index keeps of every page: 80 bytes, which is all of it while the page rests, that is while nobody uses it and
+/// What the index keeps of every page: 80 bytes, which is all of it while the page rests, that is while it is not used and
 /// nothing unusual is to be remembered. The checksum and the last use of a page in RAM lie in its slot of the arena.
 struct PageRow {
     enum State: UInt8 {
@@ -131,7 +131,7 @@ extension PageRow {
 
     func isExpired(at now: UInt64) -> Bool { !isPinned && expiry.map { $0 <= now } ?? false }
 
-    /// Puts off the expiry of a page that is on disk only; whoever reads the log does not know that.
+    /// Puts off the expiry of a page that is on disk only; the log does not say so.
     mutating func renew(until second: UInt64) {
         expires = UInt32(clamping: second)
         flags |= Self.dirtyFlag

@@ -163,7 +163,7 @@ struct PageTable {
         return entry
     }
 
-    /// Lets pages in RAM rest that nobody uses: looks at a few and goes on from there the next time.
+    /// Lets unused pages in RAM rest: looks at a few and goes on from there the next time.
     mutating func restSome(beyond limit: Int, looking attempts: Int) {
         for _ in 0..<attempts where entries.count > limit {
             if hand >= entries.count { hand = 0 }
@@ -173,7 +173,7 @@ struct PageTable {
 
     /// False when the page is not in RAM, is in use, or more is to be remembered of it than fits.
     private mutating func restInRAM(_ position: Int) -> Bool {
-        // Whoever has the entry or its extent may change the one or read the other, and got it under the lock that is held here.
+        // A holder of the entry or its extent may change the one or read the other, and got it under the lock that is held here.
         guard isKnownUniquelyReferenced(&entries[position]), isKnownUniquelyReferenced(&entries[position].ram)
         else { return false }
         let entry = entries[position]

@@ -5,8 +5,8 @@ struct PageView {
     var isInRAM: Bool
 }
 
-// A page of which nothing unusual need be remembered rests in its row; whoever wants to change one wakes it. A page on disk
-// only rests again as soon as a change allows it, one in RAM when nobody uses it any more.
+// A page of which nothing unusual need be remembered rests in its row; a change wakes it. A page on disk
+// only rests again as soon as a change allows it, one in RAM when it is no longer used.
 extension StoreIndex {
     /// The entry of a page, which is made if it rests.
     mutating func entry(_ number: UInt32) -> PageEntry {
@@ -76,7 +76,7 @@ extension StoreIndex {
         for key in keys.reversed() { _ = touch(key, at: now, use: use) }
     }
 
-    /// Puts off the expiry of a page that is used. Its place in the heap stays: whoever finds it there looks at the page.
+    /// Puts off the expiry of a page that is used. Its place in the heap stays: what is found there is checked against the page.
     mutating func renew(_ entry: PageEntry, at now: UInt64) {
         guard entry.isRenewed(at: now) else { return }
         mutate(entry) { entry in

@@ -60,7 +60,7 @@ struct TenantPages {
 // Who gives way. A tenant's share of a tier is the tier divided by the number of tenants that have pages there. Those
 // above their share compete by priority and use; the others are left alone.
 extension StoreIndex {
-    /// The page that leaves RAM next so that `length` bytes of `tenant` (nil: of nobody) find room; protected pages come
+    /// The page that leaves RAM next so that `length` bytes of `tenant` (nil: of no tenant) find room; protected pages come
     /// last.
     /// - Parameter ownOnly: only the tenant's own pages may go.
     func victim(
@@ -82,7 +82,7 @@ extension StoreIndex {
         let share = budget / max(1, holders.count + (isNew ? 1 : 0))
         let greedy = holders.filter { $0.value.usage.ramBytes + ($0.key == tenant ? length : 0) > share }
         if !greedy.isEmpty { return Array(greedy.values) }
-        // RAM can be full without anybody above the share: in pieces too small, or let go but still being read.
+        // RAM can be full without any tenant above the share: in pieces too small, or let go but still being read.
         let most = holders.values.map(\.usage.ramBytes).max() ?? 0
         return holders.values.filter { $0.usage.ramBytes == most }
     }

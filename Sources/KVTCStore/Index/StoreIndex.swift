@@ -76,7 +76,7 @@ struct StoreIndex {
         if let expires = entry.attributes.expires { expiry.push(expires, entry.number) }
     }
 
-    /// Takes the entry out. Its bytes stay alive for whoever is reading them.
+    /// Takes the entry out. Its bytes stay alive for readers that have them.
     mutating func remove(_ entry: PageEntry) {
         precondition(pages.contains(entry), "the entry is not in the index")
         account(entry, -1)
@@ -251,7 +251,7 @@ extension StoreIndex {
             if let entry = live(key, at: now) { entries[key] = entry }
         }
         var id: UInt64 = 0
-        // Random, so that a lease of somebody else cannot be guessed; positive as a signed number too.
+        // Random, so that another client's lease cannot be guessed; positive as a signed number too.
         while id == 0 || leases[id] != nil { id = UInt64.random(in: 1...UInt64(Int64.max)) }
         leases[id] = Lease(deadline: deadline, entries: entries)
         for entry in entries.values { mutate(entry) { $0.leases += 1 } }

@@ -111,7 +111,7 @@ extension Store {
     }
 
     /// Writes what the log lacks of a page, so that a kill loses nothing of it, and drops its RAM copy. Does nothing when the
-    /// page is gone or has changed meanwhile; whoever asked looks again.
+    /// page is gone or has changed meanwhile; the caller looks again.
     private func move(_ entry: PageEntry, _ log: inout DiskLog) throws(StoreError) {
         var isDue = false
         if index.withLock({ $0.pages.contains(entry) && entry.isDirty }) {

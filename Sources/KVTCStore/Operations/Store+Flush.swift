@@ -24,7 +24,7 @@ extension Store {
     public enum FlushOrder: Sendable {
         /// So that the pages most worth keeping lie in the newest segment, which goes last when room is needed.
         case mostWorthLast
-        /// So that whoever ends the process in the middle loses what is least worth keeping: protected pages first, then
+        /// So that an end of the process in the middle costs what is least worth keeping: protected pages first, then
         /// those of high priority, the conversations used last, and of each its beginning.
         case mostWorthFirst
     }

@@ -44,7 +44,7 @@ extension Store {
             var scanner = SegmentScanner(segment: oldest.segment, size: oldest.tail)
             scanner.scan()
             said = scanner.records
-            // Of the very oldest one nobody need know what it says.
+            // What the very oldest one says need not be known.
             if scanner.readErrors > 0 { (oldest, said) = (log.segments[0], []) }
         }
         let id = oldest.segment.id

@@ -1,4 +1,4 @@
-/// Room in RAM for one page that nobody can see yet. It is free again when the last reference is let go.
+/// Room in RAM for one page that cannot be found yet. It is free again when the last reference is let go.
 public struct PageRoom: Sendable {
     let key: StoreKey
     let room: RAMReservation

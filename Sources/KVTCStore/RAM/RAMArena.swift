@@ -207,7 +207,7 @@ final class RAMArena: @unchecked Sendable {
     fileprivate func wrote() { step?() }
 }
 
-/// A piece of an arena that holds one page. Whoever holds the object may read it; the room is free again when the last
+/// A piece of an arena that holds one page. A holder of the object may read it; the room is free again when the last
 /// holder lets go, so a page can be evicted while it is being read.
 ///
 /// Unchecked because `slot` and `isResting` are read and written under the store's index lock only.

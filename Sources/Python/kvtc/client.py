@@ -32,7 +32,7 @@ class Client(Link):
     without it. A new session has no tokens yet: its window begins with the next page pushed, and pages pushed before stay
     as they are, never coded with less protection. A request that fails three connections in a row raises.
 
-    A session that nobody refers to any more is closed with the next request.
+    A session without any reference left is closed with the next request.
     """
 
     def open_session(

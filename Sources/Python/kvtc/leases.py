@@ -20,8 +20,8 @@ class Lookup:
 
 
 class Lease:
-    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time; one that
-    nobody refers to any more with the next request of its connection.
+    """A promise that looked-up pages stay fetchable. Given back by ``release``, at the end of a with block, or by time; one
+    without any reference left, with the next request of its connection.
 
     It ends when the daemon does; ``number`` is then of no use any more. A pull under a lease that is over goes on without it;
     ``number`` is 0 then.

@@ -110,7 +110,7 @@ class Session(Stream):
         return in_chunks(keys, lambda part: self._call(lambda number: messages.Touch(number, action, ttl, part), messages.TouchReply).found)
 
     def drop(self, keys: Sequence[bytes] | None = None) -> int:
-        """Deletes these pages by name, whoever uses them; without ``keys`` those of the session that no other session uses.
+        """Deletes these pages by name, used by other sessions or not; without ``keys`` those of the session that no other session uses.
 
         Returns how many there were. To go back in a conversation without deleting anything use ``truncate``.
         """
@@ -119,7 +119,7 @@ class Session(Stream):
         return in_chunks(keys, lambda part: self._call(lambda number: messages.Drop(number, part), messages.DropReply).dropped)
 
     def truncate(self, tokens: int) -> messages.TruncateReply:
-        """Cuts the session's end: pages that end behind ``tokens`` leave it and stay in the store, for whoever uses them.
+        """Cuts the session's end: pages that end behind ``tokens`` leave it and stay in the store for other sessions.
 
         The session then ends where the last page left does, and its window lies before that. A push that goes back does this
         by itself.

@@ -48,5 +48,5 @@ class Background:
             try:
                 job()
             except BaseException:
-                # An exit, too: without the thread whoever closes this would wait for ever.
+                # An exit, too: without the thread, closing this would wait for ever.
                 log.exception("a job in the background failed; going on")

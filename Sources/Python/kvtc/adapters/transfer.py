@@ -34,7 +34,7 @@ class Offload:
     """What became of a sequence's pages.
 
     ``present`` pages were there already. ``non_finite`` ones hold NaN or infinity, which a healthy model does not compute; they are
-    kept until somebody pushes finite ones. ``refused`` pages are not kept: the daemon is full, they exceed a limit, or ``reason``
+    kept until finite ones are pushed. ``refused`` pages are not kept: the daemon is full, they exceed a limit, or ``reason``
     says why. ``outcomes`` has what the daemon answered for each page, and is empty where it did not.
     """
 

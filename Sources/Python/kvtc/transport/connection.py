@@ -1,4 +1,4 @@
-"""One socket to the daemon: requests go out under ids, a reader thread hands the replies to whoever waits for them.
+"""One socket to the daemon: requests go out under ids, a reader thread hands each reply to the thread that waits for it.
 
 The thread always reads, so a daemon that is busy answering never waits for a client that is busy asking.
 """
@@ -95,7 +95,7 @@ class Connection:
         self.path = path or os.environ.get("KVTC_SOCKET") or default_socket()
         self.timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A kernel-side limit for connecting (a daemon that accepts nobody leaves its queue full) and for sending alone: a
+        # A kernel-side limit for connecting (a daemon that accepts no connection leaves its queue full) and for sending alone: a
         # timeout of the socket object would apply to the reader as well. Zero would mean no limit.
         milliseconds = max(int(left(timeout) * 1000), 1)
         limit = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
@@ -124,7 +124,7 @@ class Connection:
         self._slots = threading.Semaphore(max(in_flight, 1))
 
     def later(self, message: wire.Struct) -> None:
-        """Sends a request before the next one; nobody waits for its reply. For what the garbage collector finds: it must not
+        """Sends a request before the next one; no thread waits for its reply. For what the garbage collector finds: it must not
         wait, and may hold any lock."""
         self._forgotten.append(message)
 

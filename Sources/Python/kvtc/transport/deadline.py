@@ -33,7 +33,7 @@ def left(seconds: float) -> float:
 
 
 def is_away(error: KvtcError) -> bool:
-    """Whether the error says that nobody answers, rather than that a request was refused."""
+    """Whether the error says that no daemon answers, rather than that a request was refused."""
     return isinstance(error, (Unreachable, ConnectionLost, RequestTimedOut)) or error.code == ErrorCode.SHUTTING_DOWN
 
 

@@ -80,7 +80,7 @@ class Link:
 
     def revive(self, lost: Connection, error: KvtcError) -> None:
         """Connects again and opens the sessions again. Raises the error when it does not mean that the connection has
-        ended, or nobody answers in time."""
+        ended, or no answer comes in time."""
         if not self._reviving.acquire(timeout=left(self._timeout)):
             raise error
         try:
@@ -113,7 +113,7 @@ class Link:
                 except KvtcError as error:
                     if is_away(error):
                         raise
-                    # Whoever uses it next is told; the others go on.
+                    # The next request on it raises; the others go on.
                     log.warning("session %d could not be opened again: %s", session.number, error)
         except BaseException:
             connection.close()

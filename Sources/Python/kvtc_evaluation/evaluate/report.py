@@ -1,4 +1,4 @@
-"""The HTML report: one file that explains itself to somebody who has never heard of KV caches and loads nothing.
+"""The HTML report: one file that explains itself to readers new to KV caches and loads nothing.
 
 What it says is in report.html, how it looks in report.css; here is what the figures are."""
 

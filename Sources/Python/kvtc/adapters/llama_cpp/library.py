@@ -201,7 +201,7 @@ def _everything(level: int, text: bytes, _: object) -> None:
 
 
 def _warnings_only(level: int, text: bytes, _: object) -> None:
-    if level == 4:  # errors; warnings of a prefill are of no use to whoever runs the demo
+    if level == 4:  # errors; warnings of a prefill are of no use in the demo
         os.write(2, text)
 
 

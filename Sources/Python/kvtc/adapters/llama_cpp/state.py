@@ -51,7 +51,7 @@ class SequenceState:
     """A parsed blob. `keys[layer]` and `values[layer]` are f16 views [cells, row elements] of `blob`: write rows there.
 
     Layers are counted as they come, those of the second part after those of the first. A model with latent attention has its
-    latents as keys, and no values. Cells stand in the order of their positions. `origin` is None where nobody knows it.
+    latents as keys, and no values. Cells stand in the order of their positions. `origin` is None where it is unknown.
     """
 
     blob: NDArray[np.uint8]
