@@ -50,11 +50,15 @@ def test_it_succeeds_when_all_of_it_happened(arguments, documents, missing, tmp_
     assert ("NO" in (said := capsys.readouterr().out)) == bool(missing) and "1:01" in said
 
 
-def test_a_step_that_fails_ends_it_with_1_and_a_message(monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("reason", "status", "message"),
+    [(demo.DaemonFailed("kvtcd was not ready"), 1, "kvtcd was not ready"), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_what_stops_it_is_said_in_a_line(reason, status, message, monkeypatch, capsys) -> None:
     def run(options, phases) -> Report:
-        raise demo.DaemonFailed("kvtcd was not ready")
+        raise reason
 
     monkeypatch.setattr(demo, "run", run)
-    assert demo.main(["--kvtcd", "d", "--kvtcctl", "c"]) == 1
+    assert demo.main(["--kvtcd", "d", "--kvtcctl", "c"]) == status
     captured = capsys.readouterr()
-    assert "kvtcd was not ready" in captured.err and not captured.out
+    assert message in captured.err and len(captured.err.splitlines()) == 1 and not captured.out

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from .score import PREFIX_TOKENS, Score, mean
 
 RAM_MIB, DISK_MIB = 64, 1024
 GENERATED_TOKENS = 32
+INTERRUPTED = 130
 
 
 @dataclass
@@ -212,6 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         phases.seconds |= {name: float(seconds) for name, seconds in options.before}
         report = run(options, phases)
+    except KeyboardInterrupt:
+        print("kvtc_evaluation.demo: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
         print(f"kvtc_evaluation.demo: {error}", file=sys.stderr)
         return 1
@@ -223,4 +228,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: the daemon of its own is stopped; its directory and the samples, which take a gigabyte, are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
