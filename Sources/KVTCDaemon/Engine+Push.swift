@@ -145,8 +145,11 @@ extension Engine {
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
-            if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) {
-                store.update(key, expiry: .afterAtLeast(ttl))
+            // What another session, which wants it for less long, has set is no end for this one.
+            switch expiry(ttl: session.policy.ttlSeconds) {
+            case .after(let ttl): store.update(key, expiry: .afterAtLeast(ttl))
+            case .never where there.expires != nil: store.update(key, expiry: .never)
+            default: break
             }
             if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
             metrics.count(session.tenant) { $0.present += 1 }

@@ -111,9 +111,9 @@ extension SessionSimulation {
         if !isSure {
             // It may be there all the same, with an end that is nearer.
             state.setEnd([state.end, ends].compactMap(\.self).min())
-        } else if let old = state.end, let ends {
+        } else if let old = state.end {
             // A push never brings the end of what is there nearer.
-            state.setEnd(max(old, ends))
+            state.setEnd(ends.map { max(old, $0) })
         }
         state.isThere = true
         known[page] = state

@@ -56,6 +56,15 @@ def test_a_drop_takes_leased_pages_too(daemon, client):
     lease.release()
 
 
+def test_what_a_session_without_an_end_pushes_has_none(client):
+    keys, contents = random_pages(2)
+    open_session(client, policy=kvtc.Policy(ttl_seconds=1)).push(to_push(keys, contents))
+    session = open_session(client)
+    assert session.push(to_push(keys[:1], contents[:1])) == [kvtc.PushOutcome.PRESENT]
+    pause(1.2)
+    assert session.fetch(keys) == [contents[0], None]
+
+
 @pytest.mark.parametrize("kind", ["fetch", "lookup", "push", "touch", "prefetch"])
 def test_a_life_counts_from_the_last_use(daemon, client, kind):
     keys, contents = random_pages(2)
