@@ -12,19 +12,12 @@ struct RecoveredLog: Sendable {
 }
 
 extension DiskLog {
-    private static let corruptSuffix = ".corrupt"
-
-    /// The id in the name of a segment that was set aside; nil for other files.
-    static func setAsideID(_ name: String) -> UInt64? {
-        name.hasSuffix(corruptSuffix) ? segmentID(String(name.dropLast(corruptSuffix.count))) : nil
-    }
-
     /// Opens or makes the directory. Never refuses to start because of damage: what cannot be read is set aside.
     /// Throws when the directory is locked, was written by a newer version, or cannot be used at all; nothing has been handed
     /// out then.
     static func open(
         _ configuration: StoreConfiguration, directory: String, _ timeline: Timeline,
-        _ replay: (Segment, [SegmentScanner.Record]) -> Void
+        _ replay: (Segment, [SegmentRecord]) -> Void
     ) throws(StoreError) -> RecoveredLog {
         let device = configuration.device
         let lock: DirectoryLock
@@ -43,14 +36,14 @@ extension DiskLog {
         // All headers first: a directory of a newer version is left exactly as it is.
         var found: [(id: UInt64, path: String, file: OpenFile?, header: SegmentHeader.Parsed)] = []
         for name in names {
-            if let id = segmentID(name) {
+            if let id = SegmentName.id(name) {
                 let path = directory + "/" + name
                 guard let (file, header) = try result.log.readHeader(path) else { continue }
                 if case .newer(let version) = header {
                     throw .newerFormat(path: path, found: version, supported: SegmentHeader.version)
                 }
                 found.append((id, path, file, header))
-            } else if let id = setAsideID(name) {
+            } else if let id = SegmentName.setAsideID(name) {
                 result.log.noteSetAside(directory + "/" + name, id)
             }
         }
@@ -136,7 +129,7 @@ extension DiskLog {
 extension RecoveredLog {
     /// Reads a segment, cuts what is torn, and appends it to the log.
     fileprivate mutating func add(
-        _ segment: Segment, size: Int, _ replay: (Segment, [SegmentScanner.Record]) -> Void
+        _ segment: Segment, size: Int, _ replay: (Segment, [SegmentRecord]) -> Void
     ) {
         var scanner = SegmentScanner(segment: segment, size: size)
         scanner.scan()
@@ -163,7 +156,7 @@ extension RecoveredLog {
         if state.failed {
             // Removals and attributes that may be lost, or not count for later processes, are due again.
             let small = scanner.records.filter { $0.header.kind == .attributes || !segment.isUnread }
-            log.unsyncedSmall += small.compactMap { DiskLog.SmallRecord($0.header, in: segment, at: $0.offset) }
+            log.unsyncedSmall += small.compactMap { SmallRecord($0.header, in: segment, at: $0.offset) }
         }
         replay(segment, scanner.records)
         log.segments.append(state)
@@ -189,7 +182,7 @@ extension RecoveredLog {
     /// Renames a file that cannot be read, so that it is out of the way and can be looked at.
     fileprivate mutating func setAside(_ path: String, bytes: Int) {
         corruptSegments += 1
-        let other = path + ".corrupt"
+        let other = path + SegmentName.corruptSuffix
         do {
             try log.device.rename(path, to: other)
             log.setAside.append((other, bytes))
@@ -204,7 +197,7 @@ extension DiskLog {
     /// Cuts the torn tail of a segment that was not sealed, makes the rest durable and seals it if all of it is intact:
     /// behind a seal a record with a good header and bad payload would override an older, good one.
     fileprivate mutating func finish(
-        _ state: inout SegmentState, _ records: [SegmentScanner.Record], intact: Bool, _ unread: Int
+        _ state: inout SegmentState, _ records: [SegmentRecord], intact: Bool, _ unread: Int
     ) {
         let segment = state.segment
         var intact = intact
@@ -249,7 +242,7 @@ extension DiskLog {
     }
 
     /// Writes a record (nil: the segment's header) once more as it is; false when it no longer is intact.
-    private func rewrite(_ record: SegmentScanner.Record?, in segment: Segment) throws(DeviceError) -> Bool {
+    private func rewrite(_ record: SegmentRecord?, in segment: Segment) throws(DeviceError) -> Bool {
         let buffer = RecordBuffer(bytes: record?.header.recordBytes ?? SegmentHeader.bytes)
         let bytes = UnsafeRawBufferPointer(buffer.memory)
         let offset = record?.offset ?? 0

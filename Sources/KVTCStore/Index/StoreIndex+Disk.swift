@@ -59,7 +59,7 @@ extension StoreIndex {
     }
 
     /// A record that may be lost is due again.
-    mutating func redo(_ record: DiskLog.SmallRecord) {
+    mutating func redo(_ record: SmallRecord) {
         switch record {
         case .removal(let removal): tombstones.append(removal)
         case .attributes(let key):

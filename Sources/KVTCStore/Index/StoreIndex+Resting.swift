@@ -1,10 +1,3 @@
-/// What can be said of a page without its entry.
-struct PageView {
-    var attributes: PageAttributes
-    var length: Int
-    var isInRAM: Bool
-}
-
 // A page of which nothing unusual need be remembered rests in its row; a change wakes it. A page on disk
 // only rests again as soon as a change allows it, one in RAM when it is no longer used.
 extension StoreIndex {
@@ -76,15 +69,6 @@ extension StoreIndex {
         for key in keys.reversed() { _ = touch(key, at: now, use: use) }
     }
 
-    /// Puts off the expiry of a page that is used. Its place in the heap stays: what is found there is checked against the page.
-    mutating func renew(_ entry: PageEntry, at now: UInt64) {
-        guard entry.isRenewed(at: now) else { return }
-        mutate(entry) { entry in
-            entry.attributes.expires = now &+ UInt64(entry.attributes.ttl)
-            if entry.logged { entry.attributesDirty = true }
-        }
-    }
-
     /// Lets an entry of a page on disk rest if nothing is to be remembered that does not fit.
     mutating func restIfPossible(_ entry: PageEntry) {
         guard let disk = entry.disk, !entry.marksDirty, unsafeSegments[disk.segment.id] == nil,
@@ -100,16 +84,6 @@ extension StoreIndex {
         let wanted = pages.numbers(in: segment).filter { isWanted(pages[$0]) } + pages.resting(inRAM, in: segment)
         // In the order of writing.
         return (awake + wanted.map { entry($0) }).sorted { $0.disk!.offset < $1.disk!.offset }
-    }
-
-    /// Removes pages resting on disk that have expired; returns how many. Looks at a part of them at a time.
-    mutating func purgeResting(at now: UInt64, looking limit: Int = 1 << 16) -> Int {
-        let numbers = pages.expired(at: now, looking: limit)
-        for number in numbers {
-            remove(entry(number))
-            counters.expired += 1
-        }
-        return numbers.count
     }
 
     /// The pages in RAM, resting or awake. Goes through their lists.

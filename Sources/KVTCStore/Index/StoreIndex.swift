@@ -1,15 +1,9 @@
-/// A promise that some pages stay fetchable.
-struct Lease {
-    var deadline: UInt64
-    let entries: [StoreKey: PageEntry]
-}
-
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
     var pages = PageTable()
     /// Entries that are kept although they may rest, so that pages in frequent use are not put down and taken up all the time.
     let awakeLimit: Int
-    private(set) var tenants: [UInt32: TenantPages] = [:]
+    var tenants: [UInt32: TenantPages] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
     var unsafeSegments: [UInt64: Int] = [:]
     /// Removals of which the log has yet to tell.
@@ -18,7 +12,7 @@ struct StoreIndex {
     var mayMissRecords = false
     var counters = StoreStatistics()
     var expiry = ExpiryHeap()
-    private var leases: [UInt64: Lease] = [:]
+    var leases: [UInt64: Lease] = [:]
     private var tick: UInt64 = 0
     /// The run of segments that is being replayed, and the use of its last page so far.
     private var replayed: (run: UInt64, use: UInt64) = (0, 0)
@@ -88,23 +82,6 @@ struct StoreIndex {
         if entry.logged || mayMissRecords { tombstones.append(Removal(entry.key)) }
     }
 
-    /// Marks the entry as just used.
-    mutating func touch(_ entry: PageEntry, _ use: UInt64) {
-        entry.lastUse = use
-        entry.ram?.noteUse(entry.lastUse)
-        if let list = entry.list { moveToEnd(entry.number, of: list, tenant: entry.key.tenant) }
-    }
-
-    mutating func moveToEnd(_ number: UInt32, of list: Int, tenant: UInt32) {
-        pages.unlink(number, from: &tenants[tenant]!.lists[list])
-        pages.append(number, to: &tenants[tenant]!.lists[list])
-    }
-
-    private mutating func unlink(_ entry: PageEntry) {
-        if let list = entry.list { pages.unlink(entry.number, from: &tenants[entry.key.tenant]!.lists[list]) }
-        entry.list = nil
-    }
-
     mutating func nextTick() -> UInt64 {
         tick += 1
         return tick
@@ -120,38 +97,6 @@ struct StoreIndex {
         if segment.run == 0 { return nextTick() }
         replayed.use = max(1, replayed.use - 1)
         return replayed.use
-    }
-
-    /// Removes pages that have expired and do not rest on disk, looking at no more than `limit`; returns how many.
-    mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
-        var (looked, purged) = (0, 0)
-        var leased: [(UInt64, UInt32)] = []
-        while looked < limit, let top = expiry.first, top.expires <= now {
-            looked += 1
-            _ = expiry.pop()
-            let row = pages[top.number]
-            // Those that rest on disk are found by looking there; one that is pinned comes back when it no longer is.
-            if row.state == .free || row.state == .onDisk { continue }
-            let awake = pages.awake(top.number)
-            guard let expires = awake.map(\.attributes.expires) ?? row.expiry,
-                !(awake?.attributes.pinned ?? row.isPinned)
-            else { continue }
-            if expires > now {
-                // Used since, or another page.
-                expiry.push(expires, top.number)
-                continue
-            }
-            let entry = entry(top.number)
-            if entry.isExpired(at: now) {
-                remove(entry)
-                counters.expired += 1
-                purged += 1
-            } else {
-                leased.append((expires, top.number))
-            }
-        }
-        for (expires, number) in leased { expiry.push(expires, number) }
-        return purged
     }
 
     /// Enters the pages that an earlier process left in RAM; of two records of a key the later one counts.
@@ -177,61 +122,6 @@ struct StoreIndex {
         counters.recoveredFromRAM = UInt64(latest.count)
     }
 
-    /// Lets a page that has come into RAM leave it just before the last of the pages `before` it that are there too.
-    mutating func place(_ entry: PageEntry, after before: ArraySlice<StoreKey>) {
-        // Who asks for a page twice has it before itself.
-        guard let list = entry.list, let neighbour = lastInRAM(before.suffix(64), list), neighbour != entry.number
-        else { return }
-        pages.unlink(entry.number, from: &tenants[entry.key.tenant]!.lists[list])
-        pages.insert(entry.number, before: neighbour, in: &tenants[entry.key.tenant]!.lists[list])
-    }
-
-    private func wantedList(_ entry: PageEntry) -> Int? {
-        entry.ram == nil ? nil : entry.isProtected ? TenantPages.protectedList : Int(entry.attributes.priority)
-    }
-
-    /// The number of the last of the pages that is linked in that list, or in any.
-    private func lastInRAM(_ keys: ArraySlice<StoreKey>, _ wanted: Int? = nil) -> UInt32? {
-        for key in keys.reversed() {
-            guard let number = pages.find(key) else { continue }
-            let row = pages[number]
-            guard let list = row.state == .inRAM ? row.list : pages.awake(number)?.list else { continue }
-            if list == wanted ?? list { return number }
-        }
-        return nil
-    }
-
-    private mutating func relink(_ entry: PageEntry) {
-        let wanted = wantedList(entry)
-        guard wanted != entry.list else { return }
-        unlink(entry)
-        entry.list = wanted
-        guard let wanted else { return }
-        if let follower = follower(of: entry, in: wanted) {
-            pages.insert(entry.number, before: follower, in: &tenants[entry.key.tenant]!.lists[wanted])
-        } else {
-            pages.append(entry.number, to: &tenants[entry.key.tenant]!.lists[wanted])
-        }
-    }
-
-    /// The page that is to leave RAM right after one that comes into a list, as from its coder; nil where that is the one used last
-    /// of all. It was used later, or in the same use and lies nearer to the beginning of its conversation.
-    private func follower(of entry: PageEntry, in list: Int) -> UInt32? {
-        var follower: UInt32?
-        var number = tenants[entry.key.tenant]?.lists[list].newest ?? PageRow.none
-        // Where much was used since, some of the order is worth less than the time to find it.
-        for _ in 0..<1024 {
-            guard number != PageRow.none else { break }
-            let (use, position) = (pages.lastUse(number), pages.firstPosition(number))
-            guard use > entry.lastUse || use == entry.lastUse && position < entry.attributes.firstPosition else {
-                break
-            }
-            follower = number
-            number = pages[number].previous
-        }
-        return follower
-    }
-
     private mutating func account(_ entry: PageEntry, _ sign: Int) {
         tenants[entry.key.tenant, default: TenantPages()].usage.account(entry, sign)
     }
@@ -239,55 +129,5 @@ struct StoreIndex {
     /// Counts a page that had to leave RAM or the store.
     mutating func count(_ tenant: UInt32, _ change: (inout TenantUsage) -> Void) {
         change(&tenants[tenant, default: TenantPages()].usage)
-    }
-}
-
-// MARK: - Leases
-
-extension StoreIndex {
-    mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: UInt64) -> UInt64 {
-        var entries: [StoreKey: PageEntry] = [:]
-        for key in keys {
-            if let entry = live(key, at: now) { entries[key] = entry }
-        }
-        var id: UInt64 = 0
-        // Random, so that another client's lease cannot be guessed; positive as a signed number too.
-        while id == 0 || leases[id] != nil { id = UInt64.random(in: 1...UInt64(Int64.max)) }
-        leases[id] = Lease(deadline: deadline, entries: entries)
-        for entry in entries.values { mutate(entry) { $0.leases += 1 } }
-        return id
-    }
-
-    mutating func release(_ id: UInt64) -> Bool {
-        guard let lease = leases.removeValue(forKey: id) else { return false }
-        // As if they were used now, in the order of use, so that a lease that ran out is not punished; of a conversation the end is
-        // the first to go.
-        let entries = lease.entries.values.sorted { a, b in
-            (a.lastUse, .max - a.attributes.firstPosition) < (b.lastUse, .max - b.attributes.firstPosition)
-        }
-        for entry in entries {
-            guard pages.contains(entry) else {
-                entry.leases -= 1
-                continue
-            }
-            touch(entry, nextTick())
-            mutate(entry) { $0.leases -= 1 }
-        }
-        return true
-    }
-
-    mutating func releaseOverdue(at milliseconds: UInt64) {
-        for (id, lease) in leases where lease.deadline <= milliseconds { _ = release(id) }
-    }
-
-    /// Gives a lease another deadline; false when it has ended.
-    mutating func extend(_ id: UInt64, until deadline: UInt64) -> Bool {
-        leases[id]?.deadline = deadline
-        return leases[id] != nil
-    }
-
-    func isLeased(_ id: UInt64, _ key: StoreKey) -> Bool {
-        guard let entry = leases[id]?.entries[key] else { return false }
-        return pages.contains(entry)
     }
 }

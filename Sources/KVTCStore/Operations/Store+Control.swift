@@ -68,99 +68,6 @@ extension Store {
         }
     }
 
-    /// Changes what is not nil or ``ExpiryChange/keep``, and counts as a use. False when the page is not there.
-    ///
-    /// A page in RAM keeps the change when the process is killed. Of a page on disk only it is written at once, but for expiry,
-    /// which may change with every use, and is written with the next ``flush(_:order:)``. That makes all of it durable.
-    ///
-    /// - Parameter waits: false: nothing is written, and ``writeMarks(_:)`` is to follow.
-    @discardableResult
-    public func update(
-        _ key: StoreKey, pinned: Bool? = nil, priority: UInt8? = nil, expiry: ExpiryChange = .keep,
-        promised: Bool? = nil, waits: Bool = true
-    ) -> Bool {
-        let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
-            guard let entry = index.live(key, at: now) else { return (false, nil) }
-            let before = entry.attributes
-            let now = self.now
-            index.touch(entry, index.nextTick())
-            index.mutate(entry) { entry in
-                if let pinned { entry.attributes.pinned = pinned }
-                if let priority { entry.attributes.priority = priority }
-                if let promised { entry.attributes.promised = promised }
-                switch expiry {
-                case .keep: if entry.isRenewed(at: now) { entry.attributes.expire(after: before.ttl, from: now) }
-                case .never: (entry.attributes.expires, entry.attributes.ttl) = (nil, 0)
-                case .at(let second): (entry.attributes.expires, entry.attributes.ttl) = (second, 0)
-                case .after(let ttl): entry.attributes.expire(after: ttl, from: now)
-                case .afterAtLeast(let ttl):
-                    if before.expires != nil { entry.attributes.expire(after: max(ttl, before.ttl), from: now) }
-                }
-                guard entry.logged else { return }
-                if entry.attributes != before { entry.attributesDirty = true }
-                if !entry.attributes.hasSameMarks(as: before) { entry.marksDirty = true }
-            }
-            // A later one is found when the earlier one comes up; that of a pinned page has gone from there.
-            let (expires, wasPinned) = (entry.attributes.expires, before.pinned && !entry.attributes.pinned)
-            if let expires, wasPinned || expires < before.expires ?? .max { index.expiry.push(expires, entry.number) }
-            let changed = !entry.attributes.hasSameMarks(as: before)
-            return (true, changed && entry.ram == nil && entry.attributesDirty ? entry : nil)
-        }
-        if waits, let onDisk { writeMarks(onDisk) }
-        return isThere
-    }
-
-    /// Writes marks of a page on disk only that ``update(_:pinned:priority:expiry:promised:waits:)`` has left to this.
-    public func writeMarks(_ key: StoreKey) {
-        let entry = index.withLock { index in index.pages.find(key).flatMap { index.pages.awake($0) } }
-        if let entry, index.withLock({ _ in entry.ram == nil && entry.marksDirty }) { writeMarks(entry) }
-    }
-
-    /// What cannot be written now stays due.
-    private func writeMarks(_ entry: PageEntry) {
-        try? withLog { (log) throws(StoreError) in try writeAttributes(entry, &log) }
-    }
-
-    /// Removes a page, protected or not. A restart does not bring it back, nor a power cut once a flush has answered; while the
-    /// disk fails, both hold from the first flush that works. False when it was not there.
-    @discardableResult
-    public func remove(_ key: StoreKey) -> Bool {
-        remove([key]) == 1
-    }
-
-    /// Removes pages as ``remove(_:)-(StoreKey)`` does; returns how many were there.
-    public func remove(_ keys: [StoreKey]) -> Int {
-        defer { noteRemovals() }
-        return takeOut(keys)
-    }
-
-    /// Removes pages without waiting for the disk, so that a restart may bring them back until ``noteRemovals()`` has been called.
-    public func takeOut(_ keys: [StoreKey]) -> Int {
-        index.withLock { index in
-            var removed = 0
-            for key in keys {
-                guard let entry = index.entry(key) else {
-                    if index.mayMissRecords { index.tombstones.append(Removal(key)) }
-                    continue
-                }
-                if !entry.isExpired(at: now) { removed += 1 }
-                index.remove(entry)
-            }
-            return removed
-        }
-    }
-
-    /// Removes every page of a tenant; returns how many were there.
-    public func removeAll(tenant: UInt32) -> Int {
-        removeUnread(tenant: tenant)
-        return remove(keys(tenant: tenant))
-    }
-
-    /// Removes what a tenant may have in records that could not be read when the store was opened.
-    public func removeUnread(tenant: UInt32) {
-        index.withLock { if $0.mayMissRecords { $0.tombstones.append(Removal(tenant: tenant)) } }
-    }
-
     /// The keys of a tenant's pages, in no order.
     public func keys(tenant: UInt32) -> [StoreKey] {
         index.withLock { $0.keys(tenant: tenant) }
@@ -192,21 +99,5 @@ extension Store {
         counters.ramBudget = ram.budget
         counters.diskBudget = hasDisk ? configuration.diskBudget : 0
         return counters
-    }
-}
-
-/// Pages of a conversation that are used together, from its beginning.
-public struct PageUse: Sendable {
-    /// The place in the order of uses.
-    public let place: UInt64
-    /// The pages, there or not.
-    public let pages: [StoreKey]
-
-    /// One of them.
-    struct Part {
-        let use: PageUse
-        let index: Int
-        /// Those before it.
-        var before: ArraySlice<StoreKey> { use.pages[..<index] }
     }
 }

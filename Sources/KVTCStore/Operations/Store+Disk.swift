@@ -1,24 +1,5 @@
 import Synchronization
 
-/// What reading a record gave.
-enum RecordRead {
-    /// The device failed; the page may be fine.
-    case failed
-    /// The record is not what was written.
-    case corrupt
-    /// The payload, verified, which lies in the buffer that was passed, and its checksum.
-    case intact(UnsafeRawBufferPointer, hash: UInt64)
-}
-
-/// What a writer needs of a page, taken under the index lock.
-struct PageSnapshot: Sendable {
-    let extent: RAMExtent
-    let attributes: PageAttributes
-    let hash: UInt64
-    let version: UInt32
-    let lastUse: UInt64
-}
-
 extension Store {
     /// Runs `body` as the only writer of the disk tier, then tells the index and the statistics what became of it.
     func withLog<Value: Sendable>(_ body: (inout DiskLog) throws(StoreError) -> Value) throws(StoreError) -> Value {

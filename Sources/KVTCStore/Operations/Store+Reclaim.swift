@@ -39,7 +39,7 @@ extension Store {
     private func dropLeastWorth(_ log: inout DiskLog) throws(StoreError) {
         if log.segments.count == 1, log.hasActive { try log.sealActive() }
         var oldest = log.segments[log.leastWorth]
-        var said: [SegmentScanner.Record] = []
+        var said: [SegmentRecord] = []
         if oldest.segment !== log.segments[0].segment {
             var scanner = SegmentScanner(segment: oldest.segment, size: oldest.tail)
             scanner.scan()
@@ -83,7 +83,7 @@ extension Store {
     /// Says again what the records of a segment that goes before earlier ones say of those: what is removed, has other bytes or
     /// other marks by now.
     private func repeatRemovals(
-        _ records: [SegmentScanner.Record], of segment: Segment, _ log: inout DiskLog
+        _ records: [SegmentRecord], of segment: Segment, _ log: inout DiskLog
     ) throws(StoreError) {
         guard !records.isEmpty else { return }
         for record in records {
@@ -158,41 +158,5 @@ extension Store {
         try makeRoom(survivor.location.recordBytes, &log)
         guard let location = try copy(survivor, &log) else { return }
         index.withLock { $0.move(entry.key, from: survivor.location, to: location) }
-    }
-}
-
-extension StoreIndex {
-    /// The record that says of earlier records what one that lies there says; nil where later ones say it already.
-    fileprivate mutating func repeated(
-        _ header: RecordHeader, at position: LogPosition, isUnread: Bool
-    ) -> RecordHeader? {
-        if let removal = Removal(header, at: position) { return isUnread ? nil : removal.header }
-        let number = pages.find(header.key)
-        let disk = number.flatMap { pages.awake($0).map(\.disk) ?? pages.location(pages[$0]) }
-        let place = disk.map { LogPosition(segment: $0.segment.id, offset: $0.offset) }
-        switch header.kind {
-        case .page:
-            if let place, place > position { return nil }
-            var removal = Removal(header.key)
-            removal.before = position
-            return removal.header
-        case .attributes:
-            guard let number, let place, place < position, place.segment != position.segment else { return nil }
-            let entry = entry(number)
-            defer { entry.noteLogged(entry.attributes) }
-            return RecordHeader(
-                kind: .attributes, key: header.key, attributes: entry.attributes, payloadBytes: 0, payloadHash: 0)
-        case .seal, .index, .tombstone, .tenantTombstone: return nil
-        }
-    }
-
-    /// A page's record has been copied; ignored when the page is gone or has other bytes by now.
-    mutating func move(_ key: StoreKey, from old: DiskLocation, to location: DiskLocation) {
-        guard let entry = entry(key, at: old) else { return }
-        mutate(entry) { entry in
-            entry.disk = location
-            entry.writtenUse = entry.lastUse
-        }
-        counters.reinserted += 1
     }
 }

@@ -1,19 +1,5 @@
 import Synchronization
 
-/// Bytes of RAM that tenants have taken for pages that are not in the index yet.
-final class ReservedBytes: Sendable {
-    private let byTenant = Mutex<[UInt32: Int]>([:])
-
-    func of(_ tenant: UInt32) -> Int { byTenant.withLock { $0[tenant] ?? 0 } }
-
-    fileprivate func add(_ bytes: Int, to tenant: UInt32) {
-        byTenant.withLock { byTenant in
-            let sum = (byTenant[tenant] ?? 0) + bytes
-            byTenant[tenant] = sum == 0 ? nil : sum
-        }
-    }
-}
-
 /// Room that counts towards its tenant's quota before there is a page in it, so that requests that fill theirs side by side
 /// cannot take more than the quota together.
 final class RAMReservation: Sendable {

@@ -1,0 +1,53 @@
+// Pages whose time is over.
+extension StoreIndex {
+    /// Removes pages that have expired and do not rest on disk, looking at no more than `limit`; returns how many.
+    mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
+        var (looked, purged) = (0, 0)
+        var leased: [(UInt64, UInt32)] = []
+        while looked < limit, let top = expiry.first, top.expires <= now {
+            looked += 1
+            _ = expiry.pop()
+            let row = pages[top.number]
+            // Those that rest on disk are found by looking there; one that is pinned comes back when it no longer is.
+            if row.state == .free || row.state == .onDisk { continue }
+            let awake = pages.awake(top.number)
+            guard let expires = awake.map(\.attributes.expires) ?? row.expiry,
+                !(awake?.attributes.pinned ?? row.isPinned)
+            else { continue }
+            if expires > now {
+                // Used since, or another page.
+                expiry.push(expires, top.number)
+                continue
+            }
+            let entry = entry(top.number)
+            if entry.isExpired(at: now) {
+                remove(entry)
+                counters.expired += 1
+                purged += 1
+            } else {
+                leased.append((expires, top.number))
+            }
+        }
+        for (expires, number) in leased { expiry.push(expires, number) }
+        return purged
+    }
+
+    /// Removes pages resting on disk that have expired; returns how many. Looks at a part of them at a time.
+    mutating func purgeResting(at now: UInt64, looking limit: Int = 1 << 16) -> Int {
+        let numbers = pages.expired(at: now, looking: limit)
+        for number in numbers {
+            remove(entry(number))
+            counters.expired += 1
+        }
+        return numbers.count
+    }
+
+    /// Puts off the expiry of a page that is used. Its place in the heap stays: what is found there is checked against the page.
+    mutating func renew(_ entry: PageEntry, at now: UInt64) {
+        guard entry.isRenewed(at: now) else { return }
+        mutate(entry) { entry in
+            entry.attributes.expires = now &+ UInt64(entry.attributes.ttl)
+            if entry.logged { entry.attributesDirty = true }
+        }
+    }
+}
