@@ -26,8 +26,8 @@ let package = Package(
         .executable(name: "kvtcd", targets: ["kvtcd"]),
         .executable(name: "kvtcctl", targets: ["kvtcctl"]),
         .executable(name: "kvtc-bench", targets: ["Benchmarks"]),
-        .library(name: "KVTCCodec", targets: ["KVTCCodec"]),
-        .library(name: "KVTCClient", targets: ["KVTCClient"]),
+        .library(name: "KVTCCodec", targets: ["KVTCCodec", "KVTCModel"]),
+        .library(name: "KVTCClient", targets: ["KVTCClient", "KVTCModel"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -43,19 +43,22 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "COpenBLAS", cSettings: kernelFlags),
 
-        module("KVTCCodec", ["CKernels", "CLZ4", "CXXHash", "CDeflate", "CCrypto"]),
-        module("KVTCProtocol", []),
+        module("KVTCModel", []),
+        module("KVTCCodec", ["KVTCModel", "CKernels", "CLZ4", "CXXHash", "CDeflate", "CCrypto"]),
+        module("KVTCProtocol", ["KVTCModel"]),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
-        module("KVTCCalibration", ["KVTCCodec", "COpenBLAS", "CKernels"]),
-        module("KVTCClient", ["KVTCProtocol", "KVTCSystem"]),
-        module("KVTCDaemon", ["CCrypto", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging]),
+        module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
+        module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
+        module(
+            "KVTCDaemon", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
         .executableTarget(
             name: "kvtcctl",
             dependencies: [
-                "CLinux", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration", arguments,
+                "CLinux", "KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration",
+                arguments,
             ],
             swiftSettings: swiftFlags),
         .executableTarget(
@@ -65,8 +68,8 @@ let package = Package(
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
-                "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCStore", "KVTCCalibration", "CKernels",
-                "COpenBLAS", "CPeers", arguments,
+                "KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCStore", "KVTCCalibration",
+                "CKernels", "COpenBLAS", "CPeers", arguments,
             ],
             swiftSettings: swiftFlags),
 
@@ -75,11 +78,13 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["CVisibleMutex"], path: "Tests/TestSupport", swiftSettings: swiftFlags),
         .target(
-            name: "FuzzTargets", dependencies: ["KVTCCodec", "KVTCProtocol", "KVTCStore", "CXXHash", "TestSupport"],
+            name: "FuzzTargets",
+            dependencies: ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCStore", "CXXHash", "TestSupport"],
             path: "Tests/Fuzz/Targets", swiftSettings: swiftFlags),
         tests("FuzzTests", ["FuzzTargets"]),
-        tests("KVTCCodecTests", ["KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash", "CAllocationCount"]),
-        tests("KVTCProtocolTests", ["KVTCProtocol"]),
+        tests(
+            "KVTCCodecTests", ["KVTCModel", "KVTCCodec", "KVTCCalibration", "CKernels", "CXXHash", "CAllocationCount"]),
+        tests("KVTCProtocolTests", ["KVTCModel", "KVTCProtocol"]),
         tests("KVTCSystemTests", ["KVTCSystem", "CLinux"]),
         .target(
             name: "StoreSimulation", dependencies: ["KVTCStore", "CLinux", "TestSupport"],
@@ -87,13 +92,13 @@ let package = Package(
         .executableTarget(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
-        tests("KVTCClientTests", ["KVTCClient", "KVTCProtocol", "KVTCSystem"]),
-        tests("KVTCCalibrationTests", ["KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
+        tests("KVTCClientTests", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"]),
+        tests("KVTCCalibrationTests", ["KVTCModel", "KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
         tests(
             "KVTCDaemonTests",
             [
-                "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec", "KVTCCalibration",
-                "StoreSimulation", logging,
+                "KVTCModel", "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec",
+                "KVTCCalibration", "StoreSimulation", logging,
             ]),
     ]
 )

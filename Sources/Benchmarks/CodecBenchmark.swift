@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Glibc
 import KVTCCodec
+import KVTCModel
 
 struct CodecBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 
 /// The decode that 'deploy/checks/instructions' counts the instructions of.
 struct FixedDecode: ParsableCommand {

@@ -1,4 +1,5 @@
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 
@@ -14,13 +15,13 @@ struct LongSessionBenchmark {
     func run(_ report: inout Report) throws {
         let pages = (quick ? 125_000 : 1_000_000) / Self.pageTokens
         let client = try daemon.client()
-        let tensors = [WireRole.key, .value].map { WireTensor(layer: 0, role: $0, heads: 1, headDim: 16) }
+        let tensors = [Role.key, .value].map { TensorGeometry(layer: 0, role: $0, heads: 1, headDim: 16) }
         let session = try ClientSession(
             client,
             OpenSessionRequest(
-                name: "long", geometry: WireGeometry(tensors: tensors),
-                layout: WireLayout(element: .float16, order: .tensorTokenHead), pageTokens: UInt32(Self.pageTokens),
-                policy: WirePolicy(sink: 4, window: 128, mode: .lossless)))
+                name: "long", tensors: tensors,
+                layout: PageLayout(element: .f16, order: .tensorTokenHead), pageTokens: UInt32(Self.pageTokens),
+                policy: Policy(sink: 4, window: 128, mode: .lossless)))
         let pageBytes = session.tokenBytes * Self.pageTokens
         let arena = try client.makeArena(bytes: pageBytes * Self.batch)
         try noisePage(bytes: pageBytes * Self.batch, seed: 11).withUnsafeBytes {

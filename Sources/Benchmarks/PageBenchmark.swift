@@ -2,6 +2,7 @@ import COpenBLAS
 import Foundation
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 
 /// Pages of a real model through every stage of the codec, one thread, against one dense sgemm of the same shape:
 /// [coded rows × rank] · [rank × elements of a row].

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 
 /// Shapes of models that the benchmarks use without their weights.
 enum Shapes {
@@ -9,7 +10,7 @@ enum Shapes {
 
     private static func shape(layers: Int, heads: Int, headDim: Int) -> [TensorGeometry] {
         (0..<layers).flatMap { layer in
-            [TensorRole.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: heads, headDim: headDim) }
+            [Role.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: heads, headDim: headDim) }
         }
     }
 }

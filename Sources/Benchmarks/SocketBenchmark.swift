@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 
 struct SocketBenchmark: ParsableCommand {
@@ -37,22 +38,17 @@ struct BenchmarkSession {
     var contextBytes: Int { pageBytes * Self.pages }
 
     init(
-        _ daemon: DaemonProcess, order: WireOrder = .tensorTokenHead, policy: WirePolicy? = nil,
+        _ daemon: DaemonProcess, order: PageLayout.Order = .tensorTokenHead, policy: Policy? = nil,
         arenaPages: Int = BenchmarkSession.pages
     ) throws {
         client = try daemon.client()
-        let tensors = Shapes.smolLM2.map {
-            WireTensor(
-                layer: UInt16($0.layer), role: $0.role == .key ? .key : .value, heads: UInt16($0.heads),
-                headDim: UInt16($0.headDim))
-        }
         session = try ClientSession(
             client,
             OpenSessionRequest(
-                name: "bench", geometry: WireGeometry(tensors: tensors),
-                layout: WireLayout(element: .float16, order: order), pageTokens: UInt32(Self.pageTokens),
+                name: "bench", tensors: Shapes.smolLM2,
+                layout: PageLayout(element: .f16, order: order), pageTokens: UInt32(Self.pageTokens),
                 // Nothing leaves a window that large, so nothing is coded.
-                policy: policy ?? WirePolicy(window: 1 << 20, mode: .lossless)))
+                policy: policy ?? Policy(window: 1 << 20, mode: .lossless)))
         arena = try client.makeArena(bytes: session.tokenBytes * Self.pageTokens * arenaPages)
     }
 

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 
 /// Some elements of a row that are decomposed together.
 struct ColumnGroup {

@@ -1,5 +1,6 @@
 import COpenBLAS
 import KVTCCodec
+import KVTCModel
 
 /// What errors of a cache cost a model, to second order: the mean outer product, within each head, of the derivatives of
 /// its log-likelihood. Half of e·F·e is the KL divergence that an error e causes (Amari, "Natural gradient works efficiently

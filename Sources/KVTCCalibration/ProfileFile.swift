@@ -1,5 +1,6 @@
 import FoundationEssentials
 import KVTCCodec
+import KVTCModel
 
 /// A finished profile, ready to be written; `ProfileFormat.md` describes the file.
 struct ProfileFile {
@@ -62,7 +63,7 @@ struct ProfileFile {
                 tensors.append(.init(name, "F16", [triangles.count], triangles))
             }
         }
-        for (index, table) in ProfileMetadata.ropeTables(of: geometry).enumerated() {
+        for (index, table) in RopeTables(of: geometry.tensors).tables.enumerated() {
             tensors.append(.init("rope.\(index)", "F32", [table.count], table))
         }
         for (index, (basis, levels)) in zip(bases, levels).enumerated() {

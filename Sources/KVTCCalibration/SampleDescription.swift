@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 
 /// What sample files hold, by the format that their metadata names.
 public enum SampleContent: String, Sendable {
@@ -17,7 +18,7 @@ struct SampleDescription {
     var weightsDigest: String?
     var rank: ModelRank?
 
-    private static let prefixes: [(text: String, role: TensorRole)] = [("k.", .key), ("v.", .value), ("c.", .latent)]
+    private static let prefixes: [(text: String, role: Role)] = [("k.", .key), ("v.", .value), ("c.", .latent)]
 
     /// "k.7" for the key of layer 7.
     static func name(of tensor: TensorGeometry) -> String {
@@ -48,7 +49,7 @@ struct SampleDescription {
             guard role == .key || role == .latent && !keyed.contains(layer) else { continue }
             tensors[index].rotary = try SampleDescription.rotary(of: layer, file, bytes)
         }
-        geometry = try Geometry(tensors: tensors)
+        do throws(ModelError) { geometry = try Geometry(tensors: tensors) } catch { throw CalibrationError("\(error)") }
     }
 
     /// The rotation of a layer: frequencies of its own ("rope.<layer>", empty: none), of all ("rope"), or geometric ones.

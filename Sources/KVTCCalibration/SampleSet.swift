@@ -1,6 +1,7 @@
 import Dispatch
 import FoundationEssentials
 import KVTCCodec
+import KVTCModel
 
 /// KV samples in safetensors files, as `ProfileFormat.md` describes them. Files are mapped and read piece by piece: they may
 /// be larger than memory.
@@ -10,7 +11,7 @@ public final class SampleSet: SampleSource {
         var data: Data
         var positions: [Int32]
         /// Element type and byte offset of each tensor, canonical order.
-        var tensors: [(element: ElementType, offset: Int)]
+        var tensors: [(element: Element, offset: Int)]
     }
 
     /// The tensors, the same in every file.
@@ -24,7 +25,7 @@ public final class SampleSet: SampleSource {
     /// Tokens in all files.
     public let tokens: Int
     /// The number format of the tensors; nil where it is not the same for all.
-    public let element: ElementType?
+    public let element: Element?
     private let shards: [Shard]
     /// First token of each shard.
     private let starts: [Int]
@@ -160,10 +161,10 @@ public final class SampleSet: SampleSource {
         guard let positions = file.tensors["positions"], positions.dtype == "I32", positions.shape.count == 1 else {
             throw CalibrationError("no I32 tensor \"positions\" [tokens]")
         }
-        let types: [String: ElementType] = [
+        let types: [String: Element] = [
             "F16": .f16, "BF16": .bf16, "F32": .f32, "F8_E4M3": .e4m3, "F8_E5M2": .e5m2,
         ]
-        let tensors = try geometry.tensors.map { tensor -> (ElementType, Int) in
+        let tensors = try geometry.tensors.map { tensor -> (Element, Int) in
             let name = SampleDescription.name(of: tensor)
             guard let entry = file.tensors[name], let type = types[entry.dtype] else {
                 throw CalibrationError(

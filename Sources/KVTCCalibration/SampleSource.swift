@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 
 /// Rows of a model's cache, however many: they are asked for in pieces, several times, and never held.
 public protocol SampleSource {

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import KVTCCodec
+import KVTCModel
 
 /// What a squared error in each tensor costs the model, as the worker measured it (format "kvtc-sensitivity-1").
 public struct Sensitivity: Sendable, Decodable {

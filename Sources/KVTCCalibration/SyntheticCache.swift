@@ -2,6 +2,7 @@ import Dispatch
 import FoundationEssentials
 import Glibc
 import KVTCCodec
+import KVTCModel
 
 /// A cache of any size that no model computed, for measuring calibration: made while it is read, the same on every reading.
 ///
@@ -37,7 +38,7 @@ package struct SyntheticCache: SampleSource {
         self.seed = seed
         geometry = try Geometry(
             tensors: (0..<layers).flatMap { layer in
-                [TensorRole.key, .value].map {
+                [Role.key, .value].map {
                     TensorGeometry(layer: layer, role: $0, heads: heads, headDim: headDim)
                 }
             })

@@ -1,4 +1,5 @@
 import Glibc
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 
@@ -81,7 +82,7 @@ public final class ReconnectingSession: Sendable {
     }
 
     /// Changes the policy, also for later connections.
-    public func setPolicy(_ policy: WirePolicy) throws(ClientError) -> SetPolicyReply {
+    public func setPolicy(_ policy: Policy) throws(ClientError) -> SetPolicyReply {
         let reply = try perform { (session, _) throws(ClientError) in
             try session.client.call(SetPolicyRequest(session: session.number, policy: policy))
         }

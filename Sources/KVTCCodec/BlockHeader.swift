@@ -1,23 +1,5 @@
 import CXXHash
-
-/// How the rows of a block are coded. Raw values are those of the wire and block formats.
-public enum CodecMode: UInt8, Sendable, CaseIterable {
-    /// The page as it came, in canonical row order.
-    case raw = 0
-    /// Byte planes through LZ4.
-    case lossless = 1
-    /// Weighted transform, common-step quantiser, rANS: the default.
-    case transform = 2
-    /// The published KVTC pipeline.
-    case kvtc = 3
-    /// Groups of 32 values, 8 bits each and a 16-bit scale.
-    case quant8 = 4
-    /// Groups of 32 values, 4 bits each and a 16-bit scale.
-    case quant4 = 5
-
-    /// Whether every row comes back bit-identical.
-    public var isExact: Bool { self == .raw || self == .lossless }
-}
+import KVTCModel
 
 /// SHA-256 of a profile file; all zeros in blocks that need no profile.
 public struct ProfileID: Hashable, Sendable, CustomStringConvertible {
@@ -63,12 +45,12 @@ public struct BlockHeader: Hashable, Sendable {
     static let version: UInt16 = 1
 
     /// How the coded section is to be read.
-    public var mode: CodecMode
+    public var mode: Mode
     /// Number format of the page.
-    public var element: ElementType
+    public var element: Element
     /// The profile that decoding needs.
     public var profile: ProfileID?
-    /// ``Geometry/hash`` of the page.
+    /// XXH3-64 of the page's geometry.
     public var geometryHash: UInt64
     /// Rows of the page.
     public var tokens: Int
@@ -112,7 +94,7 @@ public struct BlockHeader: Hashable, Sendable {
         guard word(4, UInt16.self) == version else {
             throw .unsupported("block version \(word(4, UInt16.self)); this release reads version \(version)")
         }
-        guard let mode = CodecMode(rawValue: block[6]), let element = ElementType(rawValue: block[7]) else {
+        guard let mode = Mode(rawValue: block[6]), let element = Element(rawValue: block[7]) else {
             throw .corrupt("mode \(block[6]) or element type \(block[7])")
         }
         let tokens = Int(word(48, UInt32.self))

@@ -1,3 +1,5 @@
+import KVTCModel
+
 /// Why a page could not be encoded or a block not decoded. Values, so that a caller can count and answer them.
 public enum CodecError: Error, Hashable, Sendable, CustomStringConvertible {
     /// A block or profile whose bytes contradict themselves: checksum, lengths or symbols. Treat as a miss.
@@ -18,4 +20,6 @@ public enum CodecError: Error, Hashable, Sendable, CustomStringConvertible {
         case .unsupported(let what): "not supported: \(what)"
         }
     }
+
+    init(_ error: ModelError) { self = .invalid(field: error.field, error.message) }
 }

@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// A symmetric matrix for the elements of each head: a block-diagonal matrix of a row's size.
 ///

@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 import Synchronization
 
 /// Where the decoded columns of a layer range go in one layout: made once, used for every page.

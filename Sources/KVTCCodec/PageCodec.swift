@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// Pages in, blocks out, and back. A value without state of its own: safe to use from any number of threads.
 ///
@@ -10,6 +11,8 @@ public struct PageCodec: Sendable {
     /// What the `transform` and `kvtc` modes need.
     public let profile: Profile?
     let kernels: KernelTable
+    /// Of the geometry, as blocks carry it.
+    package let geometryHash: UInt64
     private let plans = PlanCache()
     private let decoders = DecoderPool()
     let memories = CoderMemoryPool()
@@ -21,7 +24,8 @@ public struct PageCodec: Sendable {
     }
 
     package init(geometry: Geometry, profile: Profile?, kernels: KernelTable) throws(CodecError) {
-        if let profile, profile.geometry.hash != geometry.hash {
+        geometryHash = geometry.hash
+        if let profile, profile.geometry.hash != geometryHash {
             throw .mismatch("profile \(profile.id) is for another geometry (\(profile.model))")
         }
         self.geometry = geometry
@@ -30,7 +34,7 @@ public struct PageCodec: Sendable {
     }
 
     /// Bytes of the block that ``wrap(page:layout:tokens:firstPosition:into:)`` makes.
-    public func wrappedBytes(element: ElementType, tokens: Int) -> Int {
+    public func wrappedBytes(element: Element, tokens: Int) -> Int {
         BlockHeader.size + tokens * geometry.rowElements * element.bytes
     }
 
@@ -61,7 +65,7 @@ public struct PageCodec: Sendable {
         page: UnsafeRawBufferPointer, layout: PageLayout, tokens: Int, firstPosition: Int,
         into block: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> (isFinite: Bool, checksum: UInt64) {
-        try layout.validate(for: geometry)
+        do throws(ModelError) { try layout.validate(for: geometry) } catch { throw CodecError(error) }
         guard (1...65536).contains(tokens) else { throw .invalid(field: "tokens", "\(tokens); 1 to 65536 are allowed") }
         guard (0...BlockHeader.largestPosition - tokens).contains(firstPosition) else {
             throw .invalid(field: "firstPosition", "\(firstPosition) is negative or too large")
@@ -105,7 +109,7 @@ public struct PageCodec: Sendable {
     ///   - keepOutliers: whether rows whose keys or values are far stronger than any that was calibrated on are kept
     ///     bit-identical too, in the modes that have a profile.
     public func encode(
-        block: UnsafeRawBufferPointer, isVerified: Bool = false, mode: CodecMode, quality: Quality, protected: RowSet,
+        block: UnsafeRawBufferPointer, isVerified: Bool = false, mode: Mode, quality: Quality, protected: RowSet,
         keepOutliers: Bool = true
     ) throws(CodecError) -> [UInt8] {
         let decoder = takeDecoder()
@@ -115,7 +119,7 @@ public struct PageCodec: Sendable {
         guard protected.capacity == source.tokens else {
             throw .invalid(field: "protected", "\(protected.capacity) rows; the page has \(source.tokens)")
         }
-        try quality.validate()
+        do throws(ModelError) { try quality.validate() } catch { throw CodecError(error) }
         try decoder.openExact(block, source)
         let page = UnsafeRawBufferPointer(start: decoder.exactRows, count: source.rawBytes)
         if mode == .raw {
@@ -168,7 +172,9 @@ public struct PageCodec: Sendable {
 
     /// A decoder for one block at a time, for those who write a page in several parts. ``giveBack(_:)`` ends its use.
     public func takeDecoder() -> PageDecoder {
-        decoders.take() ?? PageDecoder(geometry: geometry, profile: profile, kernels: kernels, plans: plans)
+        decoders.take()
+            ?? PageDecoder(
+                geometry: geometry, hash: geometryHash, profile: profile, kernels: kernels, plans: plans)
     }
 
     /// Keeps the decoder and its memory for the next page.
@@ -176,14 +182,14 @@ public struct PageCodec: Sendable {
 
     // MARK: - Sections
 
-    func makeHeader(mode: CodecMode, element: ElementType, tokens: Int, firstPosition: Int) -> BlockHeader {
+    func makeHeader(mode: Mode, element: Element, tokens: Int, firstPosition: Int) -> BlockHeader {
         BlockHeader(
-            mode: mode, element: element, profile: nil, geometryHash: geometry.hash, tokens: tokens,
+            mode: mode, element: element, profile: nil, geometryHash: geometryHash, tokens: tokens,
             firstPosition: firstPosition, rowElements: geometry.rowElements, protected: RowSet(count: tokens), step: 0,
             distortion: 0, bitmapBytes: 0, protectedBytes: 0, codedBytes: 0)
     }
 
-    private func makeHeader(like header: BlockHeader, mode: CodecMode) -> BlockHeader {
+    private func makeHeader(like header: BlockHeader, mode: Mode) -> BlockHeader {
         makeHeader(mode: mode, element: header.element, tokens: header.tokens, firstPosition: header.firstPosition)
     }
 }

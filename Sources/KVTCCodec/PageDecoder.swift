@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// One block on its way back to a page: checked and entropy-decoded once by ``open(_:isVerified:)``, then written layer by
 /// layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates nothing.
@@ -7,6 +8,7 @@ import CKernels
 public final class PageDecoder: @unchecked Sendable {
     // Justified: `open` is called by one thread before any calls `write`, and `write` only reads.
     let geometry: Geometry
+    private let geometryHash: UInt64
     let profile: Profile?
     let kernels: KernelTable
     private let plans: PlanCache
@@ -38,8 +40,9 @@ public final class PageDecoder: @unchecked Sendable {
     var codes = Scratch<Int16>()
     var largest = Scratch<UInt16>()
 
-    init(geometry: Geometry, profile: Profile?, kernels: KernelTable, plans: PlanCache) {
+    init(geometry: Geometry, hash: UInt64, profile: Profile?, kernels: KernelTable, plans: PlanCache) {
         self.geometry = geometry
+        geometryHash = hash
         self.profile = profile
         self.kernels = kernels
         self.plans = plans
@@ -107,7 +110,7 @@ public final class PageDecoder: @unchecked Sendable {
         _ layers: Range<Int>, _ layout: PageLayout, _ output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> (BlockHeader, OutputPlan, UnsafeMutablePointer<UInt8>) {
         guard let header else { throw .invalid(field: "block", "none is open") }
-        try layout.validate(for: geometry)
+        do throws(ModelError) { try layout.validate(for: geometry) } catch { throw CodecError(error) }
         guard layout.element == header.element else {
             throw .mismatch("the page holds \(header.element), the layout asks for \(layout.element)")
         }
@@ -129,7 +132,7 @@ public final class PageDecoder: @unchecked Sendable {
     ) throws(CodecError) -> BlockHeader {
         self.header = nil
         let header = try BlockHeader.parse(block, isVerified: isVerified)
-        guard header.geometryHash == geometry.hash, header.rowElements == geometry.rowElements else {
+        guard header.geometryHash == geometryHash, header.rowElements == geometry.rowElements else {
             throw .mismatch("the block is of another geometry")
         }
         if let needed = header.profile, needed != profile?.id {

@@ -1,6 +1,7 @@
 import CCrypto
 import FoundationEssentials
 import Glibc
+import KVTCModel
 
 /// What calibration learned about one model: `ProfileFormat.md` lists the file's tensors.
 public final class Profile: Sendable {

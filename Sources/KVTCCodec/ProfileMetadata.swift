@@ -1,3 +1,5 @@
+import KVTCModel
+
 /// One of several processes that each hold some heads (tensor parallelism) or layers (pipeline parallelism) of a model,
 /// with a geometry and a profile of its own.
 public struct ModelRank: Hashable, Sendable, Codable, CustomStringConvertible {
@@ -108,35 +110,29 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         self.captured = captured
         self.peaks = peaks
         self.expectations = expectations
-        let tables = ProfileMetadata.ropeTables(of: geometry)
-        tensors = geometry.tensors.map { tensor in
+        let ropes = RopeTables(of: geometry.tensors)
+        tensors = zip(geometry.tensors, ropes.indices).map { tensor, rope in
             Tensor(
                 layer: tensor.layer, role: Int(tensor.role.rawValue), heads: tensor.heads, headDim: tensor.headDim,
-                rope: tensor.rotary.flatMap { rotary in tables.firstIndex(of: rotary.inverseFrequencies) },
-                ropeStyle: tensor.rotary.map { Int($0.style.rawValue) }, ropeOffset: tensor.rotary?.offset)
+                rope: rope, ropeStyle: tensor.rotary.map { Int($0.style.rawValue) }, ropeOffset: tensor.rotary?.offset)
         }
-    }
-
-    /// The distinct frequency tables of a geometry, in order of first use.
-    package static func ropeTables(of geometry: Geometry) -> [[Float]] {
-        var tables: [[Float]] = []
-        for case let rotary? in geometry.tensors.map(\.rotary) where !tables.contains(rotary.inverseFrequencies) {
-            tables.append(rotary.inverseFrequencies)
-        }
-        return tables
     }
 
     func geometry(ropeTables: [[Float]]) throws(CodecError) -> Geometry {
         var result: [TensorGeometry] = []
         for tensor in tensors {
-            guard let role = UInt8(exactly: tensor.role).flatMap(TensorRole.init) else {
+            guard let role = UInt8(exactly: tensor.role).flatMap(Role.init(rawValue:)) else {
                 throw .corrupt("profile tensor with role \(tensor.role)")
             }
             var rotary: Rotary?
             if let index = tensor.rope {
-                guard ropeTables.indices.contains(index),
-                    let style = tensor.ropeStyle.flatMap({ UInt8(exactly: $0) }).flatMap(Rotary.Style.init)
-                else { throw .corrupt("profile tensor with rope table \(index)") }
+                guard ropeTables.indices.contains(index) else {
+                    throw .corrupt("profile tensor with rope table \(index)")
+                }
+                let number = tensor.ropeStyle ?? 0
+                guard let style = UInt8(exactly: number).flatMap(Rotary.Style.init(rawValue:)) else {
+                    throw .corrupt("profile tensor with rope style \(number)")
+                }
                 rotary = Rotary(
                     style: style, offset: tensor.ropeOffset ?? 0, dims: 2 * ropeTables[index].count,
                     inverseFrequencies: ropeTables[index])
@@ -145,6 +141,6 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
                 TensorGeometry(
                     layer: tensor.layer, role: role, heads: tensor.heads, headDim: tensor.headDim, rotary: rotary))
         }
-        return try Geometry(tensors: result)
+        do throws(ModelError) { return try Geometry(tensors: result) } catch { throw CodecError(error) }
     }
 }

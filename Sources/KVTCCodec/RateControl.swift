@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// What one page's coded rows may cost.
 struct Budget {

@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// Undoes and redoes the rotary embedding of whole rows.
 package struct Rotation: Sendable {
@@ -10,7 +11,7 @@ package struct Rotation: Sendable {
 
     /// For rows of this geometry.
     package init(geometry: Geometry) {
-        frequencies = ProfileMetadata.ropeTables(of: geometry)
+        frequencies = RopeTables(of: geometry.tensors).tables
         var angles = [0]
         for table in frequencies { angles.append(angles.last! + 2 * table.count) }
         angleCount = angles.last!

@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// The C kernels of one instruction-set tier.
 package struct KernelTable: @unchecked Sendable {
@@ -20,13 +21,13 @@ package struct KernelTable: @unchecked Sendable {
     }
 
     func toFloat(
-        _ element: ElementType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
+        _ element: Element, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
     ) {
         pointer.pointee.to_float(element.kernelCode, source, target, count)
     }
 
     func fromFloat(
-        _ element: ElementType, _ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int
+        _ element: Element, _ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int
     ) -> Int {
         pointer.pointee.from_float(element.kernelCode, source, target, count)
     }
@@ -161,7 +162,7 @@ extension PageCodec {
 
 /// Elements to floats, for readers of sample files.
 package func convertToFloat(
-    _ element: ElementType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
+    _ element: Element, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
 ) {
     KernelTable.best.toFloat(element, source, target, count)
 }

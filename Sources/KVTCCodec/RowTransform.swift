@@ -1,4 +1,5 @@
 import CKernels
+import KVTCModel
 
 /// From cached rows to the domain in which errors are counted: rotation undone, centred, weighted.
 struct RowTransform {
@@ -20,7 +21,7 @@ struct RowTransform {
 
     /// Weighted, centred rows before rotation, where an error costs its squared norm: [rows][rowElements], to `target`.
     func weigh(
-        _ page: UnsafeRawPointer, element: ElementType, firstPosition: Int, rows: [Int],
+        _ page: UnsafeRawPointer, element: Element, firstPosition: Int, rows: [Int],
         into target: UnsafeMutablePointer<Float>
     ) {
         let width = profile.geometry.rowElements

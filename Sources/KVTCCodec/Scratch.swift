@@ -1,3 +1,5 @@
+import KVTCModel
+
 /// Memory that grows to what was needed most and is used again: what it held before is lost when it grows.
 struct Scratch<Element: BitwiseCopyable>: ~Copyable {
     private(set) var base = UnsafeMutablePointer<Element>.allocate(capacity: 1)

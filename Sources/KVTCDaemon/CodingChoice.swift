@@ -1,9 +1,10 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 
 /// How pages are to be coded, as far as the policy says.
 package struct CodingChoice: Hashable {
-    package var mode: CodecMode
+    package var mode: Mode
     package var quality: Quality
     /// Whether rows far outside of the calibration stay exact by themselves.
     package var keepsOutliers: Bool
@@ -11,8 +12,8 @@ package struct CodingChoice: Hashable {
     package var near: Float?
 
     /// For pages outside of the window.
-    package init(_ policy: WirePolicy) {
-        mode = CodecMode(rawValue: policy.mode.rawValue) ?? .lossless
+    package init(_ policy: Policy) {
+        mode = policy.mode
         keepsOutliers = policy.keepsOutliers
         quality =
             switch (policy.qualityKind, policy.distortionLimit) {
@@ -25,7 +26,7 @@ package struct CodingChoice: Hashable {
     }
 
     /// For pages inside the window of a session that is idle or over; nil where the policy keeps those lossless.
-    package static func near(_ policy: WirePolicy) -> CodingChoice? {
+    package static func near(_ policy: Policy) -> CodingChoice? {
         guard let near = policy.near else { return nil }
         var choice = CodingChoice(policy)
         let bound = min(near, choice.quality.distortion ?? near)
@@ -71,10 +72,10 @@ package struct CodingChoice: Hashable {
     /// takes about 0.0001; closer than this the bound would not be the truth.
     static let leastBound: Float = 0.0005
 
-    static let lossless = CodingChoice(WirePolicy(mode: .lossless))
+    static let lossless = CodingChoice(Policy(mode: .lossless))
 }
 
-extension CodecMode {
+extension Mode {
     /// Bits a value that the mode keeps of every page, which makes modes comparable: none where that is for the quality to say.
     /// The error of quantisers is not weighed as a profile says, so that no bound on the distortion can be held against it.
     fileprivate var bits: Int {
@@ -91,11 +92,11 @@ extension CodecMode {
 package struct CodedPage: Hashable {
     /// Rows that come back bit-identical.
     package var exact: RowSet
-    package var mode: CodecMode
+    package var mode: Mode
     /// As `BlockHeader.distortion`.
     package var distortion: Float
 
-    package init(exact: RowSet, mode: CodecMode, distortion: Float = 0) {
+    package init(exact: RowSet, mode: Mode, distortion: Float = 0) {
         (self.exact, self.mode, self.distortion) = (exact, mode, distortion)
     }
 
@@ -125,13 +126,5 @@ package struct Promise {
         guard choice.isMet(by: page) else { return false }
         let rows = protection.rows(first: first, tokens: page.exact.capacity, window: window)
         return page.exact.isSuperset(of: rows)
-    }
-}
-
-extension RowSet {
-    package static func full(_ count: Int) -> RowSet {
-        var rows = RowSet(count: count)
-        rows.insert(0..<count)
-        return rows
     }
 }

@@ -24,7 +24,7 @@ public struct ConfigurationSetting: Sendable {
         number("sessions.near_after_s", 1...1 << 30, \.nearAfterSeconds),
         users("admin.users"),
         group("admin.group"),
-        choice("log.level", logLevels, \.logLevel),
+        choice("log.level", \.logLevel),
         number("limits.connections", 1...65_536, \.limits.connections),
         number("limits.connections_per_user", 1...65_536, \.limits.connectionsPerUser),
         number("limits.in_flight", 1...4096, \.limits.inFlight),
@@ -49,9 +49,6 @@ public struct ConfigurationSetting: Sendable {
         number("limits.frame_s", 1...3600, \.limits.frameSeconds),
         number("limits.write_s", 1...3600, \.limits.writeSeconds),
     ]
-
-    /// The names of log levels, from chatty to quiet.
-    public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
     /// Tables whose keys are free names, and what each such key sets.
     public static let tablesOfNames: [String: @Sendable (_ key: String) -> ConfigurationSetting] = [
@@ -168,16 +165,17 @@ extension ConfigurationSetting {
         }
     }
 
-    private static func choice(
-        _ key: String, _ choices: [String], _ field: any Field<String>
+    private static func choice<Choice: RawRepresentable<String> & CaseIterable>(
+        _ key: String, _ field: any Field<Choice>
     ) -> ConfigurationSetting {
-        ConfigurationSetting(key, "one of " + choices.joined(separator: ", ")) { value, configuration in
+        let choices = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+        return ConfigurationSetting(key, "one of " + choices) { value, configuration in
             guard case .text(let text) = value else { return "is \(value.kind)" }
-            guard choices.contains(text) else { return "unknown" }
-            configuration[keyPath: field] = text
+            guard let choice = Choice(rawValue: text) else { return "unknown" }
+            configuration[keyPath: field] = choice
             return nil
         } show: {
-            .text($0[keyPath: field])
+            .text($0[keyPath: field].rawValue)
         }
     }
 

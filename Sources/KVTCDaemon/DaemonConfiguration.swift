@@ -1,5 +1,6 @@
 import Glibc
 import KVTCSystem
+import Logging
 
 /// Everything about a daemon that can be set. `Config/kvtcd.toml` explains each key.
 public struct DaemonConfiguration: Sendable, Equatable {
@@ -21,8 +22,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var workers: Int
     /// Seconds without a request after which a session is idle, so that a policy with `near` has its window coded.
     public var nearAfterSeconds = 30
-    /// The least severe level that is logged: trace, debug, info, notice, warning, error or critical.
-    public var logLevel = "info"
+    /// The least severe level that is logged.
+    public var logLevel = Logger.Level.info
     /// Who shares pages, who may see everybody's.
     public var tenants = Tenants()
     /// Sockets of containers, by name: every peer there is the tenant of that name, and no administrator.

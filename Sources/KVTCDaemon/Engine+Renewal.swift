@@ -1,5 +1,6 @@
 import Glibc
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 import KVTCSystem
@@ -168,20 +169,21 @@ final class Engine: Sendable {
             profile = profiles.find(request.profile)
             guard profile != nil else { throw WireError(.unknownProfile, field: "profile", "not loaded") }
         }
-        do throws(CodecError) {
-            let geometry: Geometry
-            if let profile, request.geometry.tensors.isEmpty {
+        let geometry: Geometry
+        do throws(ModelError) {
+            if let profile, request.tensors.isEmpty {
                 geometry = profile.geometry
             } else {
-                geometry = try request.geometry.codecGeometry(grouping: request.layout.grouping)
+                geometry = try Geometry(listed: request.tensors, grouping: request.layout.grouping)
             }
-            let layout = request.layout.codecLayout
-            try layout.validate(for: geometry)
-            return CodingContext(codec: try PageCodec(geometry: geometry, profile: profile), layout: layout)
+            try request.layout.validate(for: geometry)
+        } catch { throw WireError(error) }
+        do throws(CodecError) {
+            return CodingContext(codec: try PageCodec(geometry: geometry, profile: profile), layout: request.layout)
         } catch { throw WireError(codec: error, field: "geometry") }
     }
 
-    func check(_ policy: WirePolicy, hasProfile: Bool) throws(WireError) {
+    func check(_ policy: Policy, hasProfile: Bool) throws(WireError) {
         let limits = configuration.limits
         func refuse(_ field: String, _ message: String) -> WireError {
             WireError(.invalidField, field: "policy.\(field)", message)
@@ -209,7 +211,7 @@ final class Engine: Sendable {
             try checkBound(field, bound)
         }
         if policy.mode.needsProfile {
-            do throws(CodecError) { try CodingChoice(policy).quality.validate() } catch {
+            do throws(ModelError) { try CodingChoice(policy).quality.validate() } catch {
                 throw refuse("quality", "\(error)")
             }
             if policy.qualityKind == .distortion { try checkBound("quality", policy.quality) }
@@ -242,7 +244,7 @@ final class Engine: Sendable {
     }
 
     // Only what the new policy changes: TOUCH may have changed single pages, and that stays.
-    private func applyAttributes(of policy: WirePolicy, before: WirePolicy, to keys: [StoreKey]) {
+    private func applyAttributes(of policy: Policy, before: Policy, to keys: [StoreKey]) {
         let pinned = policy.pin == before.pin ? nil : policy.pin
         let priority = policy.priority == before.priority ? nil : policy.priority
         let expiry = policy.ttlSeconds == before.ttlSeconds ? ExpiryChange.keep : expiry(ttl: policy.ttlSeconds)

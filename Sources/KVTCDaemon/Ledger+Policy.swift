@@ -1,10 +1,11 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 
 extension Ledger {
     /// Coded pages of the session that have not been looked at yet, as far as the policy protects any of their rows.
-    package func unresolved(_ id: UInt32, under policy: WirePolicy) -> [StoreKey] {
+    package func unresolved(_ id: UInt32, under policy: Policy) -> [StoreKey] {
         guard let session = sessions[id] else { return [] }
         let protection = Protection(policy: policy, tokens: session.tokens)
         return session.pages.filter {
@@ -32,7 +33,7 @@ extension Ledger {
     }
 
     /// Replaces a session's policy: a grown window takes raw pages back from the coder, a shrunk one releases them.
-    package mutating func setPolicy(_ id: UInt32, _ policy: WirePolicy) -> PolicyChange? {
+    package mutating func setPolicy(_ id: UInt32, _ policy: Policy) -> PolicyChange? {
         guard let session = sessions[id] else { return nil }
         change(id) {
             $0.policy = policy
@@ -67,7 +68,7 @@ extension Ledger {
     private func isRaw(_ key: StoreKey) -> Bool { pages[key].map { !$0.isCoded } ?? false }
 }
 
-extension WirePolicy {
+extension Policy {
     /// The rows of a page that come back bit-identical under the policy: all of them where the mode is lossless.
     fileprivate func protectedRows(_ page: SessionPage, _ protection: Protection) -> RowSet {
         CodingChoice(self).mode.isExact

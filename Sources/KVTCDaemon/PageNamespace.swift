@@ -1,5 +1,6 @@
 import CCrypto
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 
@@ -11,7 +12,7 @@ package struct PageNamespace: Hashable, Sendable {
 
     /// The namespace of pages of an identity that a codec makes and reads. A block that needs a profile is of no use to a
     /// session without, so the profile is part of it. Frequencies of rotation are, bit by bit.
-    package init(identity: [UInt8], codec: PageCodec, element: ElementType) {
+    package init(identity: [UInt8], codec: PageCodec, element: Element) {
         var bytes = Array("kvtc-namespace-v1".utf8)
         let profile = codec.profile?.id.bytes ?? [UInt8](repeating: 0, count: 32)
         withUnsafeBytes(of: UInt32(identity.count).littleEndian) { bytes += $0 }

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 
 /// Which positions a session's policy keeps lossless, given how many tokens the session has.
@@ -10,7 +11,7 @@ package struct Protection {
     /// Protected ranges, ascending and apart.
     package var ranges: [Range<Int>]
 
-    package init(policy: WirePolicy, tokens: Int) {
+    package init(policy: Policy, tokens: Int) {
         sink = Int(policy.sink)
         windowBegin = max(0, tokens - Int(policy.window))
         ranges = Protection.normalised(policy.protected.map { Int($0.begin)..<Int($0.end) })

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 
@@ -34,7 +35,7 @@ package struct Session {
     package let namespace: PageNamespace
     package let pageTokens: Int
     package let tokenBytes: Int
-    package var policy: WirePolicy
+    package var policy: Policy
     /// By position, none over another.
     package private(set) var pages: [SessionPage] = []
     /// The position after the last page's last token: where the window ends.
@@ -56,7 +57,7 @@ package struct Session {
 
     package init(
         id: UInt32, tenant: UInt32, connection: UInt64, name: String, context: CodingContext,
-        namespace: PageNamespace, pageTokens: Int, tokenBytes: Int, policy: WirePolicy, lastUse: UInt64 = 0
+        namespace: PageNamespace, pageTokens: Int, tokenBytes: Int, policy: Policy, lastUse: UInt64 = 0
     ) {
         self.id = id
         self.tenant = tenant

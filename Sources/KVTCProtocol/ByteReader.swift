@@ -62,6 +62,14 @@ public struct ByteReader: Sendable {
         return value
     }
 
+    /// The same, where one number stands for none of the cases.
+    mutating func readCase<T: RawRepresentable<UInt8>>(_ field: String, none: UInt8) throws(WireError) -> T? {
+        var ahead = self
+        guard try ahead.readUInt8(field) == none else { return try readCase(field, as: T.self) }
+        self = ahead
+        return nil
+    }
+
     /// A counted list. The count is checked against the smallest size an item can have before anything is reserved,
     /// so that a hostile count costs nothing.
     public mutating func readList<T>(

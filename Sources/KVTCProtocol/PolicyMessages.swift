@@ -1,3 +1,5 @@
+import KVTCModel
+
 /// Changes a living session's policy.
 public struct SetPolicyRequest: WireRequest {
     /// What is answered.
@@ -8,10 +10,10 @@ public struct SetPolicyRequest: WireRequest {
     /// The session.
     public var session: UInt32
     /// The whole new policy.
-    public var policy: WirePolicy
+    public var policy: Policy
 
     /// A request with the new policy.
-    public init(session: UInt32, policy: WirePolicy) {
+    public init(session: UInt32, policy: Policy) {
         self.session = session
         self.policy = policy
     }
@@ -25,7 +27,7 @@ public struct SetPolicyRequest: WireRequest {
     /// Reads the fields in wire order.
     public init(from reader: inout ByteReader) throws(WireError) {
         session = try reader.readUInt32("session")
-        policy = try WirePolicy(from: &reader)
+        policy = try Policy(from: &reader)
     }
 }
 
@@ -86,12 +88,12 @@ public struct GetPolicyRequest: WireRequest {
 /// A session's policy.
 public struct GetPolicyReply: WireMessage {
     /// The policy in force.
-    public var policy: WirePolicy
+    public var policy: Policy
     /// The position after the last token pushed.
     public var tokens: UInt32
 
     /// An answer with the policy.
-    public init(policy: WirePolicy, tokens: UInt32) {
+    public init(policy: Policy, tokens: UInt32) {
         self.policy = policy
         self.tokens = tokens
     }
@@ -104,7 +106,7 @@ public struct GetPolicyReply: WireMessage {
 
     /// Reads the fields in wire order.
     public init(from reader: inout ByteReader) throws(WireError) {
-        policy = try WirePolicy(from: &reader)
+        policy = try Policy(from: &reader)
         tokens = try reader.readUInt32("tokens")
     }
 }

@@ -1,3 +1,5 @@
+import KVTCModel
+
 /// The first request of a connection.
 public struct HelloRequest: WireRequest {
     /// What is answered.
@@ -107,23 +109,23 @@ public struct OpenSessionRequest: WireRequest {
     public var name: String
     /// The 32 bytes naming a profile, or none for a session without.
     public var profile: [UInt8]
-    /// The shapes of the cache; without tensors, those of the profile.
-    public var geometry: WireGeometry
+    /// The tensors of the cache in the order of the page; none: those of the profile.
+    public var tensors: [TensorGeometry]
     /// How pages lie in the worker's memory.
-    public var layout: WireLayout
+    public var layout: PageLayout
     /// Tokens of a full page, 16…1024.
     public var pageTokens: UInt32
     /// What the session wants for its pages.
-    public var policy: WirePolicy
+    public var policy: Policy
 
     /// A request with the given shape and policy.
     public init(
-        name: String, profile: [UInt8] = [], geometry: WireGeometry = WireGeometry(), layout: WireLayout,
-        pageTokens: UInt32 = 64, policy: WirePolicy
+        name: String, profile: [UInt8] = [], tensors: [TensorGeometry] = [], layout: PageLayout,
+        pageTokens: UInt32 = 64, policy: Policy
     ) {
         self.name = name
         self.profile = profile
-        self.geometry = geometry
+        self.tensors = tensors
         self.layout = layout
         self.pageTokens = pageTokens
         self.policy = policy
@@ -133,7 +135,7 @@ public struct OpenSessionRequest: WireRequest {
     public func encode(to writer: inout ByteWriter) {
         writer.write(name)
         writer.write(profile)
-        geometry.encode(to: &writer)
+        writer.write(tensors: tensors)
         layout.encode(to: &writer)
         writer.write(pageTokens)
         policy.encode(to: &writer)
@@ -146,10 +148,10 @@ public struct OpenSessionRequest: WireRequest {
         guard profile.isEmpty || profile.count == 32 else {
             throw WireError(.invalidField, field: "profile", "\(profile.count) bytes long, not 0 or 32")
         }
-        geometry = try WireGeometry(from: &reader)
-        layout = try WireLayout(from: &reader)
+        tensors = try reader.readTensors()
+        layout = try PageLayout(from: &reader)
         pageTokens = try reader.readUInt32("pageTokens")
-        policy = try WirePolicy(from: &reader)
+        policy = try Policy(from: &reader)
     }
 }
 

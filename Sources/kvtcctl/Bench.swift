@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -58,11 +59,11 @@ struct BenchCommand: ParsableCommand {
             let profile = try profile.map { try Profile.open(path: $0) }
             let (geometry, data, positions) = try content()
             let codec = try PageCodec(geometry: geometry, profile: profile)
-            var lines = try [CodecMode.raw, .lossless, .quant8, .quant4].map {
+            var lines = try [Mode.raw, .lossless, .quant8, .quant4].map {
                 try measure(codec, data, positions, "\($0)", $0, .ratio(1))
             }
             if profile != nil {
-                for (mode, ratio) in ratio.flatMap({ [(CodecMode.transform, $0), (.kvtc, $0)] }) {
+                for (mode, ratio) in ratio.flatMap({ [(Mode.transform, $0), (.kvtc, $0)] }) {
                     lines.append(
                         try measure(
                             codec, data, positions, "\(mode) \(Text.decimal(Double(ratio), 0))×", mode, .ratio(ratio)))
@@ -110,7 +111,7 @@ struct BenchCommand: ParsableCommand {
         }
         let geometry = try Geometry(
             tensors: (0..<30).flatMap { layer in
-                [TensorRole.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: 3, headDim: 64) }
+                [Role.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: 3, headDim: 64) }
             })
         var random = SystemRandomNumberGenerator()
         let data = (0..<pages).map { _ in
@@ -124,7 +125,7 @@ struct BenchCommand: ParsableCommand {
     }
 
     private func measure(
-        _ codec: PageCodec, _ data: [[UInt8]], _ positions: [Int], _ name: String, _ mode: CodecMode, _ quality: Quality
+        _ codec: PageCodec, _ data: [[UInt8]], _ positions: [Int], _ name: String, _ mode: Mode, _ quality: Quality
     ) throws -> Line {
         let layout = PageLayout(element: .f16, order: .tokenTensorHead)
         var (encode, decode, copy) = (0.0, 0.0, 0.0)

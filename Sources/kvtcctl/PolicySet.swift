@@ -1,16 +1,17 @@
 import ArgumentParser
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 
-extension WireMode: ExpressibleByArgument {
+extension Mode: ExpressibleByArgument {
     /// The modes by the names that status and policies show.
     public init?(argument: String) {
-        guard let mode = WireMode.allCases.first(where: { "\($0)" == argument }) else { return nil }
+        guard let mode = Policy.modes.first(where: { "\($0)" == argument }) else { return nil }
         self = mode
     }
 
     /// What help and completion offer.
-    public static var allValueStrings: [String] { allCases.map { "\($0)" } }
+    public static var allValueStrings: [String] { Policy.modes.map { "\($0)" } }
 }
 
 /// A bound on the distortion, or none.
@@ -60,7 +61,7 @@ struct PolicySet: ParsableCommand {
 
     @Option(
         parsing: .unconditional, help: ArgumentHelp("How pages that leave the window are coded.", valueName: "mode"))
-    var mode: WireMode?
+    var mode: Mode?
 
     @Option(
         parsing: .unconditional, help: ArgumentHelp("Aim for this many raw bytes per stored byte.", valueName: "ratio"),
@@ -172,7 +173,7 @@ struct PolicySet: ParsableCommand {
         return "--\(options[field] ?? field): \(reason.message)"
     }
 
-    private func apply(to policy: inout WirePolicy) {
+    private func apply(to policy: inout Policy) {
         policy.sink = sink ?? policy.sink
         policy.window = window ?? policy.window
         policy.mode = mode ?? policy.mode

@@ -27,7 +27,7 @@ struct Main: ParsableCommand {
     @Option(parsing: .unconditional, help: "The directory of profiles.") var profiles: String?
     @Option(
         parsing: .unconditional,
-        help: "The least severe level to log: \(ConfigurationSetting.logLevels.joined(separator: ", ")).")
+        help: "The least severe level to log: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")).")
     var logLevel: String?
     @Flag(help: "Check the configuration, show every value with where it comes from, and exit.") var checkConfig = false
     @Option(help: ArgumentHelp("Check the directory of a disk tier and exit; changes nothing.", valueName: "directory"))
@@ -54,8 +54,7 @@ struct Main: ParsableCommand {
             // What else is wrong is told along with it.
             throw refuse(ConfigurationErrors(errors + configuration.check(isTrial: true, besides: errors).errors))
         }
-        let level = Logger.Level(rawValue: configuration.logLevel) ?? .info
-        let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: level) }
+        let log = Logger(label: "kvtcd") { _ in KeyValueLog(level: configuration.logLevel) }
         defer { LogWriter.standardError.finish(seconds: 2) }
         let notifier = Notifier()
         let server: DaemonServer

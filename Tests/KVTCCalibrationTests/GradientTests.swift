@@ -1,6 +1,7 @@
 import CKernels
 import Foundation
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 

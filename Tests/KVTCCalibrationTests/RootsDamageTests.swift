@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -8,7 +9,7 @@ import Testing
 @Suite struct RootsDamageTests {
     private static func written() throws -> [UInt8] {
         let directory = try TemporaryDirectory()
-        let tensors = [TensorRole.key, .value].map { TensorGeometry(layer: 0, role: $0, heads: 1, headDim: 8) }
+        let tensors = [Role.key, .value].map { TensorGeometry(layer: 0, role: $0, heads: 1, headDim: 8) }
         let model = try SyntheticModel(tensors)
         let (samples, gradients) = (directory.file("s.safetensors"), directory.file("g.safetensors"))
         try model.write(samples, contexts: [Array(0..<1000)], seed: 1)

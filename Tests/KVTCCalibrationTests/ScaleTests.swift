@@ -1,5 +1,6 @@
 import Foundation
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 

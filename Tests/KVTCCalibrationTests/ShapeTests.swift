@@ -1,5 +1,6 @@
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -8,8 +9,8 @@ import Testing
     struct Shape: CustomTestStringConvertible, Sendable {
         var testDescription: String
         var tensors: [TensorGeometry]
-        var element = ElementType.f16
-        init(_ name: String, _ tensors: [TensorGeometry], _ element: ElementType = .f16) {
+        var element = Element.f16
+        init(_ name: String, _ tensors: [TensorGeometry], _ element: Element = .f16) {
             (testDescription, self.element, self.tensors) = (name, element, tensors)
         }
     }

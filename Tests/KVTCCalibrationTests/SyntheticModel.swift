@@ -2,13 +2,14 @@ import CKernels
 import Foundation
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import TestSupport
 
 /// A model that never ran: rows driven by a few latents that all layers share, keys rotated to their positions, in any shape
 /// and number format. Without rotation undone its keys are not of low rank: a calibration that gets it wrong shows.
 struct SyntheticModel {
     var geometry: Geometry
-    var element = ElementType.f16
+    var element = Element.f16
     var name = "synthetic"
     var rank: ModelRank?
     /// Of the loadings; the latents have seeds of their own.
@@ -17,7 +18,7 @@ struct SyntheticModel {
     var noise: Float = 0.02
     static let latents = 24
 
-    init(_ tensors: [TensorGeometry], element: ElementType = .f16) throws {
+    init(_ tensors: [TensorGeometry], element: Element = .f16) throws {
         geometry = try Geometry(tensors: tensors)
         self.element = element
     }
@@ -56,12 +57,12 @@ struct SyntheticModel {
     /// Writes these elements, [positions][rowElements], as a sample file.
     func write(_ path: String, positions: [Int], rows: [UInt8], metadata changes: [String: String] = [:]) throws {
         let rowBytes = geometry.rowElements * element.bytes
-        let types: [ElementType: String] = [
+        let types: [Element: String] = [
             .f16: "F16", .bf16: "BF16", .f32: "F32", .e4m3: "F8_E4M3", .e5m2: "F8_E5M2",
         ]
         var metadata = ["format": "kvtc-samples-1", "model": name]
         var tensors: [Safetensors.Source] = [.init("positions", "I32", [positions.count], positions.map(Int32.init))]
-        let roles: [TensorRole: String] = [.key: "k", .value: "v", .latent: "c"]
+        let roles: [Role: String] = [.key: "k", .value: "v", .latent: "c"]
         for (tensor, offset) in zip(geometry.tensors, geometry.offsets) {
             var own: [UInt8] = []
             for row in positions.indices {
@@ -103,7 +104,7 @@ struct SyntheticModel {
 }
 
 /// Elements of a page as floats.
-func floats(_ bytes: [UInt8], _ element: ElementType) -> [Float] {
+func floats(_ bytes: [UInt8], _ element: Element) -> [Float] {
     [Float](unsafeUninitializedCapacity: bytes.count / element.bytes) { buffer, count in
         count = bytes.count / element.bytes
         convertToFloat(element, bytes, buffer.baseAddress!, count)

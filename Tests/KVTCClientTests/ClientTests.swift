@@ -1,4 +1,5 @@
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 import TestSupport
@@ -21,7 +22,7 @@ struct ClientTests {
     }
 
     private func open(_ client: Client, identity: [UInt8]) throws -> ClientSession {
-        let request = OpenSessionRequest(name: "chat", layout: WireLayout(element: .float16), policy: WirePolicy())
+        let request = OpenSessionRequest(name: "chat", layout: PageLayout(element: .f16), policy: Policy())
         return try ClientSession(client, request, identity: identity)
     }
 

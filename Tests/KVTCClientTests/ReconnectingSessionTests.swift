@@ -1,4 +1,5 @@
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 import TestSupport
@@ -37,8 +38,8 @@ import Testing
 
     private func request(window: UInt32 = 128) -> OpenSessionRequest {
         OpenSessionRequest(
-            name: "chat", layout: WireLayout(element: .float16), pageTokens: 16,
-            policy: WirePolicy(window: window))
+            name: "chat", layout: PageLayout(element: .f16), pageTokens: 16,
+            policy: Policy(window: window))
     }
 
     private static func open(_ server: ScriptedServer, number: UInt32, window: UInt32 = 128) throws {
@@ -80,7 +81,7 @@ import Testing
             },
         ])
         let session = try ReconnectingSession(request(), terms: terms)
-        _ = try session.setPolicy(WirePolicy(window: 77))
+        _ = try session.setPolicy(Policy(window: 77))
         #expect(try session.flush().pages == 3)
     }
 

@@ -1,5 +1,6 @@
 import CAllocationCount
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -16,8 +17,8 @@ import Testing
         #expect(count == (kv_counts_allocations() == 1 ? 1 : 0))
     }
 
-    @Test(arguments: [CodecMode.transform, .lossless, .raw], [[], [0, 1, 40]])
-    func decodingAllocatesNothing(mode: CodecMode, protected: [Int]) throws {
+    @Test(arguments: [Mode.transform, .lossless, .raw], [[], [0, 1, 40]])
+    func decodingAllocatesNothing(mode: Mode, protected: [Int]) throws {
         let real = try RealPages.shared.get()
         let codec = try real.codec()
         let raw = try real.raw(real.pages[1])

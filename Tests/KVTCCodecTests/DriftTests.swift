@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import Testing
 
 @Suite struct ExpectationTests {

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -7,8 +8,8 @@ import Testing
     private let tokens = 8
     private let layout = PageLayout(element: .f32, order: .tokenTensorHead)
 
-    @Test(arguments: [CodecMode.transform, .kvtc], [Float(1e25), -3e38])
-    func rowsOfImmenseValuesStayExact(mode: CodecMode, value: Float) throws {
+    @Test(arguments: [Mode.transform, .kvtc], [Float(1e25), -3e38])
+    func rowsOfImmenseValuesStayExact(mode: Mode, value: Float) throws {
         let codec = try RealPages.shared.get().codec()
         let width = codec.geometry.rowElements
         var generator = SeededGenerator(seed: 9)

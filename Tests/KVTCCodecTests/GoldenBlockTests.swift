@@ -1,6 +1,7 @@
 import Foundation
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -54,7 +55,7 @@ import Testing
         }
         var golden = Golden(profile: file, cases: [])
         for (mode, protected) in [
-            (CodecMode.raw, []), (.lossless, []), (.quant8, []), (.quant4, [0]), (.transform, []),
+            (Mode.raw, []), (.lossless, []), (.quant8, []), (.quant4, [0]), (.transform, []),
             (.transform, [0, 7]),
             (.kvtc, [3]),
         ] {

@@ -1,3 +1,4 @@
+import KVTCModel
 import TestSupport
 import Testing
 

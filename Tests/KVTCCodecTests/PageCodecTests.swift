@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -31,7 +32,7 @@ func decoded(
 
 @Suite struct PageCodecTests {
     static var layouts: [PageLayout] {
-        ElementType.allCases.flatMap { element in
+        Element.allCases.flatMap { element in
             PageLayout.Order.allCases.flatMap { order in
                 PageLayout.Grouping.allCases.flatMap { grouping in
                     [false, true].map {
@@ -87,7 +88,7 @@ func decoded(
         #expect(Array(parts) == page)
     }
 
-    @Test(arguments: [CodecMode.quant8, .quant4]) func quantisedRowsAreCloseAndProtectedRowsExact(mode: CodecMode)
+    @Test(arguments: [Mode.quant8, .quant4]) func quantisedRowsAreCloseAndProtectedRowsExact(mode: Mode)
         throws
     {
         let geometry = try smallGeometry(heads: 4, keyDim: 32, valueDim: 32)

@@ -1,6 +1,7 @@
 import Foundation
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 

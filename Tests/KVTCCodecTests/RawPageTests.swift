@@ -1,5 +1,6 @@
 import CXXHash
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 

@@ -1,5 +1,6 @@
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import TestSupport
 
 /// Pages of a real model's cache and the profile calibrated on the other contexts, made once a test run.
@@ -40,7 +41,7 @@ struct RealPages {
 }
 
 func encoded(
-    _ codec: PageCodec, _ raw: [UInt8], _ mode: CodecMode, _ quality: Quality, protected rows: [Int] = [],
+    _ codec: PageCodec, _ raw: [UInt8], _ mode: Mode, _ quality: Quality, protected rows: [Int] = [],
     tokens: Int = RealPages.tokens
 ) throws -> [UInt8] {
     var set = RowSet(count: tokens)

@@ -1,5 +1,6 @@
 import CXXHash
 import KVTCCodec
+import KVTCModel
 import TestSupport
 import Testing
 
@@ -8,8 +9,8 @@ import Testing
 
     init() throws { real = try RealPages.shared.get() }
 
-    @Test(arguments: [CodecMode.transform, .kvtc], [Float(4), 8, 16])
-    func ratioIsMetAndNearlyUsed(mode: CodecMode, ratio: Float) throws {
+    @Test(arguments: [Mode.transform, .kvtc], [Float(4), 8, 16])
+    func ratioIsMetAndNearlyUsed(mode: Mode, ratio: Float) throws {
         let codec = try real.codec()
         for page in real.pages {
             let raw = try real.raw(page)
@@ -21,8 +22,8 @@ import Testing
         }
     }
 
-    @Test(arguments: [CodecMode.transform, .kvtc], [Float(0.3), 0.1, 0.03])
-    func distortionBoundHolds(mode: CodecMode, bound: Float) throws {
+    @Test(arguments: [Mode.transform, .kvtc], [Float(0.3), 0.1, 0.03])
+    func distortionBoundHolds(mode: Mode, bound: Float) throws {
         let codec = try real.codec()
         var previous = 0
         for bound in [bound, bound / 2] {
@@ -40,7 +41,7 @@ import Testing
         for page in real.pages {
             let raw = try real.raw(page)
             let published = try real.codec(profile: real.published)
-            for (codec, mode) in [(published, CodecMode.transform), (published, .kvtc)] {
+            for (codec, mode) in [(published, Mode.transform), (published, .kvtc)] {
                 let block = try encoded(codec, raw, mode, .ratio(8))
                 let output = try decoded(codec, block, RealPages.layout, tokens: 64)
                 let error = relativeError(page.bytes, output)
@@ -50,7 +51,7 @@ import Testing
         #expect(ours < 0.8 * theirs)
     }
 
-    @Test(arguments: [CodecMode.transform, .kvtc]) func protectedRowsAreExactAndTheOthersClose(mode: CodecMode) throws {
+    @Test(arguments: [Mode.transform, .kvtc]) func protectedRowsAreExactAndTheOthersClose(mode: Mode) throws {
         let codec = try real.codec()
         let page = real.pages[0]
         let kept = [0, 1, 2, 3, 31, 63]
@@ -68,8 +69,7 @@ import Testing
         #expect(relativeError(page.bytes, output) < 0.2)
     }
 
-    @Test(arguments: [CodecMode.transform, .kvtc]) func everyTierAndLayerRangeDecodesTheSameBits(mode: CodecMode) throws
-    {
+    @Test(arguments: [Mode.transform, .kvtc]) func everyTierAndLayerRangeDecodesTheSameBits(mode: Mode) throws {
         let best = try real.codec()
         for (index, tokens) in [64, 63, 17, 1].enumerated() {
             let page = real.pages[index]
@@ -110,8 +110,8 @@ import Testing
         #expect(output[5 * rowBytes..<8 * rowBytes] == page[5 * rowBytes..<8 * rowBytes])
     }
 
-    @Test(arguments: [CodecMode.transform, .kvtc, .quant4, .lossless])
-    func hostileBlocksWithGoodChecksumsNeverCrash(mode: CodecMode) throws {
+    @Test(arguments: [Mode.transform, .kvtc, .quant4, .lossless])
+    func hostileBlocksWithGoodChecksumsNeverCrash(mode: Mode) throws {
         let codec = try real.codec()
         let block = try encoded(codec, try real.raw(real.pages[1]), mode, .ratio(8), protected: [0])
         let seed: UInt64 = 41

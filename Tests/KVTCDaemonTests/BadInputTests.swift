@@ -1,5 +1,6 @@
 import Foundation
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 import TestSupport
@@ -185,7 +186,7 @@ import Testing
         defer { daemon.stop() }
         let client = try daemon.client()
         func open(_ change: (inout OpenSessionRequest) -> Void) -> WireError? {
-            var request = Pages.request(policy: WirePolicy(mode: .lossless))
+            var request = Pages.request(policy: Policy(mode: .lossless))
             change(&request)
             return refusal { _ = try ClientSession(client, request) }
         }
@@ -196,19 +197,18 @@ import Testing
         #expect(open { $0.pageTokens = 15 }?.field == "pageTokens")
         #expect(open { $0.pageTokens = 1025 }?.field == "pageTokens")
         #expect(open { $0.name = String(repeating: "x", count: 257) }?.field == "name")
-        #expect(open { $0.geometry = WireGeometry() }?.code == .invalidField)
-        #expect(open { $0.geometry.tensors[0].heads = 0 }?.code == .invalidField)
-        #expect(open { $0.geometry.tensors[1] = $0.geometry.tensors[0] }?.code == .invalidField)
-        #expect(open { $0.geometry.tensors.swapAt(0, 1) }?.field == "geometry.tensors[1]")
+        #expect(open { $0.tensors = [] }?.code == .invalidField)
+        #expect(open { $0.tensors[0].heads = 0 }?.code == .invalidField)
+        #expect(open { $0.tensors[1] = $0.tensors[0] }?.code == .invalidField)
+        #expect(open { $0.tensors.swapAt(0, 1) }?.field == "geometry.tensors[1]")
         #expect(
             open {
-                $0.geometry.tensors[0].rotaryStyle = .halfSplit
-                $0.geometry.tensors[0].ropeTable = 3
+                $0.tensors[0].rotary = Rotary(style: .halfSplit, dims: 4, inverseFrequencies: [1])
             }?.code == .invalidField)
         #expect(
             open {
-                $0.geometry.tensors = (0..<400).map {
-                    WireTensor(layer: $0, role: .key, heads: 1024, headDim: 8192)
+                $0.tensors = (0..<400).map {
+                    TensorGeometry(layer: $0, role: .key, heads: 1024, headDim: 8192)
                 }
             }?.code == .invalidField)
         #expect(refusal { _ = try client.call(GetPolicyRequest(session: 12345)) }?.code == .unknownSession)
@@ -220,7 +220,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let size = UInt64(16 * Pages.tokenBytes)
         let inline = Pages.random(tokens: 64, seed: 1)[...]
         func push(_ entries: [PushEntry], arena: UInt32 = Wire.none) -> WireError? {
@@ -264,7 +264,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let page = Pages.random(tokens: 16, seed: 1)
         _ = try session.push([ClientPage(key: Pages.key(1), firstPosition: 0, bytes: page)])
         let arena = try client.makeArena(bytes: 4096)
@@ -295,16 +295,16 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let page = Pages.random(tokens: 16, seed: 1)
         _ = try session.push([ClientPage(key: Pages.key(1), firstPosition: 0, bytes: page)])
-        var wider = Pages.geometry
-        wider.tensors[0].heads = 4
+        var wider = Pages.tensors
+        wider[0].heads = 4
         let other = try ClientSession(
-            client, Pages.request(policy: WirePolicy(mode: .lossless), geometry: wider))
+            client, Pages.request(policy: Policy(mode: .lossless), tensors: wider))
         #expect(try Pages.pull(client, other.number, [Pages.key(1)], capacity: 1 << 20) == [nil])
-        let layout = WireLayout(element: .bfloat16)
-        let third = try ClientSession(client, Pages.request(policy: WirePolicy(mode: .lossless), layout: layout))
+        let layout = PageLayout(element: .bf16)
+        let third = try ClientSession(client, Pages.request(policy: Policy(mode: .lossless), layout: layout))
         #expect(try Pages.pull(client, third.number, [Pages.key(1)], capacity: 1 << 20) == [nil])
         #expect(try Pages.pull(client, session.number, [Pages.key(1)], capacity: 1 << 20) == [page])
     }
@@ -326,7 +326,7 @@ import Testing
         #expect(try client.makeArena(bytes: 1).memory.byteCount == 4096)
         // An arena belongs to its connection.
         let other = try daemon.client()
-        let session = try Pages.open(other, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(other, policy: Policy(mode: .lossless))
         let request = PushRequest(session: session.number, arena: 1, entries: [])
         #expect(refusal { _ = try other.call(request) }?.code == .unknownArena)
         try daemon.expectServing()
@@ -337,7 +337,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(window: 0, mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(window: 0, mode: .lossless))
         let arena = try client.makeArena(bytes: 1 << 16)
         let isOver = Monitor(false)
         let writer = try Thread.start {
@@ -403,7 +403,7 @@ import Testing
         let daemon = try TestDaemon { $0.limits.leasesPerUser = 2 }
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let page = Pages.random(tokens: 16, seed: 1)
         _ = try session.push([ClientPage(key: Pages.key(1), firstPosition: 0, bytes: page)])
         func lease(_ milliseconds: UInt32) throws -> UInt64 {

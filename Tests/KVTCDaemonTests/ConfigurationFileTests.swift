@@ -210,7 +210,7 @@ import Testing
     @Test(arguments: texts)
     func allKindsOfTextAreRead(text: String, meaning: String) {
         let (configuration, errors) = read("disk.directory = \(text) # c\nlog.level = 'debug'".utf8)
-        #expect(errors == [] && configuration.directory ?? "" == meaning && configuration.logLevel == "debug")
+        #expect(errors == [] && configuration.directory ?? "" == meaning && configuration.logLevel == .debug)
     }
 
     @Test(arguments: [

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 import TestSupport
@@ -21,7 +22,7 @@ import KVTCDaemon
     }
 
     static func session(
-        _ ledger: inout Ledger, _ policy: WirePolicy, _ context: CodingContext = context
+        _ ledger: inout Ledger, _ policy: Policy, _ context: CodingContext = context
     ) -> UInt32 {
         ledger.open { id in
             Session(
@@ -31,10 +32,10 @@ import KVTCDaemon
         }
     }
 
-    static func policy(_ sink: UInt32, _ window: UInt32, _ ranges: [Range<UInt32>] = [], mode: WireMode = .quant8)
-        -> WirePolicy
+    static func policy(_ sink: UInt32, _ window: UInt32, _ ranges: [Range<UInt32>] = [], mode: Mode = .quant8)
+        -> Policy
     {
-        WirePolicy(
+        Policy(
             sink: sink, window: window, mode: mode,
             protected: ranges.map { PositionRange(begin: $0.lowerBound, end: $0.upperBound) })
     }
@@ -53,7 +54,7 @@ import KVTCDaemon
         return try #require(plan)
     }
 
-    static func change(_ ledger: inout Ledger, _ id: UInt32, _ policy: WirePolicy) throws -> Ledger.PolicyChange {
+    static func change(_ ledger: inout Ledger, _ id: UInt32, _ policy: Policy) throws -> Ledger.PolicyChange {
         let change = ledger.setPolicy(id, policy)
         return try #require(change)
     }
@@ -208,7 +209,7 @@ import KVTCDaemon
         var open: [UInt32] = []
         var queued: [StoreKey] = []
         var running: [(StoreKey, EncodePlan)] = []
-        func randomPolicy() -> WirePolicy {
+        func randomPolicy() -> Policy {
             let begin = UInt32.random(in: 0..<150, using: &generator)
             var policy = Self.policy(
                 .random(in: 0..<20, using: &generator), .random(in: 0..<80, using: &generator),
@@ -488,7 +489,7 @@ import KVTCDaemon
     @Test func everyUsersWishCountsForTheCoding() throws {
         var ledger = Ledger()
         let context = try SyntheticPages.shared.get().context
-        func open(_ mode: WireMode, _ page: Int, ratio: Float = 16, limit: Float? = nil, coded: Bool? = false) {
+        func open(_ mode: Mode, _ page: Int, ratio: Float = 16, limit: Float? = nil, coded: Bool? = false) {
             var policy = Self.policy(0, 0, mode: mode)
             (policy.quality, policy.distortionLimit) = (ratio, limit)
             _ = Self.push(&ledger, Self.session(&ledger, policy, context), page..<page + 1, coded: coded)
@@ -512,12 +513,12 @@ import KVTCDaemon
     }
 
     @Test func aPageIsHeldAgainstWhatWasPromised() {
-        func page(_ mode: CodecMode, _ distortion: Float = 0, exact rows: Range<Int> = 0..<0) -> CodedPage {
+        func page(_ mode: Mode, _ distortion: Float = 0, exact rows: Range<Int> = 0..<0) -> CodedPage {
             var exact = RowSet(count: 16)
             exact.insert(rows)
             return CodedPage(exact: exact, mode: mode, distortion: distortion)
         }
-        func keeps(_ policy: WirePolicy, _ page: CodedPage, first: Int = 0, tokens: Int = 64, window: Bool = false)
+        func keeps(_ policy: Policy, _ page: CodedPage, first: Int = 0, tokens: Int = 64, window: Bool = false)
             -> Bool
         {
             Promise(choice: CodingChoice(policy), protection: Protection(policy: policy, tokens: tokens))

@@ -1,5 +1,6 @@
 import Glibc
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 import KVTCSystem
@@ -58,12 +59,12 @@ struct LimitTests {
         let page = Pages.random(tokens: 16, seed: 1)
         func pull(_ name: String) throws -> [UInt8]? {
             let client = try client(name)
-            let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+            let session = try Pages.open(client, policy: Policy(mode: .lossless))
             return try Pages.pull(client, session.number, [Pages.key(1)], capacity: page.count)[0]
         }
         try run { _ in
             let web = try client("web")
-            let session = try Pages.open(web, policy: WirePolicy(mode: .lossless))
+            let session = try Pages.open(web, policy: Policy(mode: .lossless))
             _ = try session.push([ClientPage(key: Pages.key(1), firstPosition: 0, bytes: page)])
             #expect(try pull("web") == page)
             #expect(try pull("batch") == nil)
@@ -114,7 +115,7 @@ struct LimitTests {
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let numbers = try (0..<20).map { _ in try Pages.open(client, policy: WirePolicy(mode: .lossless)).number }
+        let numbers = try (0..<20).map { _ in try Pages.open(client, policy: Policy(mode: .lossless)).number }
         #expect(zip(numbers, numbers.dropFirst()).contains { $1 < $0 }, "they do not grow")
     }
 

@@ -1,5 +1,6 @@
 import Foundation
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 import TestSupport
 import Testing
@@ -21,7 +22,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(window: 32, mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(window: 32, mode: .lossless))
         #expect(session.tokenBytes == Pages.tokenBytes)
         let pages = try push(session, 0..<6)
         #expect(try Pages.pull(client, session.number, keys(0..<6), capacity: 1 << 20) == pages)
@@ -39,7 +40,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let policy = WirePolicy(
+        let policy = Policy(
             sink: 3, window: 20, mode: .quant4, protected: [PositionRange(begin: 30, end: 34)])
         let session = try Pages.open(client, policy: policy)
         let pages = try push(session, 0..<5)
@@ -63,17 +64,17 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let first = try Pages.open(client, policy: WirePolicy(sink: 0, window: 20, mode: .quant4))
+        let first = try Pages.open(client, policy: Policy(sink: 0, window: 20, mode: .quant4))
         let pages = try push(first, 0..<3)
         try first.close()
         _ = try client.call(FlushRequest(session: Wire.none))
-        let exact = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let exact = try Pages.open(client, policy: Policy(mode: .lossless))
         // To a session that takes nothing lossy, lossy pages are none.
         let seen = try client.call(LookupRequest(session: exact.number, leaseMs: 0, keys: keys(0..<3)))
         #expect(seen.residence == [.absent, .absent, .coded] && seen.leadingRun == 0)
         let exactPages = try Pages.pull(client, exact.number, keys(0..<3), capacity: 1 << 20)
         #expect(exactPages == [nil, nil, pages[2]])
-        let second = try Pages.open(client, policy: WirePolicy(sink: 0, window: 1000, mode: .quant4))
+        let second = try Pages.open(client, policy: Policy(sink: 0, window: 1000, mode: .quant4))
         let found = try client.call(LookupRequest(session: second.number, leaseMs: 0, keys: keys(0..<3)))
         #expect(found.residence == [.coded, .coded, .coded])
         let back = try Pages.pull(client, second.number, keys(0..<3), capacity: 1 << 20)
@@ -93,7 +94,7 @@ import Testing
         }
         defer { daemon.stop() }
         let client = try daemon.client()
-        let first = try Pages.open(client, policy: WirePolicy(window: 65536, mode: .quant4, pin: true))
+        let first = try Pages.open(client, policy: Policy(window: 65536, mode: .quant4, pin: true))
         var pages: [[UInt8]] = []
         var position = 0
         for tokens in [16, 8, 4, 2, 1] {
@@ -113,7 +114,7 @@ import Testing
         }
         waitForCoders()
 
-        let second = try Pages.open(client, policy: WirePolicy(sink: 0, window: 0, mode: .quant4))
+        let second = try Pages.open(client, policy: Policy(sink: 0, window: 0, mode: .quant4))
         #expect(try client.call(DropRequest(session: second.number, keys: keys(1..<2))).dropped == 1)
         let again = ClientPage(key: Pages.key(0), firstPosition: 0, bytes: pages[0])
         #expect(try second.push([again]) == [.present])
@@ -125,7 +126,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let lost = try daemon.client()
-        let session = try Pages.open(lost, policy: WirePolicy(window: 1000, mode: .quant8))
+        let session = try Pages.open(lost, policy: Policy(window: 1000, mode: .quant8))
         let pages = try push(session, 0..<2)
         let other = try daemon.client()
         // Any connection of the same user may name the session while it lives.
@@ -133,7 +134,7 @@ import Testing
         lost.close()
         // The daemon notices in its own time; every answer until then is a right one.
         while refusal({ _ = try other.call(GetPolicyRequest(session: session.number)) }) == nil {}
-        let next = try Pages.open(other, policy: WirePolicy(mode: .lossless))
+        let next = try Pages.open(other, policy: Policy(mode: .lossless))
         #expect(try Pages.pull(other, next.number, keys(0..<2), capacity: 1 << 20) == pages)
     }
 
@@ -141,7 +142,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let policy = WirePolicy(sink: 0, window: 32, mode: .quant8)
+        let policy = Policy(sink: 0, window: 32, mode: .quant8)
         let session = try Pages.open(client, policy: policy)
         _ = try push(session, 0..<4)
         _ = try client.call(FlushRequest(session: session.number))
@@ -163,7 +164,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let arena = try client.makeArena(bytes: 1 << 16)
         let page = Pages.random(tokens: 16, seed: 1)
         #expect(page.withUnsafeBytes { arena.memory.write($0, offset: 100) })
@@ -191,7 +192,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(window: 32, mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(window: 32, mode: .lossless))
         // Page 40 comes twice: first as itself, then under the key of page 3.
         var bytes = (0..<41).map { Pages.random(tokens: 16, seed: UInt64($0)) }
         bytes[7][1] = 0x7C
@@ -219,7 +220,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let pages = try push(session, 0..<1)
         let other = Pages.random(tokens: 16, seed: 99)
         #expect(
@@ -231,7 +232,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(sink: 0, window: 0, mode: .quant4))
+        let session = try Pages.open(client, policy: Policy(sink: 0, window: 0, mode: .quant4))
         var page = Pages.random(tokens: 16, seed: 1)
         // A NaN in row 5 of the first tensor, an infinity in row 9 of the last.
         (page[5 * 32], page[5 * 32 + 1]) = (1, 0x7E)
@@ -249,7 +250,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let first = try TestDaemon(directory: directory)
         let client = try first.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let pages = try push(session, 0..<10)
         let instance = client.server.instance
         first.stop()
@@ -257,7 +258,7 @@ import Testing
         defer { second.stop() }
         let again = try second.client()
         #expect(again.server.instance != instance)
-        let next = try Pages.open(again, policy: WirePolicy(mode: .lossless))
+        let next = try Pages.open(again, policy: Policy(mode: .lossless))
         let found = try again.call(LookupRequest(session: next.number, leaseMs: 0, keys: keys(0..<10)))
         #expect(found.leadingRun == 10)
         #expect(found.residence.allSatisfy { $0 == .disk })
@@ -269,7 +270,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         _ = try push(session, 0..<4)
         #expect(
             try client.call(TouchRequest(session: session.number, pin: .pin, ttlSeconds: 60, keys: keys(2..<6))).found
@@ -291,7 +292,7 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try Pages.open(client, policy: WirePolicy(window: 0, mode: .quant8))
+        let session = try Pages.open(client, policy: Policy(window: 0, mode: .quant8))
         _ = try push(session, 0..<8)
         _ = try Pages.pull(client, session.number, keys(0..<10), capacity: 1 << 20)
         _ = try client.call(FlushRequest(session: session.number))
@@ -322,9 +323,9 @@ import Testing
         let daemon = try TestDaemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let layout = WireLayout(element: .float16, order: .tokenTensorHead)
+        let layout = PageLayout(element: .f16, order: .tokenTensorHead)
         let session = try ClientSession(
-            client, Pages.request(policy: WirePolicy(window: 1 << 16, mode: .lossless), layout: layout))
+            client, Pages.request(policy: Policy(window: 1 << 16, mode: .lossless), layout: layout))
         let pages = (0..<40).map { Pages.random(tokens: 16, seed: $0) }
         let keys = (0..<40).map { Pages.key($0) }
         let outcomes = try session.push(
@@ -353,13 +354,12 @@ import Testing
         let daemon = try TestDaemon { $0.ramBudget = 256 << 20 }
         defer { daemon.stop() }
         let client = try daemon.client()
-        let geometry = WireGeometry(
-            tensors: (0..<32).flatMap { layer in
-                [WireRole.key, .value].map { WireTensor(layer: UInt16(layer), role: $0, heads: 4, headDim: 64) }
-            })
+        let tensors = (0..<32).flatMap { layer in
+            [Role.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: 4, headDim: 64) }
+        }
         let session = try ClientSession(
             client,
-            Pages.request(policy: WirePolicy(window: 1 << 16, mode: .lossless), geometry: geometry, pageTokens: 16))
+            Pages.request(policy: Policy(window: 1 << 16, mode: .lossless), tensors: tensors, pageTokens: 16))
         let size = 16 * session.tokenBytes
         let pages = (0..<20).map { number in
             [UInt8](unsafeUninitializedCapacity: size) { buffer, filled in

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import TestSupport
 import Testing
@@ -7,7 +8,7 @@ import Testing
 
 @Suite struct PageNamespaceTests {
     static func namespace(
-        _ identity: String, layer: Int = 0, frequencies: [Float] = [1, 0.5], element: ElementType = .f16
+        _ identity: String, layer: Int = 0, frequencies: [Float] = [1, 0.5], element: Element = .f16
     ) throws -> PageNamespace {
         let rotary = Rotary(style: .halfSplit, dims: 4, inverseFrequencies: frequencies)
         let tensor = TensorGeometry(layer: layer, role: .key, heads: 1, headDim: 4, rotary: rotary)

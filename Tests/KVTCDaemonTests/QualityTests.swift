@@ -1,6 +1,7 @@
 import Foundation
 import KVTCClient
 import KVTCDaemon
+import KVTCModel
 import KVTCProtocol
 import TestSupport
 import Testing
@@ -20,7 +21,7 @@ import Testing
 
     func daemon() throws -> TestDaemon { try TestDaemon(directory: directory) { $0.nearAfterSeconds = 0 } }
 
-    func open(_ client: Client, _ policy: WirePolicy) throws -> ClientSession {
+    func open(_ client: Client, _ policy: Policy) throws -> ClientSession {
         try ClientSession(
             client,
             OpenSessionRequest(
@@ -45,13 +46,13 @@ import Testing
     func status(_ client: Client) throws -> StatusReport { try StatusReport(json: client.call(StatusRequest()).json) }
 
     func residence(_ client: Client, _ pages: Range<Int>) throws -> [Residence] {
-        let reader = try open(client, WirePolicy())
+        let reader = try open(client, Policy())
         defer { try? reader.close() }
         return try client.call(LookupRequest(session: reader.number, leaseMs: 0, keys: keys(pages))).residence
     }
 
     func read(_ client: Client, _ pages: Range<Int>) throws -> [[UInt8]] {
-        let reader = try open(client, WirePolicy(sink: 0))
+        let reader = try open(client, Policy(sink: 0))
         defer { try? reader.close() }
         return try Pages.pull(client, reader.number, keys(pages), capacity: 1 << 20).map { try #require($0) }
     }
@@ -60,7 +61,7 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let policy = WirePolicy(
+        let policy = Policy(
             sink: 2, window: 80, quality: 16, protected: [PositionRange(begin: 200, end: 203)], near: 0.01)
         let session = try open(client, policy)
         #expect(try client.call(GetPolicyRequest(session: session.number)).policy == policy)
@@ -105,8 +106,8 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let idle = try open(client, WirePolicy(sink: 0, window: 128, near: 0.01))
-        let active = try open(client, WirePolicy(sink: 0, window: 100))
+        let idle = try open(client, Policy(sink: 0, window: 128, near: 0.01))
+        let active = try open(client, Policy(sink: 0, window: 100))
         let pages = synthetic.pages(2)
         try push(idle, pages)
         #expect(try push(active, pages) == [.present, .present])
@@ -129,7 +130,7 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try open(client, WirePolicy(window: 128))
+        let session = try open(client, Policy(window: 128))
         try push(session, synthetic.pages(2))
         daemon.maintain()
         try settle(client)
@@ -145,7 +146,7 @@ import Testing
             let daemon = try daemon()
             defer { daemon.stop() }
             let client = try daemon.client()
-            let session = try open(client, WirePolicy(sink: 0, window: 128, near: 0.01))
+            let session = try open(client, Policy(sink: 0, window: 128, near: 0.01))
             try push(session, pages)
             try session.close()
             try settle(client)
@@ -154,7 +155,7 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try open(client, WirePolicy(sink: 0, window: 128))
+        let session = try open(client, Policy(sink: 0, window: 128))
         #expect(try push(session, pages) == [.present, .stored, .stored])
         #expect(try Array(read(client, 1..<3)) == Array(pages[1..<3]))
         #expect(try residence(client, 1..<3) == [.raw, .raw])
@@ -170,7 +171,7 @@ import Testing
         let expected = try #require(synthetic.profile.metadata.expectedDistortion(ratio: 24))
         for (number, limit) in [nil, Float(expected / 4), 0.0005].enumerated() {
             let before = try status(client).bytes.stored
-            let session = try open(client, WirePolicy(sink: 0, window: 0, quality: 24, distortionLimit: limit))
+            let session = try open(client, Policy(sink: 0, window: 0, quality: 24, distortionLimit: limit))
             try push(session, pages, from: number * 4)
             try settle(client)
             let row = try #require(try status(client).sessions.first)
@@ -193,7 +194,7 @@ import Testing
         let rows = [5, 40].map { $0 * synthetic.rowBytes..<($0 + 1) * synthetic.rowBytes }
         for row in rows { page.replaceSubrange(row, with: strong[row]) }
         for (number, keeps) in [true, false].enumerated() {
-            let session = try open(client, WirePolicy(sink: 0, window: 0, quality: 8, keepsOutliers: keeps))
+            let session = try open(client, Policy(sink: 0, window: 0, quality: 8, keepsOutliers: keeps))
             try push(session, [page], from: number)
             try settle(client)
             let back = try read(client, number..<number + 1)[0]
@@ -209,7 +210,7 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let policy = WirePolicy(sink: 0, window: 0, quality: 16, keepsOutliers: false)
+        let policy = Policy(sink: 0, window: 0, quality: 16, keepsOutliers: false)
         let ordinary = try open(client, policy)
         try push(ordinary, synthetic.pages(12))
         try settle(client)
@@ -229,28 +230,28 @@ import Testing
         let daemon = try daemon()
         defer { daemon.stop() }
         let client = try daemon.client()
-        let session = try open(client, WirePolicy(mode: .lossless))
-        func set(_ session: ClientSession, _ policy: WirePolicy) throws {
+        let session = try open(client, Policy(mode: .lossless))
+        func set(_ session: ClientSession, _ policy: Policy) throws {
             _ = try client.call(SetPolicyRequest(session: session.number, policy: policy))
         }
-        for mode in [WireMode.lossless, .quant4] {
+        for mode in [Mode.lossless, .quant4] {
             let near = refusal {
-                try set(session, WirePolicy(mode: mode, near: 0.01))
+                try set(session, Policy(mode: mode, near: 0.01))
             }
             #expect(near?.code == .invalidField && near?.field == "policy.near")
             let limit = refusal {
-                try set(session, WirePolicy(mode: mode, distortionLimit: 0.01))
+                try set(session, Policy(mode: mode, distortionLimit: 0.01))
             }
             #expect(limit?.code == .invalidField && limit?.field == "policy.distortionLimit")
         }
         for bound: Float in [0, 1, -1, .nan, 0.0004] {
-            let refused = refusal { try set(session, WirePolicy(near: bound)) }
+            let refused = refusal { try set(session, Policy(near: bound)) }
             #expect(refused?.code == .invalidField && refused?.field == "policy.near")
         }
         for bound: Float in [0, -1, .nan, 0.0004] {
-            let refused = refusal { try set(session, WirePolicy(qualityKind: .distortion, quality: bound)) }
+            let refused = refusal { try set(session, Policy(qualityKind: .distortion, quality: bound)) }
             #expect(refused?.code == .invalidField && refused?.field == "policy.quality")
         }
-        #expect(try client.call(GetPolicyRequest(session: session.number)).policy == WirePolicy(mode: .lossless))
+        #expect(try client.call(GetPolicyRequest(session: session.number)).policy == Policy(mode: .lossless))
     }
 }

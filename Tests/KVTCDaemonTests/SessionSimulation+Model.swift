@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 
@@ -10,7 +11,7 @@ extension SessionSimulation {
     /// name their pages by the same keys.
     struct Model: Hashable, CaseIterable {
         var identity: [UInt8]
-        var heads: UInt16
+        var heads: Int
         var order: UInt64
 
         static let allCases = [
@@ -18,17 +19,14 @@ extension SessionSimulation {
             Model(identity: [], heads: 1, order: 2), Model(identity: [7], heads: 1, order: 3),
         ]
 
-        var geometry: WireGeometry {
-            WireGeometry(
-                tensors: Pages.geometry.tensors.map {
-                    WireTensor(layer: $0.layer, role: $0.role, heads: heads, headDim: 16 / heads)
-                })
+        var tensors: [TensorGeometry] {
+            Pages.tensors.map { TensorGeometry(layer: $0.layer, role: $0.role, heads: heads, headDim: 16 / heads) }
         }
 
         private static let namespaces = Dictionary(
             uniqueKeysWithValues: allCases.map { model in
                 // The geometries are constants.
-                let codec = try! PageCodec(geometry: model.geometry.codecGeometry(grouping: .rolesApart))
+                let codec = try! PageCodec(geometry: Geometry(tensors: model.tensors))
                 return (model, PageNamespace(identity: model.identity, codec: codec, element: .f16))
             })
 
@@ -67,7 +65,7 @@ extension SessionSimulation {
         var id: UInt32
         var caller: Caller
         var model: Model
-        var policy: WirePolicy
+        var policy: Policy
         var branch = 0
         /// By position.
         var pages: [PageID] = []

@@ -1,3 +1,4 @@
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 import TestSupport
@@ -9,7 +10,7 @@ extension SessionSimulation {
     /// A session of a connection of its own that takes any coding.
     mutating func pull(_ page: PageID) throws {
         let caller = newCaller(page.tenant)
-        let reader = try open(page.model, WirePolicy(sink: 0, window: 0, mode: .quant4), caller)
+        let reader = try open(page.model, Policy(sink: 0, window: 0, mode: .quant4), caller)
         let failures = plan.total
         let (back, outcome) = try pull(page, reader)
         engine.connectionEnded(caller.connection)

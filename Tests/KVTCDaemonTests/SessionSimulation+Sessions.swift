@@ -1,3 +1,4 @@
+import KVTCModel
 import KVTCProtocol
 import KVTCStore
 import TestSupport
@@ -6,9 +7,9 @@ import TestSupport
 
 // Sessions come and go, change their policies, and are compared with the engine's.
 extension SessionSimulation {
-    mutating func randomPolicy() -> WirePolicy {
+    mutating func randomPolicy() -> Policy {
         let begin = UInt32.random(in: 0..<90, using: &generator)
-        return WirePolicy(
+        return Policy(
             sink: [0, 3, 20].randomElement(using: &generator)!,
             window: [0, 20, 40, 1000].randomElement(using: &generator)!,
             mode: [.lossless, .quant8, .quant4].randomElement(using: &generator)!,
@@ -21,8 +22,8 @@ extension SessionSimulation {
         return Caller(tenant: tenant, connection: connections, isAdministrator: false)
     }
 
-    mutating func open(_ model: Model, _ policy: WirePolicy, _ caller: Caller) throws -> LiveSession {
-        let request = Pages.request(policy: policy, geometry: model.geometry)
+    mutating func open(_ model: Model, _ policy: Policy, _ caller: Caller) throws -> LiveSession {
+        let request = Pages.request(policy: policy, tensors: model.tensors)
         let reply = try engine.openSession(request, identity: model.identity, caller)
         opened[caller.tenant, default: []].insert(model)
         return LiveSession(id: reply.session, caller: caller, model: model, policy: policy)
@@ -62,7 +63,7 @@ extension SessionSimulation {
     }
 
     /// When a page that is pushed now under a policy is over; nil for never.
-    func end(of policy: WirePolicy) -> UInt64? {
+    func end(of policy: Policy) -> UInt64? {
         policy.ttlSeconds == 0 ? nil : elapsed + UInt64(policy.ttlSeconds) * 1000
     }
 

@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 import Logging
@@ -34,7 +35,7 @@ import Testing
 
     @Test(arguments: [false, true]) func aDropThatIsWrittenDownStopsNoOtherRequest(isWhole: Bool) throws {
         let engine = try engine()
-        let session = try engine.openSession(Pages.request(policy: WirePolicy(mode: .lossless)), caller).session
+        let session = try engine.openSession(Pages.request(policy: Policy(mode: .lossless)), caller).session
         let page = Pages.random(tokens: 16, seed: 1)
         let entry = PushEntry(
             key: Pages.key(1), firstPosition: 0, tokens: 16, offset: 0, length: UInt64(page.count))

@@ -1,5 +1,6 @@
 import KVTCCalibration
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 
 @testable import KVTCDaemon
@@ -9,7 +10,7 @@ import KVTCProtocol
 struct SyntheticPages {
     static let shared: Result<SyntheticPages, any Error> = Result { try SyntheticPages() }
     static let tokens = 64
-    static let layout = WireLayout(element: .float16, order: .tokenTensorHead)
+    static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
 
     let profile: Profile
     let file: [UInt8]

@@ -1,5 +1,6 @@
 import KVTCClient
 import KVTCDaemon
+import KVTCModel
 import KVTCProtocol
 import KVTCSystem
 import Logging
@@ -46,7 +47,7 @@ final class TestDaemon: Sendable {
     func expectServing(_ comment: Comment? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws {
         let client = try client()
         defer { client.close() }
-        let session = try Pages.open(client, policy: WirePolicy(mode: .lossless))
+        let session = try Pages.open(client, policy: Policy(mode: .lossless))
         let page = Pages.random(tokens: 16, seed: .random(in: 0 ... .max))
         let key = Pages.key(.random(in: 0 ... .max))
         let outcomes = try session.push([ClientPage(key: key, firstPosition: 0, bytes: page)])
@@ -100,13 +101,12 @@ final class RawClient: Sendable {
 /// Pages of a small model: two layers, two heads of eight, half precision: 128 bytes a token.
 enum Pages {
     static let tokenBytes = 128
-    static let geometry = WireGeometry(
-        tensors: (0..<2).flatMap { layer in
-            [
-                WireTensor(layer: layer, role: .key, heads: 2, headDim: 8),
-                WireTensor(layer: layer, role: .value, heads: 2, headDim: 8),
-            ]
-        })
+    static let tensors = (0..<2).flatMap { layer in
+        [
+            TensorGeometry(layer: layer, role: .key, heads: 2, headDim: 8),
+            TensorGeometry(layer: layer, role: .value, heads: 2, headDim: 8),
+        ]
+    }
 
     static func key(_ number: UInt64) -> PageKey {
         PageKey((0..<32).map { UInt8(truncatingIfNeeded: number >> UInt64($0 % 8 * 8)) })!
@@ -122,14 +122,14 @@ enum Pages {
     }
 
     static func request(
-        policy: WirePolicy, name: String = "test", geometry: WireGeometry = geometry,
-        layout: WireLayout = WireLayout(element: .float16), pageTokens: UInt32 = 16
+        policy: Policy, name: String = "test", tensors: [TensorGeometry] = tensors,
+        layout: PageLayout = PageLayout(element: .f16), pageTokens: UInt32 = 16
     ) -> OpenSessionRequest {
         OpenSessionRequest(
-            name: name, geometry: geometry, layout: layout, pageTokens: pageTokens, policy: policy)
+            name: name, tensors: tensors, layout: layout, pageTokens: pageTokens, policy: policy)
     }
 
-    static func open(_ client: Client, policy: WirePolicy) throws -> ClientSession {
+    static func open(_ client: Client, policy: Policy) throws -> ClientSession {
         try ClientSession(client, request(policy: policy))
     }
 

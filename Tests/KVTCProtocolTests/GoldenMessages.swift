@@ -1,30 +1,31 @@
+import KVTCModel
 import KVTCProtocol
 
 /// The messages of Tests/Golden/wire.json, written down a second time as Swift values.
 enum Golden {
     static func key(_ n: Int) -> PageKey { PageKey((0..<32).map { UInt8((n * 32 + $0) % 256) })! }
 
-    static let fullPolicy = WirePolicy(
+    static let fullPolicy = Policy(
         sink: 4, window: 128, mode: .transform, qualityKind: .ratio, priority: 128, pin: true, quality: 20,
         ttlSeconds: 3600, protected: [PositionRange(begin: 10, end: 20), PositionRange(begin: 300, end: 301)])
-    static let leanPolicy = WirePolicy(
+    static let leanPolicy = Policy(
         sink: 0, window: 0, mode: .lossless, qualityKind: .distortion, priority: 0, quality: 0.0078125)
-    static let boundedPolicy = WirePolicy(
+    static let boundedPolicy = Policy(
         quality: 20, protected: [PositionRange(begin: 10, end: 20)], near: 0.001953125, distortionLimit: 0.0625,
         keepsOutliers: false)
-    static let nearPolicy = WirePolicy(
+    static let nearPolicy = Policy(
         sink: 0, window: 64, qualityKind: .distortion, quality: 0.03125, near: 0.00390625)
     static let profile = (224...255).reversed().map { UInt8($0) }
-    static let geometry = WireGeometry(
-        tensors: [
-            WireTensor(
-                layer: 0, role: .key, heads: 2, headDim: 8, rotaryStyle: .halfSplit, rotaryDims: 4, ropeTable: 0),
-            WireTensor(layer: 0, role: .value, heads: 2, headDim: 8),
-            WireTensor(
-                layer: 1, role: .key, heads: 2, headDim: 8, rotaryStyle: .interleaved, rotaryOffset: 4, rotaryDims: 4,
-                ropeTable: 1),
-            WireTensor(layer: 1, role: .value, heads: 2, headDim: 8),
-        ], ropeTables: [[1, 0.5], [1, 0.0625]])
+    static let tensors = [
+        TensorGeometry(
+            layer: 0, role: .key, heads: 2, headDim: 8,
+            rotary: Rotary(style: .halfSplit, dims: 4, inverseFrequencies: [1, 0.5])),
+        TensorGeometry(layer: 0, role: .value, heads: 2, headDim: 8),
+        TensorGeometry(
+            layer: 1, role: .key, heads: 2, headDim: 8,
+            rotary: Rotary(style: .interleaved, offset: 4, dims: 4, inverseFrequencies: [1, 0.0625])),
+        TensorGeometry(layer: 1, role: .value, heads: 2, headDim: 8),
+    ]
     static let lease: UInt64 = 0xAB00_0000_0000_0001
 
     static let messages: [String: any WireMessage] = [
@@ -35,15 +36,15 @@ enum Golden {
         "arena": ArenaRequest(bytes: 1 << 26),
         "arena.reply": ArenaReply(arena: 7, bytes: 1 << 26),
         "openSession": OpenSessionRequest(
-            name: "chat-1", profile: profile, layout: WireLayout(element: .float16), policy: fullPolicy),
+            name: "chat-1", profile: profile, layout: PageLayout(element: .f16), policy: fullPolicy),
         "openSession.geometry": OpenSessionRequest(
-            name: "", geometry: geometry,
-            layout: WireLayout(
-                element: .bfloat16, order: .tensorHeadToken, grouping: .layerPairs, valueTransposed: true),
+            name: "", tensors: tensors,
+            layout: PageLayout(
+                element: .bf16, order: .tensorHeadToken, grouping: .layerPairs, valueTransposed: true),
             pageTokens: 16, policy: leanPolicy),
         "openSession.identity": OpenIdentifiedSessionRequest(
             OpenSessionRequest(
-                name: "chat-1", geometry: geometry, layout: WireLayout(element: .float16), policy: leanPolicy),
+                name: "chat-1", tensors: tensors, layout: PageLayout(element: .f16), policy: leanPolicy),
             identity: Array(1...32)),
         "openSession.reply": OpenSessionReply(session: 9, profile: profile, tokenBytes: 128),
         "setPolicy": SetPolicyRequest(session: 9, policy: fullPolicy),

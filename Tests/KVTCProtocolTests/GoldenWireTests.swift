@@ -17,6 +17,7 @@ struct Vector: Decodable, Sendable, CustomTestStringConvertible {
         return stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
     }
     var body: [UInt8] { Array(frame.dropFirst(FrameHeader.byteCount)) }
+    var listsTensors: Bool { opcode == Opcode.openSession.rawValue }
     var isError: Bool { status & ~Wire.more != 0 }
 
     static let all: [Vector] = {

@@ -1,3 +1,4 @@
+import KVTCModel
 import KVTCProtocol
 import TestSupport
 import Testing
@@ -50,10 +51,12 @@ import Testing
             for _ in 0..<(1 + round % 4) where !body.isEmpty {
                 body[Int.random(in: 0..<body.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
             }
-            // What reads must write back to the same bytes: no two bodies mean the same message.
-            if let read = try? decode(like: message, body) {
-                #expect(read.encodedBody == body, "seed \(seed), round \(round)")
-            }
+            guard let read = try? decode(like: message, body) else { continue }
+            // What reads must write back to the same bytes: no two bodies mean the same message. But where tensors are
+            // listed, tables of frequencies may come in any order, and what is not rotated has an offset that says nothing.
+            let again = read.encodedBody
+            #expect(again == body || vector.listsTensors, "seed \(seed), round \(round)")
+            #expect(try decode(like: message, again).encodedBody == again, "seed \(seed), round \(round)")
         }
     }
 
@@ -108,7 +111,7 @@ import Testing
         policy[14] = 0xC0
         #expect(field(policy, like: Golden.fullPolicy) == "policy.quality")
         #expect(field([0, 0, 0, 0, 0, 0, 0, 0], like: PositionRange(begin: 0, end: 1)) == "range")
-        let layout = WireLayout(element: .float16)
+        let layout = PageLayout(element: .f16)
         #expect(field([0, 0, 0, 0], like: layout) == "layout.element")
         #expect(field([1, 3, 0, 0], like: layout) == "layout.order")
         #expect(field([1, 0, 3, 0], like: layout) == "layout.grouping")

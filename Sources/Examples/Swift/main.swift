@@ -1,6 +1,7 @@
 import CCrypto
 import Glibc
 import KVTCClient
+import KVTCModel
 import KVTCProtocol
 
 // The least that a worker does: pushes two pages of a cache, asks for them by their keys, pulls them back and compares.
@@ -9,7 +10,7 @@ import KVTCProtocol
 
 // The model: two layers with one head of 8 values each for K and V, kept as f16. RoPE matters to a profile alone.
 let tensors = (0..<2).flatMap { layer in
-    [WireRole.key, .value].map { WireTensor(layer: layer, role: $0, heads: 1, headDim: 8) }
+    [Role.key, .value].map { TensorGeometry(layer: layer, role: $0, heads: 1, headDim: 8) }
 }
 let (pageTokens, pageBytes) = (16, 16 * tensors.count * 8 * 2)
 
@@ -40,8 +41,8 @@ do throws(ClientError) {
     let session = try ClientSession(
         client,
         OpenSessionRequest(
-            name: "example", geometry: WireGeometry(tensors: tensors), layout: WireLayout(element: .float16),
-            pageTokens: UInt32(pageTokens), policy: WirePolicy(mode: .lossless)),
+            name: "example", tensors: tensors, layout: PageLayout(element: .f16), pageTokens: UInt32(pageTokens),
+            policy: Policy(mode: .lossless)),
         identity: Array("digest of the weights, adapters and scales".utf8))
 
     var before = [UInt8](repeating: 0, count: 32)

@@ -1,6 +1,7 @@
 import CXXHash
 import Foundation
 import KVTCCodec
+import KVTCModel
 import TestSupport
 
 /// The profile that comes with the golden blocks.
@@ -29,7 +30,7 @@ enum Blocks {
         block.withUnsafeBytes { bytes in
             guard let header = try? BlockHeader.parse(bytes) else { return }
             // The daemon refuses blocks of other shapes before it makes room for them; larger ones are only slow here.
-            guard header.geometryHash == codec.geometry.hash, header.tokens <= 256 else { return }
+            guard header.geometryHash == codec.geometryHash, header.tokens <= 256 else { return }
             let layers = codec.geometry.layers
             for range in [0..<layers, 0..<1, layers - 1..<layers] {
                 let size = layout.pageBytes(geometry: codec.geometry, tokens: header.tokens, layers: range)

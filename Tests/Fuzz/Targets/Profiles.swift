@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 
 /// A profile file; what is accepted must be able to code and decode a page.
 enum Profiles {
@@ -13,7 +14,7 @@ enum Profiles {
         let block = page.withUnsafeBytes {
             try? codec.wrap(page: $0, layout: layout, tokens: tokens, firstPosition: 3)
         }
-        for mode in [CodecMode.transform, .kvtc] {
+        for mode in [Mode.transform, .kvtc] {
             let coded = block?.withUnsafeBytes {
                 try? codec.encode(block: $0, mode: mode, quality: .ratio(8), protected: RowSet(count: tokens))
             }

@@ -19,6 +19,13 @@ public struct RowSet: Hashable, Sendable {
         if count > 64 { others = [UInt64](repeating: 0, count: (count - 1) / 64) }
     }
 
+    /// Every one of `count` rows.
+    package static func full(_ count: Int) -> RowSet {
+        var rows = RowSet(count: count)
+        rows.insert(0..<count)
+        return rows
+    }
+
     /// Adds a row; rows outside the page are ignored, so that a policy's range may reach past it.
     public mutating func insert(_ row: Int) {
         if (0..<capacity).contains(row) { self[word: row >> 6] |= 1 << UInt64(row & 63) }
@@ -59,17 +66,17 @@ public struct RowSet: Hashable, Sendable {
     public var complement: [Int] { (0..<capacity).filter { !contains($0) } }
 
     /// Bytes of ``bitmap``.
-    static func bitmapBytes(_ count: Int) -> Int { (count + 7) / 8 }
+    package static func bitmapBytes(_ count: Int) -> Int { (count + 7) / 8 }
 
     /// Row i is bit i % 8 of byte i / 8.
-    var bitmap: [UInt8] {
+    package var bitmap: [UInt8] {
         (0..<RowSet.bitmapBytes(capacity)).map {
             UInt8(truncatingIfNeeded: self[word: $0 >> 3] >> UInt64(8 * ($0 & 7)))
         }
     }
 
     /// Nil where a bit past the last row is set or the length is wrong.
-    init?(count: Int, bitmap: UnsafeRawBufferPointer) {
+    package init?(count: Int, bitmap: UnsafeRawBufferPointer) {
         guard bitmap.count == RowSet.bitmapBytes(count) else { return nil }
         self.init(count: count)
         for (index, byte) in bitmap.enumerated() { self[word: index >> 3] |= UInt64(byte) << UInt64(8 * (index & 7)) }

@@ -1,5 +1,13 @@
 /// What rate control aims at.
 public enum Quality: Hashable, Sendable {
+    /// What a policy's figure means. Raw values are those of the wire format.
+    public enum Kind: UInt8, Sendable, CaseIterable {
+        /// Raw bytes over coded bytes to reach.
+        case ratio = 0
+        /// Relative squared error not to exceed.
+        case distortion = 1
+    }
+
     /// Raw bytes of the coded rows over the bytes of the block, protected rows' section left out: 1 to 1000.
     case ratio(Float)
     /// Largest squared error of the coded rows, weighted as the profile says, over their expected energy: 0 to 1.
@@ -24,12 +32,12 @@ public enum Quality: Hashable, Sendable {
     }
 
     /// Throws where the figure is outside its limits.
-    public func validate() throws(CodecError) {
+    public func validate() throws(ModelError) {
         if let ratio, !(1...1000).contains(ratio) {
-            throw .invalid(field: "quality", "ratio \(ratio); 1 to 1000 are allowed")
+            throw ModelError(field: "quality", "ratio \(ratio); 1 to 1000 are allowed")
         }
         if let distortion, !(distortion > 0 && distortion <= 1) {
-            throw .invalid(field: "quality", "distortion \(distortion); above 0 and up to 1 is allowed")
+            throw ModelError(field: "quality", "distortion \(distortion); above 0 and up to 1 is allowed")
         }
     }
 }

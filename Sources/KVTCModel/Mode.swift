@@ -1,0 +1,21 @@
+/// How the rows of a page are coded. Raw values are those of the wire and block formats.
+public enum Mode: UInt8, Sendable, CaseIterable {
+    /// The page as it came, in canonical row order. Blocks only: no policy asks for it.
+    case raw = 0
+    /// Byte planes through LZ4.
+    case lossless = 1
+    /// Weighted transform, common-step quantiser, rANS: the default.
+    case transform = 2
+    /// The published KVTC pipeline.
+    case kvtc = 3
+    /// Groups of 32 values, 8 bits each and a 16-bit scale.
+    case quant8 = 4
+    /// Groups of 32 values, 4 bits each and a 16-bit scale.
+    case quant4 = 5
+
+    /// Whether every row comes back bit-identical.
+    public var isExact: Bool { self == .raw || self == .lossless }
+
+    /// Whether the mode needs what calibration learned.
+    public var needsProfile: Bool { self == .transform || self == .kvtc }
+}
