@@ -62,7 +62,7 @@ let package = Package(
             ],
             swiftSettings: swiftFlags),
         .executableTarget(
-            name: "ExampleWorker", dependencies: ["KVTCClient", "KVTCProtocol", "CCrypto"],
+            name: "ExampleWorker", dependencies: ["KVTCModel", "KVTCClient", "KVTCProtocol", "CCrypto"],
             path: "Sources/Examples/Swift", swiftSettings: swiftFlags),
         .target(name: "CPeers"),
         .executableTarget(

@@ -165,7 +165,7 @@ extension ConfigurationSetting {
         }
     }
 
-    private static func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    private static func choice<Choice: RawRepresentable<String> & CaseIterable & Sendable>(
         _ key: String, _ field: any Field<Choice>
     ) -> ConfigurationSetting {
         let choices = Choice.allCases.map(\.rawValue).joined(separator: ", ")

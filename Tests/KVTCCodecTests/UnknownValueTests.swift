@@ -14,12 +14,12 @@ import Testing
         let block = try page.withUnsafeBytes {
             try codec.wrap(page: $0, layout: PageLayout(), tokens: 2, firstPosition: 0)
         }
-        func parse(_ offset: Int, _ value: UInt8) throws(CodecError) -> BlockHeader {
+        func parse(_ offset: Int, _ value: UInt8) throws -> BlockHeader {
             var changed = block
             changed[offset] = value
             let sum = changed.withUnsafeBytes { xxh3($0.baseAddress, 96, 0) }
             withUnsafeBytes(of: sum.littleEndian) { changed.replaceSubrange(96..<104, with: $0) }
-            return try changed.withUnsafeBytes { (bytes) throws(CodecError) in try BlockHeader.parse(bytes) }
+            return try changed.withUnsafeBytes { try BlockHeader.parse($0) }
         }
         for value in UInt8.min...UInt8.max {
             for (offset, isKnown) in [(6, Mode(rawValue: value) != nil), (7, Element(rawValue: value) != nil)] {
