@@ -1,4 +1,4 @@
-/// A change of the expiry of a page; see ``Store/update(_:pinned:priority:expiry:promised:)``.
+/// A change of the expiry of a page; see ``Store/update(_:pinned:priority:expiry:promised:waits:)``.
 public enum ExpiryChange: Hashable, Sendable {
     /// Leave it as it is.
     case keep
