@@ -7,12 +7,12 @@ extension Engine {
         switch request.action {
         case .list:
             guard request.name.isEmpty else { throw WireError(.invalidField, field: "name", "must be empty to list") }
-            return JSONReply(json: StatusReport.json(profiles.all.map { StatusReport.Profile($0) }))
+            return JSONReply(profiles.all.map { StatusReport.Profile($0) })
         case .load:
             do throws(WireError) {
                 let loaded = try profiles.load(request.name)
                 audit("profile loaded", caller, ["file": "\(request.name)", "id": "\(loaded.profile.id)"])
-                return JSONReply(json: StatusReport.json(StatusReport.Profile(loaded)))
+                return JSONReply(StatusReport.Profile(loaded))
             } catch {
                 guard error.code == .unknownProfile, caller.isAdministrator, let directory = profiles.directory else {
                     throw error
@@ -60,6 +60,6 @@ extension Engine {
                 "profile is kept in memory only, until the daemon ends",
                 metadata: ["file": "\(request.name)", "error": "\(problem)"])
         }
-        return JSONReply(json: StatusReport.json(StatusReport.Profile(loaded, problem: problem)))
+        return JSONReply(StatusReport.Profile(loaded, problem: problem))
     }
 }

@@ -212,7 +212,7 @@ struct RequestRouter {
         do throws(PullFailure<ConnectionError>) {
             reply = try engine.pull(request, arena: memory, caller) { (ready) throws(ConnectionError) in
                 try ready.bytes.withBytes { (bytes) throws(ConnectionError) in
-                    let fields = ready.part.fields(inlineCount: bytes.count)
+                    let fields = ready.part.head(inlineCount: bytes.count)
                     try send(Answer(status: Wire.more, fields: fields, payload: bytes))
                 }
             }

@@ -33,10 +33,4 @@ public struct ByteWriter: Sendable {
 
     /// Appends length-prefixed UTF-8 text.
     public mutating func write(_ value: String) { write(Array(value.utf8)) }
-
-    /// Appends a counted list.
-    public mutating func write<T>(list: [T], _ item: (T, inout ByteWriter) -> Void) {
-        write(UInt32(list.count))
-        for element in list { item(element, &self) }
-    }
 }

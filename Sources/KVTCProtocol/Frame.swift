@@ -110,11 +110,11 @@ public struct FrameHeader: Hashable, Sendable {
     /// Reads 24 bytes, taking magic, version and length at face value: the id of a bad frame is needed for the answer.
     public static func parse(_ bytes: [UInt8]) throws(WireError) -> (header: FrameHeader, fault: WireError?) {
         var reader = ByteReader(bytes)
-        let magic = try reader.readUInt32("magic")
-        let version = try reader.readUInt16("version")
+        let magic: UInt32 = try reader.readInteger("magic")
+        let version: UInt16 = try reader.readInteger("version")
         let header = FrameHeader(
-            opcode: try reader.readUInt16("opcode"), id: try reader.readUInt64("id"),
-            status: try reader.readUInt32("status"), bodyLength: try reader.readUInt32("bodyLength"))
+            opcode: try reader.readInteger("opcode"), id: try reader.readInteger("id"),
+            status: try reader.readInteger("status"), bodyLength: try reader.readInteger("bodyLength"))
         try reader.finish()
         if magic != Wire.magic {
             return (header, WireError(.badMagic, field: "magic", "the frame does not start with \"KVT1\""))
@@ -131,39 +131,4 @@ public struct FrameHeader: Hashable, Sendable {
         }
         return (header, nil)
     }
-}
-
-/// A body that can be written and read.
-public protocol WireMessage: Hashable, Sendable {
-    /// Appends the fields in wire order.
-    func encode(to writer: inout ByteWriter)
-    /// Reads the fields in wire order, without looking at what comes after the last one.
-    init(from reader: inout ByteReader) throws(WireError)
-}
-
-extension WireMessage {
-    /// The body.
-    public var encodedBody: [UInt8] { written.bytes }
-
-    /// The body, its payload apart.
-    public var written: ByteWriter {
-        var writer = ByteWriter()
-        encode(to: &writer)
-        return writer
-    }
-
-    /// Reads a whole body; anything left over is an error.
-    public init(body: [UInt8]) throws(WireError) {
-        var reader = ByteReader(body)
-        try self.init(from: &reader)
-        try reader.finish()
-    }
-}
-
-/// A request: a message that knows its opcode and what is answered.
-public protocol WireRequest: WireMessage {
-    /// What the daemon answers when all is well.
-    associatedtype Reply: WireMessage
-    /// The number of the request.
-    static var opcode: Opcode { get }
 }

@@ -16,4 +16,12 @@
     }
 }
 
+extension OrNull: Decodable where Value: Decodable {
+    /// Reads the value or null.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        wrappedValue = container.decodeNil() ? nil : try container.decode(Value.self)
+    }
+}
+
 extension OrNull: Sendable where Value: Sendable {}

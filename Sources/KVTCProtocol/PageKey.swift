@@ -17,6 +17,8 @@ public struct PageKey: Hashable, Sendable, CustomStringConvertible {
     /// The key as four little-endian words.
     package var vector: SIMD4<UInt64> { SIMD4(words.0, words.1, words.2, words.3) }
 
+    static let zero = PageKey(words: (0, 0, 0, 0))
+
     init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
 
     /// The key as 32 bytes, in wire order.
@@ -57,8 +59,8 @@ public struct PageKey: Hashable, Sendable, CustomStringConvertible {
 
     init(from reader: inout ByteReader, field: String) throws(WireError) {
         words = (
-            try reader.readUInt64(field), try reader.readUInt64(field), try reader.readUInt64(field),
-            try reader.readUInt64(field)
+            try reader.readInteger(field), try reader.readInteger(field), try reader.readInteger(field),
+            try reader.readInteger(field)
         )
     }
 }

@@ -1,3 +1,6 @@
+// What a message and its fields mean stands in WireProtocol.md; comments here say what their names do not.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 /// Where a page is.
 public enum Residence: UInt8, Sendable, CaseIterable {
     /// Nowhere in this tenant's reach.
@@ -51,87 +54,68 @@ public enum PinAction: UInt8, Sendable, CaseIterable {
 
 /// Asks which pages are there, and can keep them there for a while.
 public struct LookupRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = LookupReply
-    /// The number of the request.
     public static let opcode = Opcode.lookup
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
     /// Milliseconds for which what is found stays fetchable; 0 for no lease.
-    public var leaseMs: UInt32
+    public var leaseMs: UInt32 = 0
     /// The keys in stream order.
-    public var keys: [PageKey]
+    public var keys: [PageKey] = []
 
-    /// A question about the given keys.
+    public init() {}
+
     public init(session: UInt32, leaseMs: UInt32 = 0, keys: [PageKey]) {
-        self.session = session
-        self.leaseMs = leaseMs
-        self.keys = keys
+        (self.session, self.leaseMs, self.keys) = (session, leaseMs, keys)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-        writer.write(leaseMs)
-        writer.write(list: keys) { $0.encode(to: &$1) }
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
-        leaseMs = try reader.readUInt32("leaseMs")
-        keys = try reader.readKeys("keys")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
+        try coder.field("leaseMs", &leaseMs)
+        try coder.list("keys", &keys)
     }
 }
 
 /// Where pages are.
 public struct LookupReply: WireMessage {
     /// The lease taken, 0 for none.
-    public var lease: UInt64
+    public var lease: UInt64 = 0
     /// How many keys from the first one on are there without a gap.
-    public var leadingRun: UInt32
+    public var leadingRun: UInt32 = 0
     /// One a key.
-    public var residence: [Residence]
+    public var residence: [Residence] = []
 
-    /// An answer with one residence a key.
+    public init() {}
+
     public init(lease: UInt64, leadingRun: UInt32, residence: [Residence]) {
-        self.lease = lease
-        self.leadingRun = leadingRun
-        self.residence = residence
+        (self.lease, self.leadingRun, self.residence) = (lease, leadingRun, residence)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(lease)
-        writer.write(leadingRun)
-        writer.write(residence.map(\.rawValue))
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        lease = try reader.readUInt64("lease")
-        leadingRun = try reader.readUInt32("leadingRun")
-        residence = try reader.readCases("residence")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("lease", &lease)
+        try coder.field("leadingRun", &leadingRun)
+        try coder.field("residence", &residence)
     }
 }
 
 /// One page to store.
-public struct PushEntry: WireMessage {
+public struct PushEntry: WireItem {
+    static let typeName = "entry"
     static let byteCount = 56
 
     /// Its name.
-    public var key: PageKey
+    public var key = PageKey.zero
     /// The position of its first token in the session.
-    public var firstPosition: UInt32
+    public var firstPosition: UInt32 = 0
     /// How many tokens it has.
-    public var tokens: UInt32
+    public var tokens: UInt32 = 0
     /// Where its bytes start, in the arena or in the inline bytes.
-    public var offset: UInt64
+    public var offset: UInt64 = 0
     /// How many bytes there are: tokens times bytes of a token.
-    public var length: UInt64
+    public var length: UInt64 = 0
 
-    /// A page at the given place of the arena or of the inline bytes.
+    public init() {}
+
     public init(key: PageKey, firstPosition: UInt32, tokens: UInt32, offset: UInt64, length: UInt64) {
         self.key = key
         self.firstPosition = firstPosition
@@ -140,85 +124,54 @@ public struct PushEntry: WireMessage {
         self.length = length
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        key.encode(to: &writer)
-        writer.write(firstPosition)
-        writer.write(tokens)
-        writer.write(offset)
-        writer.write(length)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        key = try PageKey(from: &reader, field: "entries.key")
-        firstPosition = try reader.readUInt32("entries.firstPosition")
-        tokens = try reader.readUInt32("entries.tokens")
-        offset = try reader.readUInt64("entries.offset")
-        length = try reader.readUInt64("entries.length")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("entries.key", &key)
+        try coder.field("entries.firstPosition", &firstPosition)
+        try coder.field("entries.tokens", &tokens)
+        try coder.field("entries.offset", &offset)
+        try coder.field("entries.length", &length)
     }
 }
 
 /// Hands pages over.
 public struct PushRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = PushReply
-    /// The number of the request.
     public static let opcode = Opcode.push
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
     /// The arena, or ``Wire/none`` for inline bytes.
-    public var arena: UInt32
+    public var arena: UInt32 = 0
     /// The pages in stream order.
-    public var entries: [PushEntry]
+    public var entries: [PushEntry] = []
     /// The pages themselves when there is no arena.
-    public var inline: ArraySlice<UInt8>
+    public var inline: ArraySlice<UInt8> = []
 
-    /// A request with pages in an arena, or inline.
+    public init() {}
+
     public init(session: UInt32, arena: UInt32, entries: [PushEntry], inline: ArraySlice<UInt8> = []) {
-        self.session = session
-        self.arena = arena
-        self.entries = entries
-        self.inline = inline
+        (self.session, self.arena, self.entries, self.inline) = (session, arena, entries, inline)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-        writer.write(arena)
-        writer.write(list: entries) { $0.encode(to: &$1) }
-        writer.write(payload: inline)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
-        arena = try reader.readUInt32("arena")
-        entries = try reader.readList("entries", itemBytes: PushEntry.byteCount) { r, _ throws(WireError) in
-            try PushEntry(from: &r)
-        }
-        inline = try reader.readBytes("inline")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
+        try coder.field("arena", &arena)
+        try coder.list("entries", &entries)
+        try coder.payload("inline", &inline)
     }
 }
 
 /// What became of pushed pages.
 public struct PushReply: WireMessage {
     /// One an entry.
-    public var outcomes: [PushOutcome]
+    public var outcomes: [PushOutcome] = []
 
-    /// An answer with one outcome an entry.
+    public init() {}
+
     public init(outcomes: [PushOutcome]) {
         self.outcomes = outcomes
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(outcomes.map(\.rawValue))
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        outcomes = try reader.readCases("outcomes")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("outcomes", &outcomes)
     }
 }

@@ -1,195 +1,138 @@
+// What a message and its fields mean stands in WireProtocol.md; comments here say what their names do not.
+// swift-format-ignore-file: AllPublicDeclarationsHaveDocumentation
+
 import KVTCModel
 
 /// Changes a living session's policy.
 public struct SetPolicyRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = SetPolicyReply
-    /// The number of the request.
     public static let opcode = Opcode.setPolicy
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
     /// The whole new policy.
-    public var policy: Policy
+    public var policy = Policy()
 
-    /// A request with the new policy.
+    public init() {}
+
     public init(session: UInt32, policy: Policy) {
-        self.session = session
-        self.policy = policy
+        (self.session, self.policy) = (session, policy)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-        policy.encode(to: &writer)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
-        policy = try Policy(from: &reader)
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
+        try coder.message("policy", &policy)
     }
 }
 
 /// What the new policy could and could not do.
 public struct SetPolicyReply: WireMessage {
     /// Tokens of the session in pages that are not coded yet.
-    public var rawTokens: UInt32
+    public var rawTokens: UInt32 = 0
     /// Positions that the new policy protects and that are lossy already.
-    public var alreadyCoded: [PositionRange]
+    public var alreadyCoded: [PositionRange] = []
 
-    /// An answer with the state after the change.
+    public init() {}
+
     public init(rawTokens: UInt32, alreadyCoded: [PositionRange]) {
-        self.rawTokens = rawTokens
-        self.alreadyCoded = alreadyCoded
+        (self.rawTokens, self.alreadyCoded) = (rawTokens, alreadyCoded)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(rawTokens)
-        writer.write(list: alreadyCoded) { $0.encode(to: &$1) }
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        rawTokens = try reader.readUInt32("rawTokens")
-        alreadyCoded = try reader.readList("alreadyCoded", itemBytes: 8) { r, _ throws(WireError) in
-            try PositionRange(from: &r)
-        }
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("rawTokens", &rawTokens)
+        try coder.list("alreadyCoded", &alreadyCoded)
     }
 }
 
 /// Reads a session's policy.
 public struct GetPolicyRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = GetPolicyReply
-    /// The number of the request.
     public static let opcode = Opcode.getPolicy
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
 
-    /// A request about the session.
+    public init() {}
+
     public init(session: UInt32) {
         self.session = session
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
     }
 }
 
 /// A session's policy.
 public struct GetPolicyReply: WireMessage {
-    /// The policy in force.
-    public var policy: Policy
+    public var policy = Policy()
     /// The position after the last token pushed.
-    public var tokens: UInt32
+    public var tokens: UInt32 = 0
 
-    /// An answer with the policy.
+    public init() {}
+
     public init(policy: Policy, tokens: UInt32) {
-        self.policy = policy
-        self.tokens = tokens
+        (self.policy, self.tokens) = (policy, tokens)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        policy.encode(to: &writer)
-        writer.write(tokens)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        policy = try Policy(from: &reader)
-        tokens = try reader.readUInt32("tokens")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.message("policy", &policy)
+        try coder.field("tokens", &tokens)
     }
 }
 
 /// Cuts a token stream's end; the pages behind it stay in the store.
 public struct TruncateRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = TruncateReply
-    /// The number of the request.
     public static let opcode = Opcode.truncate
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
     /// The position after the last token that stays.
-    public var tokens: UInt32
+    public var tokens: UInt32 = 0
 
-    /// A request to cut the session there.
+    public init() {}
+
     public init(session: UInt32, tokens: UInt32) {
-        self.session = session
-        self.tokens = tokens
+        (self.session, self.tokens) = (session, tokens)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-        writer.write(tokens)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
-        tokens = try reader.readUInt32("tokens")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
+        try coder.field("tokens", &tokens)
     }
 }
 
 /// Where a token stream ends now.
 public struct TruncateReply: WireMessage {
     /// The position after the last token of the last page that the session has left.
-    public var tokens: UInt32
+    public var tokens: UInt32 = 0
     /// Pages that left the session.
-    public var pages: UInt32
+    public var pages: UInt32 = 0
 
-    /// An answer with the end.
+    public init() {}
+
     public init(tokens: UInt32, pages: UInt32) {
-        self.tokens = tokens
-        self.pages = pages
+        (self.tokens, self.pages) = (tokens, pages)
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(tokens)
-        writer.write(pages)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        tokens = try reader.readUInt32("tokens")
-        pages = try reader.readUInt32("pages")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("tokens", &tokens)
+        try coder.field("pages", &pages)
     }
 }
 
 /// Ends a token stream; its pages stay.
 public struct CloseSessionRequest: WireRequest {
-    /// What is answered.
     public typealias Reply = EmptyReply
-    /// The number of the request.
     public static let opcode = Opcode.closeSession
 
-    /// The session.
-    public var session: UInt32
+    public var session: UInt32 = 0
 
-    /// A request about the session.
+    public init() {}
+
     public init(session: UInt32) {
         self.session = session
     }
 
-    /// Appends the fields in wire order.
-    public func encode(to writer: inout ByteWriter) {
-        writer.write(session)
-    }
-
-    /// Reads the fields in wire order.
-    public init(from reader: inout ByteReader) throws(WireError) {
-        session = try reader.readUInt32("session")
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
     }
 }

@@ -64,7 +64,7 @@ struct FlushCommand: ParsableCommand {
                 progress.finish()
                 return try result.get()
             }
-            let report = try StatusReport(json: client.call(StatusRequest()).json)
+            let report = try client.call(StatusRequest()).decoded(as: StatusReport.self)
             let now = MonotonicClock.nanoseconds
             if progress.show(report) { lastChange = now }
             guard now - lastChange < UInt64(connection.timeout) * 1_000_000_000 else {
@@ -78,14 +78,15 @@ struct FlushCommand: ParsableCommand {
 /// What a flush has done so far, as STATUS shows it, on a line of standard error.
 private struct FlushProgress {
     private struct Point: Equatable {
-        var waiting, encoded, pages, used, written: UInt64
+        var waiting, pages, used: Int
+        var encoded, written: UInt64
 
         init(_ report: StatusReport) {
             waiting = report.queues.encode
             pages = report.tiers.disk.pages
             used = report.tiers.disk.used
             written = report.bytes.written ?? 0
-            encoded = report.counters["encoded"] ?? 0
+            encoded = report.counters.encoded
         }
     }
 

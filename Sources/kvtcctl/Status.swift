@@ -56,7 +56,7 @@ struct StatusCommand: ParsableCommand {
 /// Reads a STATUS document; one that can't be read means that daemon and kvtcctl do not belong together.
 func decodeStatus(_ document: String) throws -> StatusReport {
     do {
-        return try StatusReport(json: document)
+        return try JSONReply(json: document).decoded()
     } catch {
         complain("the daemon's status can't be read (\(error)); is it of another version? Try --json.")
         throw ExitCode(1)

@@ -32,7 +32,7 @@ struct StatusView {
 
     /// What to do about sessions whose profile does not fit.
     private var drifting: [String] {
-        let drifting = report.sessions.filter { $0.drifting == true }
+        let drifting = report.sessions.filter { $0.drifting }
         guard !drifting.isEmpty else { return [] }
         let names = drifting.sorted { $0.id < $1.id }.map { session in
             let times = session.drift.map { " (\(Text.decimal($0, 1))×)" } ?? ""
@@ -60,11 +60,8 @@ struct StatusView {
 
     private var facts: [String] {
         let counters = report.counters
-        func number(_ name: String) -> UInt64 { counters[name] ?? 0 }
-        func text(_ name: String) -> String { Text.count(number(name)) }
-        let (hits, misses) = (number("hits"), number("misses"))
         // What VERIFY found no PULL asked for.
-        let corrupt = counters["corrupt_pulls"] ?? number("corrupt")
+        let (hits, misses, corrupt) = (counters.hits, counters.misses, counters.corruptPulls)
         let asked = hits + misses + corrupt
         let rate = asked > 0 ? " (\(Text.decimal(Double(hits) / Double(asked) * 100, 1)) % hits)" : ""
         let (pages, bytes) = (report.pages, report.bytes)
@@ -74,26 +71,27 @@ struct StatusView {
             "ratio    \(report.ratio.map { Text.decimal($0, 2) } ?? "–")",
             "bytes    \(Text.bytes(bytes.rawIn)) pushed, \(Text.bytes(bytes.stored)) stored, "
                 + "\(Text.bytes(bytes.returned)) returned",
-            "pushes   \(Text.count(number("pushed"), "page")), \(text("present")) present already, "
-                + "\(text("encoded")) encoded, \(text("non_finite")) with NaN or infinity",
-            "quality  \(Text.count(number("outlier_rows"), "outlier row")) kept lossless, "
-                + "\(Text.count(number("limited"), "page")) at a lower ratio for their limit, "
-                + "\(text("kept_lossless")) kept lossless",
-            "near     \(Text.count(number("near"), "page")) coded near-losslessly, \(text("renewed")) of them pushed anew",
+            "pushes   \(Text.count(counters.pushed, "page")), \(Text.count(counters.present)) present already, "
+                + "\(Text.count(counters.encoded)) encoded, \(Text.count(counters.nonFinite)) with NaN or infinity",
+            "quality  \(Text.count(counters.outlierRows, "outlier row")) kept lossless, "
+                + "\(Text.count(counters.limited, "page")) at a lower ratio for their limit, "
+                + "\(Text.count(counters.keptLossless)) kept lossless",
+            "near     \(Text.count(counters.near, "page")) coded near-losslessly, \(Text.count(counters.renewed)) of them pushed anew",
             "pulls    \(Text.count(hits, "hit")), \(Text.count(misses, "miss", "misses")), "
                 + "\(Text.count(corrupt)) corrupt\(rate)",
-            "damage   \(Text.count(number("corrupt"), "copy", "copies")) of pages found corrupt and taken out",
-            "evicted  \(text("evicted_to_disk")) to disk, \(text("dropped")) for want of room",
-            "dropped  \(Text.count(number("dropped_by_request"), "page")) on request",
+            "damage   \(Text.count(counters.corrupt, "copy", "copies")) of pages found corrupt and taken out",
+            "evicted  \(Text.count(counters.evictedToDisk)) to disk, \(Text.count(counters.dropped)) for want of room",
+            "dropped  \(Text.count(counters.droppedByRequest, "page")) on request",
             "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
             "refused  \(refused)",
-            "errors   \(text("errors"))",
+            "errors   \(Text.count(counters.errors))",
         ]
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 9) }
     }
 
     private var refused: String {
-        guard let refused = report.refused, refused.total > 0 else { return "0 requests" }
+        let refused = report.refused
+        guard refused.total > 0 else { return "0 requests" }
         let codes = refused.byCode.map { "\(Text.count($0.count)) \($0.code)" }.joined(separator: ", ")
         var text = "\(Text.count(refused.total, "request")) (\(codes))"
         if let last = refused.last {
@@ -108,8 +106,10 @@ struct StatusView {
         var table = TextTable([
             ("LATENCY", .left), ("P50", .right), ("P90", .right), ("P99", .right), ("COUNT", .right),
         ])
-        for name in ["push", "pull", "encode", "decode"] {
-            guard let latency = report.latencyUs[name] else { continue }
+        let measured = report.latencyUs
+        for (name, latency) in [
+            ("push", measured.push), ("pull", measured.pull), ("encode", measured.encode), ("decode", measured.decode),
+        ] {
             let values = [latency.p50, latency.p90, latency.p99].map { latency.count > 0 ? Text.microseconds($0) : "–" }
             table.add([name] + values + [Text.count(latency.count)])
         }
@@ -122,7 +122,7 @@ struct StatusView {
             let file = profile.file?.escapedForDisplay ?? "replaced, still in use"
             table.add([
                 String(profile.id.prefix(12)), profile.model.escapedForDisplay,
-                profile.stored == false ? "\(file) (in memory only)" : file, profile.bytes.map(Text.bytes) ?? "–",
+                profile.stored ? file : "\(file) (in memory only)", Text.bytes(profile.bytes),
             ])
         }
         return table.lines
@@ -138,12 +138,12 @@ struct StatusView {
         for session in sessions.sorted(by: { $0.id < $1.id }) {
             let lossless = session.mode == "lossless"
             let target =
-                session.qualityKind == "ratio" ? "\(Text.decimal(session.quality, 1))×" : "≤ \(session.quality)"
+                session.qualityKind == "ratio" ? "\(Text.decimal(Double(session.quality), 1))×" : "≤ \(session.quality)"
             table.add([
                 "\(session.id)", session.name.escapedForDisplay, "\(session.tenant)",
                 lossless ? session.mode : "\(session.mode) \(target)",
                 "\(session.sink)", "\(session.window)", Text.count(session.tokens), Text.count(session.pages),
-                Text.count(session.rawPages), Text.count(session.outlierRows ?? 0), drift(session),
+                Text.count(session.rawPages), Text.count(session.outlierRows), drift(session),
                 "\(session.priority)\(session.pinned ? " pinned" : "")",
                 session.ttlS == 0 ? "–" : Text.duration(Double(session.ttlS)), Text.duration(session.idleS),
             ])
@@ -153,6 +153,6 @@ struct StatusView {
 
     private static func drift(_ session: StatusReport.Session) -> String {
         guard let drift = session.drift else { return "–" }
-        return "\(Text.decimal(drift, 1))×\(session.drifting == true ? " !" : "")"
+        return "\(Text.decimal(drift, 1))×\(session.drifting ? " !" : "")"
     }
 }

@@ -3,7 +3,7 @@ import Glibc
 /// How numbers look to people.
 enum Text {
     /// Bytes with a binary unit and three digits or so: `412 MiB`.
-    static func bytes(_ count: UInt64) -> String {
+    static func bytes(_ count: some BinaryInteger) -> String {
         let units = ["B", "KiB", "MiB", "GiB", "TiB"]
         var value = Double(count)
         var unit = 0
@@ -15,7 +15,7 @@ enum Text {
     }
 
     /// A whole number in groups of three digits.
-    static func count(_ number: UInt64) -> String {
+    static func count(_ number: some BinaryInteger) -> String {
         let digits = Array(String(number))
         var result = ""
         for (index, digit) in digits.enumerated() {
@@ -26,7 +26,7 @@ enum Text {
     }
 
     /// A number of things: `1 page`, `2 pages`.
-    static func count(_ number: UInt64, _ one: String, _ many: String? = nil) -> String {
+    static func count(_ number: some BinaryInteger, _ one: String, _ many: String? = nil) -> String {
         "\(count(number)) \(number == 1 ? one : many ?? one + "s")"
     }
 

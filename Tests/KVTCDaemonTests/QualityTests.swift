@@ -43,7 +43,7 @@ import Testing
     /// Waits for the coder without a request of any session.
     func settle(_ client: Client) throws { _ = try client.call(FlushRequest(session: Wire.none)) }
 
-    func status(_ client: Client) throws -> StatusReport { try StatusReport(json: client.call(StatusRequest()).json) }
+    func status(_ client: Client) throws -> StatusReport { try client.call(StatusRequest()).decoded() }
 
     func residence(_ client: Client, _ pages: Range<Int>) throws -> [Residence] {
         let reader = try open(client, Policy())

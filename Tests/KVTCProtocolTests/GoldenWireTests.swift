@@ -39,6 +39,10 @@ func decode<M: WireMessage>(like _: M, _ body: [UInt8]) throws -> M { try M(body
         for opcode in Opcode.allCases {
             #expect(Vector.good.contains { $0.opcode == opcode.rawValue })
             #expect(Vector.good.contains { $0.opcode == opcode.rawValue | Opcode.replyBit })
+            let (requests, replies) = opcode.forms
+            for form in requests as [any WireMessage.Type] + replies {
+                #expect(Golden.messages.values.contains { type(of: $0) == form }, "\(form)")
+            }
         }
     }
 
