@@ -47,12 +47,14 @@ struct StatusView {
 
     private var tiers: [String] {
         var table = TextTable([("TIER", .left), ("", .left), ("USED", .right), ("BUDGET", .right), ("PAGES", .right)])
-        for (name, tier) in [("RAM", report.tiers.ram), ("disk", report.tiers.disk)] {
-            let fraction = tier.budget > 0 ? Double(tier.used) / Double(tier.budget) : 0
-            let share = tier.budget > 0 ? "\(Text.decimal(fraction * 100, 0)) %" : "off"
+        let (ram, disk) = (report.tiers.ram, report.tiers.disk)
+        for (name, used, budget, pages) in [
+            ("RAM", ram.used, ram.budget, ram.pages), ("disk", disk.used, disk.budget, disk.pages),
+        ] {
+            let fraction = budget > 0 ? Double(used) / Double(budget) : 0
+            let share = budget > 0 ? "\(Text.decimal(fraction * 100, 0)) %" : "off"
             table.add([
-                name, "\(Text.bar(fraction)) \(share)", Text.bytes(tier.used), Text.bytes(tier.budget),
-                Text.count(tier.pages),
+                name, "\(Text.bar(fraction)) \(share)", Text.bytes(used), Text.bytes(budget), Text.count(pages),
             ])
         }
         return table.lines

@@ -74,7 +74,7 @@ import Testing
         try settle(client)
         #expect(try residence(client, 0..<4) == [.coded, .coded, .coded, .coded])
         var report = try status(client)
-        #expect(report.counters["near"] == 2 && report.sessions.first?.nearPages == 2)
+        #expect(report.counters.near == 2 && report.sessions.first?.nearPages == 2)
         let near = try read(client, 0..<4)
         for position in 0..<256 {
             let (page, row) = (position / 64, position % 64)
@@ -91,7 +91,7 @@ import Testing
         #expect(try push(session, Array(pages[..<4])) == [.present, .present, .stored, .stored])
         #expect(try Array(read(client, 2..<4)) == Array(pages[2..<4]))
         report = try status(client)
-        #expect(report.counters["renewed"] == 2)
+        #expect(report.counters.renewed == 2)
         try settle(client)
         #expect(try residence(client, 0..<4) == [.coded, .coded, .raw, .raw])
         // The session goes on; what leaves the window is coded like any page.
@@ -99,7 +99,7 @@ import Testing
         try settle(client)
         #expect(try residence(client, 0..<6) == [.coded, .coded, .coded, .coded, .raw, .raw])
         report = try status(client)
-        #expect(report.counters["near"] == 2)
+        #expect(report.counters.near == 2)
     }
 
     @Test func aWindowThatAnotherSessionHoldsStaysExact() throws {
@@ -182,7 +182,7 @@ import Testing
         }
         #expect(stored[0] < stored[1] && stored[1] < stored[2])
         let report = try status(client)
-        #expect(report.counters["limited"] == 4 && report.counters["kept_lossless"] == 4)
+        #expect(report.counters.limited == 4 && report.counters.keptLossless == 4)
     }
 
     @Test func outliersAreKeptAndCountedUnlessThePolicySaysOtherwise() throws {
@@ -202,7 +202,7 @@ import Testing
             #expect(try status(client).sessions.first?.outlierRows == (keeps ? 2 : 0))
             try session.close()
         }
-        #expect(try status(client).counters["outlier_rows"] == 2)
+        #expect(try status(client).counters.outlierRows == 2)
     }
 
     /// Rows three times as wide as calibrated have nine times the error at the same ratio, at least.
@@ -223,7 +223,7 @@ import Testing
         try settle(client)
         row = try #require(try status(client).sessions.first)
         #expect(try #require(row.drift) > 1.5 && row.drifting == true)
-        #expect(try status(client).counters["drift_alarms"] == 1)
+        #expect(try status(client).counters.driftAlarms == 1)
     }
 
     @Test func boundsNeedAModeThatMeasuresDistortion() throws {

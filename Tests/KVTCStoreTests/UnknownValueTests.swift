@@ -28,7 +28,7 @@ import Testing
     @Test func indexesWithUnknownKindsAreRefused() {
         var index = SegmentIndex()
         index.append(Self.header, at: SegmentHeader.bytes)
-        func parsed(kind: UInt8) -> [SegmentScanner.Record]? {
+        func parsed(kind: UInt8) -> [SegmentRecord]? {
             let bytes = [kind] + index.bytes.dropFirst()
             return bytes.withUnsafeBytes { SegmentIndex.parse($0, end: 1 << 20) }
         }
