@@ -80,7 +80,7 @@ def test_the_adapter_is_found_under_its_shorter_names():
 
 def test_versions_agree():
     assert re.fullmatch(r"\d+\.\d+\.\d+", kvtc.__version__)
-    assert f'"{kvtc.__version__}"' in (ROOT / "Sources/KVTCDaemon/StatusReport.swift").read_text()
+    assert f'"{kvtc.__version__}"' in (ROOT / "Sources/KVTCDaemon/Observability/Engine+Status.swift").read_text()
     settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
     assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "kvtc.__version__"}
     extras = settings["tool"]["setuptools"]["dynamic"]["optional-dependencies"]

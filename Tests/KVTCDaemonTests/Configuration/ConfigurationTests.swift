@@ -224,8 +224,7 @@ import Testing
     // MARK: - Documents
 
     private func document(_ name: String) throws -> String {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../..")
-        return try String(contentsOf: root.appendingPathComponent(name), encoding: .utf8)
+        try String(contentsOfFile: testFile("../\(name)"), encoding: .utf8)
     }
 
     // The shipped file shows the defaults, also those in comments, and explains every key.
