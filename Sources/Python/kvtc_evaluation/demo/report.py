@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _PROFILES = {
-    "quick": "made quickly: --thorough makes a better one",
+    "quick": "made quickly; one of --thorough has a fifth less divergence (SmolLM2: 0.0056, not 0.0071)",
     "thorough": "thorough",
     "given": "given",
 }
