@@ -65,7 +65,7 @@ final class ForwardInput {
         let blockCount = (quadCount + ForwardInput.blockQuads - 1) / ForwardInput.blockQuads
         let termLimit = 2 * blockCount * TermWriter.partsPerSum
         var writer = TermWriter(
-            rows: rows, digitBits: Int(kernels.pointer.pointee.digit_bits), terms: memory.terms.reserve(termLimit),
+            rows: rows, digitBits: kernels.digitBits, terms: memory.terms.reserve(termLimit),
             quads: memory.quads.reserve((6 * width + termLimit * Basis.quad) * rows),
             sums: memory.sums.reserve(termLimit * rows))
         terms = UnsafePointer(writer.terms)
@@ -83,10 +83,10 @@ final class ForwardInput {
                     writer.append(
                         digits: range.count * Basis.quad, firstQuad: 0, scale: 1,
                         largest: { UInt16((Int(peaks[Int(order[$0 / Basis.quad])]) >> halvings) + min(halvings, 1)) },
-                        pack: { digits, level, quads, sums in
+                        pack: { range, digits in
                             kv_pack_rows(
-                                codes, rows, width, order + digits.lowerBound / Basis.quad, digits.count / Basis.quad,
-                                UInt32(halvings), level, kernels.pointer.pointee.digit_bits, quads, sums)
+                                codes, rows, width, order + range.lowerBound / Basis.quad, range.count / Basis.quad,
+                                UInt32(halvings), digits)
                         })
                 }
                 both.append(first..<writer.count)
@@ -141,7 +141,7 @@ extension Basis {
         let tile = Int(KV_TILE)
         let tiles = stride(from: digits.lowerBound, to: digits.upperBound, by: tile)
         sums.update(repeating: 0, count: Basis.tilesAtOnce * input.rows * tile)
-        let table = input.kernels.pointer.pointee
+        let table = input.kernels.pointer.pointee.transform
         // The quads of a block's columns that a tile of digits needs; they lie far apart, so they are asked for early.
         func source(_ block: ForwardInput.Block, _ firstDigit: Int) -> UnsafePointer<UInt8> {
             packed
@@ -168,9 +168,13 @@ extension Basis {
                 }
                 for first in stride(from: 0, to: input.rows, by: Int(KV_SLAB)) {
                     let slabRows = UInt32(min(Int(KV_SLAB), input.rows - first))
-                    table.inverse(
-                        turned, input.terms + terms.lowerBound, terms.count, UInt32(first / Int(KV_SLAB)),
-                        slabRows, 0, slabRows, sums + (index * input.rows + first) * tile, tile, &ahead)
+                    withUnsafeMutablePointer(to: &ahead) { ahead in
+                        var job = kv_inverse_job(
+                            tile: turned, terms: input.terms + terms.lowerBound, term_count: terms.count,
+                            slab: UInt32(first / Int(KV_SLAB)), tokens: slabRows, first: 0, count: slabRows,
+                            target: sums + (index * input.rows + first) * tile, stride: tile, ahead: ahead)
+                        table.inverse(&job)
+                    }
                 }
             }
         }

@@ -40,7 +40,7 @@ package final class HeadMatrices: @unchecked Sendable {
     /// - Parameter triangles: binary16, row by row, as many as ``triangleCount(for:)`` says.
     package convenience init(geometry: Geometry, triangles: [UInt16]) {
         var numbers = [Float](repeating: 0, count: triangles.count)
-        _ = kv_scalar().pointee.to_float(KV_F16, triangles, &numbers, triangles.count)
+        KernelTable.scalar.toFloat(.f16, triangles, &numbers, triangles.count)
         var values: [Float] = []
         values.reserveCapacity(HeadMatrices.count(for: geometry))
         var first = 0
@@ -66,7 +66,7 @@ package final class HeadMatrices: @unchecked Sendable {
             }
         }
         var result = [UInt16](repeating: 0, count: numbers.count)
-        _ = kv_scalar().pointee.from_float(KV_F16, numbers, &result, numbers.count)
+        _ = KernelTable.scalar.fromFloat(.f16, numbers, &result, numbers.count)
         return result
     }
 
@@ -107,7 +107,7 @@ package final class HeadMatrices: @unchecked Sendable {
     package func apply(_ rows: UnsafeMutablePointer<Float>, count: Int, stride: Int, kernels: KernelTable) {
         for index in blocks.indices {
             let block = entries[index]
-            kernels.pointer.pointee.multiply(
+            kernels.pointer.pointee.rows.multiply(
                 rows + Int(block.first), count, stride, block.matrix, Int(block.width))
         }
     }

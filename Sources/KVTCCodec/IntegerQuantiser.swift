@@ -1,5 +1,3 @@
-import CKernels
-
 /// Plain integer quantisation of the values as they are cached: what engines offer as q8_0 and q4_0.
 ///
 /// Section: rows one after another; a row is its elements in groups of 32, each a little-endian f16 scale (absolute
@@ -12,14 +10,14 @@ enum IntegerQuantiser {
     }
 
     /// Quantises one row of finite floats; `output` grows by ``rowBytes(elements:bits:)``.
-    static func encode(_ row: UnsafeBufferPointer<Float>, bits: Int, kernels: kv_kernels, output: inout [UInt8]) {
+    static func encode(_ row: UnsafeBufferPointer<Float>, bits: Int, kernels: KernelTable, output: inout [UInt8]) {
         let top: Float = bits == 8 ? 127 : 7
         for start in stride(from: 0, to: row.count, by: group) {
             let values = row[start..<min(start + group, row.count)]
             var scale = values.reduce(0) { max($0, abs($1)) } / top
             var packed: [UInt8] = [0, 0]
-            _ = kernels.from_float(KV_F16, &scale, &packed, 1)
-            kernels.to_float(KV_F16, packed, &scale, 1)
+            _ = kernels.fromFloat(.f16, &scale, &packed, 1)
+            kernels.toFloat(.f16, packed, &scale, 1)
             let codes = (0..<group).map { index -> Int8 in
                 guard scale > 0, start + index < values.endIndex else { return 0 }
                 return Int8(max(-top, min(top, (values[start + index] / scale).rounded(.toNearestOrEven))))
@@ -36,13 +34,13 @@ enum IntegerQuantiser {
     }
 
     static func decode(
-        _ bytes: UnsafeRawBufferPointer, bits: Int, kernels: kv_kernels, into row: UnsafeMutableBufferPointer<Float>
+        _ bytes: UnsafeRawBufferPointer, bits: Int, kernels: KernelTable, into row: UnsafeMutableBufferPointer<Float>
     ) {
         let groupBytes = 2 + group * bits / 8
         for start in stride(from: 0, to: row.count, by: group) {
             let base = start / group * groupBytes
             var scale: Float = 0
-            kernels.to_float(KV_F16, bytes.baseAddress! + base, &scale, 1)
+            kernels.toFloat(.f16, bytes.baseAddress! + base, &scale, 1)
             for index in 0..<min(group, row.count - start) {
                 let code: Int
                 if bits == 8 {

@@ -70,6 +70,15 @@ final class OutputPlan: Sendable {
         self.chunkRuns = chunkRuns
     }
 
+    /// Lends where whole rows of `rowBytes` bytes lie, in elements of `bytes` each.
+    func place(rowBytes: Int, bytes: Int, _ body: (UnsafePointer<kv_placement>) -> Void) {
+        runs.withUnsafeBufferPointer { runs in
+            var placement = kv_placement(
+                runs: runs.baseAddress, run_count: runs.count, bytes: bytes, row_bytes: rowBytes)
+            body(&placement)
+        }
+    }
+
     private static func part(_ run: kv_run, _ columns: Range<Int>) -> kv_run {
         let begin = max(Int(run.column), columns.lowerBound)
         let end = min(Int(run.column + run.length), columns.upperBound)

@@ -87,15 +87,17 @@ public struct PageCodec: Sendable {
         sum.add(UnsafeRawBufferPointer(rebasing: block[..<BlockHeader.size]))
         var isFinite = true
         memories.with { memory in
-            for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
-                let (size, count) = (range.count * rowBytes, range.count)
-                // Where it stays it is written past the caches, so it is looked at here, where it is in them.
-                let stretch = memory.stretch.reserve(size)
-                kv_gather_rows(source, plan.runs, plan.runs.count, bytes, stretch, rowBytes, range.lowerBound, count)
-                sum.add(UnsafeRawBufferPointer(start: stretch, count: size))
-                isFinite =
-                    isFinite && kv_all_finite(layout.element.kernelCode, stretch, count * geometry.rowElements) != 0
-                kv_copy_past_caches(rows + range.lowerBound * rowBytes, stretch, size)
+            plan.place(rowBytes: rowBytes, bytes: bytes) { placement in
+                for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
+                    let (size, count) = (range.count * rowBytes, range.count)
+                    // Where it stays it is written past the caches, so it is looked at here, where it is in them.
+                    let stretch = memory.stretch.reserve(size)
+                    kv_gather_rows(placement, source, range.lowerBound, count, stretch)
+                    sum.add(UnsafeRawBufferPointer(start: stretch, count: size))
+                    isFinite =
+                        isFinite && kv_all_finite(layout.element.kernelCode, stretch, count * geometry.rowElements) != 0
+                    kv_copy_past_caches(rows + range.lowerBound * rowBytes, stretch, size)
+                }
             }
         }
         return (isFinite, sum.value)

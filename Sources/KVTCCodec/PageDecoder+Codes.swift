@@ -46,10 +46,11 @@ extension PageDecoder {
         }
         rank = count
         let words = section.bindMemory(to: UInt8.self).baseAddress! + offset
-        let result = kernels.pointer.pointee.rans_decode(
-            words, wordCount, words + 2 * wordCount, bitBytes, all, count, codedCount,
-            codes.reserve(count * codedCount),
-            largest.reserve(count))
+        var stream = kv_stream(
+            components: all, count: count, tokens: codedCount, words: words, word_count: wordCount,
+            bits: words + 2 * wordCount, bits_length: bitBytes)
+        let result = kernels.pointer.pointee.rans.decode(
+            &stream, codes.reserve(count * codedCount), largest.reserve(count))
         guard result == 0 else { throw .corrupt("entropy-coded stream") }
         return stepIndex
     }
@@ -90,7 +91,7 @@ extension PageDecoder {
         // Two high digits and the lowest one in four parts, each rounded up to a quad.
         let termLimit = planes * TermWriter.partsPerSum
         var writer = TermWriter(
-            rows: rows, digitBits: Int(kernels.pointer.pointee.digit_bits), terms: terms.reserve(termLimit),
+            rows: rows, digitBits: kernels.digitBits, terms: terms.reserve(termLimit),
             quads: quads.reserve((room + termLimit * Basis.quad) * rows), sums: sums.reserve(termLimit * rows))
         for (index, basis) in profile.bases.enumerated() {
             let range = termRanges[index]
@@ -108,10 +109,8 @@ extension PageDecoder {
                         digits: used, firstQuad: plane.firstQuad,
                         scale: Float(sign: .plus, exponent: plane.exponent, significand: 1) * step,
                         largest: { basisLargest[Int(components[$0])] },
-                        pack: { digits, level, quads, sums in
-                            kv_pack_codes(
-                                basisCodes, rows, components + digits.lowerBound, digits.count, level,
-                                kernels.pointer.pointee.digit_bits, quads, sums)
+                        pack: { range, digits in
+                            kv_pack_codes(basisCodes, rows, components + range.lowerBound, range.count, digits)
                         })
                 }
             }
@@ -152,7 +151,7 @@ extension PageDecoder {
             for index in 0..<codedCount {
                 IntegerQuantiser.decode(
                     UnsafeRawBufferPointer(rebasing: section[index * coded..<(index + 1) * coded]), bits: bits,
-                    kernels: kernels.pointer.pointee, into: values)
+                    kernels: kernels, into: values)
                 _ = kernels.fromFloat(
                     header.element, values.baseAddress!, rows + Int(codedTokens.base[index]) * rowBytes, width)
             }

@@ -88,12 +88,12 @@ public final class PageDecoder: @unchecked Sendable {
         let sum = Checksum()
         let start = header.blockBytes - header.rawBytes
         sum.add(UnsafeRawBufferPointer(start: exactRows - start, count: start))
-        for range in Checksum.stretches(of: header.tokens, rowBytes: rowBytes) {
-            let source = exactRows + range.lowerBound * rowBytes
-            sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
-            kv_scatter_rows(
-                source, rowBytes, nil, range.lowerBound, range.count, plan.runs, plan.runs.count, header.element.bytes,
-                pastCaches ? 1 : 0, target)
+        plan.place(rowBytes: rowBytes, bytes: header.element.bytes) { placement in
+            for range in Checksum.stretches(of: header.tokens, rowBytes: rowBytes) {
+                let source = exactRows + range.lowerBound * rowBytes
+                sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
+                kv_scatter_rows(placement, source, nil, range.lowerBound, range.count, pastCaches ? 1 : 0, target)
+            }
         }
         return sum.value
     }
@@ -203,10 +203,10 @@ public final class PageDecoder: @unchecked Sendable {
     // MARK: - Writing
 
     private func writeExact(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
-        kv_scatter_rows(
-            exactRows, geometry.rowElements * header.element.bytes,
-            exactCount == header.tokens ? nil : exactTokens.base,
-            0, exactCount, plan.runs, plan.runs.count, header.element.bytes, 0, output)
+        let tokens = exactCount == header.tokens ? nil : exactTokens.base
+        plan.place(rowBytes: geometry.rowElements * header.element.bytes, bytes: header.element.bytes) {
+            kv_scatter_rows($0, exactRows, tokens, 0, exactCount, 0, output)
+        }
     }
 
     private func synthesise(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
@@ -219,18 +219,21 @@ public final class PageDecoder: @unchecked Sendable {
                             kernels: kernels.pointer, inverse_weight: weight.baseAddress, mean: mean.baseAddress,
                             angles: angles.base, angle_stride: profile.rotation.angleCount, tokens: codedTokens.base,
                             rows: UInt32(codedCount), element: header.element.kernelCode,
-                            bytes: UInt8(header.element.bytes))
+                            bytes: UInt8(header.element.bytes), output: output)
                         let blocks = profile.inverseRoot?.entries
                         for chunk in plan.chunks {
                             let basis = profile.bases[chunk.basis]
                             let range = termRanges[chunk.basis]
-                            kv_synthesise(
-                                &page, basis.packed, basis.quads, UInt32(basis.columns.lowerBound),
-                                terms.base + range.lowerBound, range.count, UInt32(chunk.columns.lowerBound),
-                                UInt32(chunk.columns.upperBound),
-                                blocks.map { $0 + chunk.blocks.lowerBound }, chunk.blocks.count,
-                                stretches.baseAddress.map { $0 + chunk.rotations.lowerBound }, chunk.rotations.count,
-                                runs.baseAddress.map { $0 + chunk.runs.lowerBound }, chunk.runs.count, output)
+                            var columns = kv_chunk(
+                                begin: UInt32(chunk.columns.lowerBound), end: UInt32(chunk.columns.upperBound),
+                                basis_begin: UInt32(basis.columns.lowerBound), packed: basis.packed,
+                                quads: basis.quads, terms: terms.base + range.lowerBound, term_count: range.count,
+                                blocks: blocks.map { $0 + chunk.blocks.lowerBound }, block_count: chunk.blocks.count,
+                                rotations: stretches.baseAddress.map { $0 + chunk.rotations.lowerBound },
+                                rotation_count: chunk.rotations.count,
+                                runs: runs.baseAddress.map { $0 + chunk.runs.lowerBound },
+                                run_count: chunk.runs.count)
+                            kv_synthesise(&page, &columns)
                         }
                     }
                 }

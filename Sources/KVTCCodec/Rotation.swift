@@ -46,7 +46,7 @@ package struct Rotation: Sendable {
         guard !stretches.isEmpty else { return }
         withUnsafeTemporaryAllocation(of: Float.self, capacity: angleCount) { buffer in
             angles(position: position, into: buffer.baseAddress!)
-            KernelTable.best.pointer.pointee.rotate(row, stretches, stretches.count, buffer.baseAddress, direction)
+            KernelTable.best.pointer.pointee.rows.rotate(row, stretches, stretches.count, buffer.baseAddress, direction)
         }
     }
 }

@@ -1,38 +1,6 @@
 import CKernels
 import KVTCModel
 
-/// The C kernels of one instruction-set tier.
-package struct KernelTable: @unchecked Sendable {
-    // Justified: the pointer names a constant table of pure functions that lives as long as the process.
-    let pointer: UnsafePointer<kv_kernels>
-
-    /// The fastest this machine has, or the one that the environment variable KVTC_KERNELS names.
-    package static let best: KernelTable = {
-        guard let table = kv_best() else {
-            fatalError("KVTC_KERNELS names no kernels that this machine can run: scalar, avx2, avx512-vnni or neon")
-        }
-        return KernelTable(pointer: table)
-    }()
-    /// The portable specification.
-    package static let scalar = KernelTable(pointer: kv_scalar())
-    /// Every one this machine can run.
-    package static var all: [KernelTable] {
-        [kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()].compactMap { $0.map(KernelTable.init(pointer:)) }
-    }
-
-    func toFloat(
-        _ element: Element, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
-    ) {
-        pointer.pointee.to_float(element.kernelCode, source, target, count)
-    }
-
-    func fromFloat(
-        _ element: Element, _ source: UnsafePointer<Float>, _ target: UnsafeMutableRawPointer, _ count: Int
-    ) -> Int {
-        pointer.pointee.from_float(element.kernelCode, source, target, count)
-    }
-}
-
 extension PageCodec {
     /// The coded section for the rows not in `protected`; nil where there are none or where the mode can't keep the
     /// distortion asked for. May protect further rows whose values the mode can't represent.
@@ -142,10 +110,10 @@ extension PageCodec {
                 kernels.toFloat(header.element, page.baseAddress! + row * rowBytes, values.baseAddress!, width)
                 let start = section.count
                 IntegerQuantiser.encode(
-                    UnsafeBufferPointer(values), bits: bits, kernels: kernels.pointer.pointee, output: &section)
+                    UnsafeBufferPointer(values), bits: bits, kernels: kernels, output: &section)
                 section.withUnsafeBytes {
                     IntegerQuantiser.decode(
-                        UnsafeRawBufferPointer(rebasing: $0[start...]), bits: bits, kernels: kernels.pointer.pointee,
+                        UnsafeRawBufferPointer(rebasing: $0[start...]), bits: bits, kernels: kernels,
                         into: restored)
                 }
                 for index in 0..<width {
@@ -158,11 +126,4 @@ extension PageCodec {
         header.distortion = energy > 0 ? Float(error / energy) : 0
         return section
     }
-}
-
-/// Elements to floats, for readers of sample files.
-package func convertToFloat(
-    _ element: Element, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int
-) {
-    KernelTable.best.toFloat(element, source, target, count)
 }

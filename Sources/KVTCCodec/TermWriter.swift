@@ -25,10 +25,10 @@ struct TermWriter {
     /// One sum over `digits` digits of a tile, the large values first.
     /// - Parameters:
     ///   - largest: magnitude of the values that meet a digit.
-    ///   - pack: writes a range's quads at one level, and each row's sum of them.
+    ///   - pack: writes a range's digits of one level, and each row's sum of them.
     mutating func append(
         digits used: Int, firstQuad: Int, scale: Float, largest: (Int) -> UInt16,
-        pack: (Range<Int>, UInt32, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Int32>) -> Void
+        pack: (Range<Int>, kv_digits) -> Void
     ) {
         guard used > 0 else { return }
         // Digits from here on meet values up to `limit`, in whole quads.
@@ -39,7 +39,7 @@ struct TermWriter {
         }
         func part(_ digits: Range<Int>, level: UInt32, shift: Int, depth: UInt16, scale: Float) {
             let quadCount = (digits.count + Basis.quad - 1) / Basis.quad
-            pack(digits, level, quads, sums)
+            pack(digits, kv_digits(level: level, bits: UInt32(digitBits), quads: quads, sums: sums))
             terms[count] = kv_term(
                 codes: quads, sums: sums, first: UInt32(firstQuad + digits.lowerBound / Basis.quad),
                 quads: UInt32(quadCount), scale: scale, shift: UInt16(shift), depth: depth)

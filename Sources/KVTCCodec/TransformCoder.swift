@@ -80,10 +80,12 @@ package struct TransformCoder {
         var bits: [UInt8] = []
         let words = [UInt16](unsafeUninitializedCapacity: room) { words, wordCount in
             bits = [UInt8](unsafeUninitializedCapacity: 2 * room) { bits, bitBytes in
-                wordCount = kv_rans_encode(
-                    flat, components, components.count, rows, words.baseAddress!, room, bits.baseAddress!, 2 * room,
-                    &bitBytes)
-                precondition((0...room).contains(wordCount), "rANS output passes its bound")
+                var buffer = kv_stream_buffer(
+                    words: words.baseAddress, words_capacity: room, word_count: 0, bits: bits.baseAddress,
+                    bits_capacity: 2 * room, bits_length: 0)
+                let result = kv_rans_encode(flat, components, components.count, rows, &buffer)
+                precondition(result == 0, "rANS output passes its bound")
+                (wordCount, bitBytes) = (buffer.word_count, buffer.bits_length)
             }
         }
         var section: [UInt8] = []

@@ -34,7 +34,7 @@ import Testing
             var row = (0..<width).map { random.normal() * ($0 % 32 < 8 ? 10 : 1) }
             row.withUnsafeMutableBufferPointer { rotation.apply($0.baseAddress!, position: position, direction: 1) }
             bytes.withUnsafeMutableBytes {
-                _ = kv_scalar().pointee.from_float(KV_F16, row, $0.baseAddress! + position * width * 2, width)
+                _ = kv_scalar().pointee.convert.from_float(KV_F16, row, $0.baseAddress! + position * width * 2, width)
             }
         }
         try model.write(

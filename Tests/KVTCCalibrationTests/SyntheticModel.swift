@@ -41,7 +41,7 @@ struct SyntheticModel {
             for column in 0..<width { row[column] += noise * random.normal() }
             row.withUnsafeMutableBufferPointer { rotation.apply($0.baseAddress!, position: position, direction: 1) }
             bytes.withUnsafeMutableBytes {
-                _ = kv_best().pointee.from_float(
+                _ = kv_best().pointee.convert.from_float(
                     kv_element(UInt32(element.rawValue)), row, $0.baseAddress! + index * width * element.bytes, width)
             }
         }

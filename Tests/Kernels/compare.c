@@ -40,13 +40,13 @@ static uint8_t bits[2 * COMPONENTS * TOKENS + 8];
 
 static void conversions(const kv_kernels *k, int i) {
     for (int h = 0; h < 65536; h++) halves[h] = (uint16_t)h;
-    k->to_float(KV_F16, halves, floats[i], 65536);
+    k->convert.to_float(KV_F16, halves, floats[i], 65536);
     // NaNs may differ in their payload.
     for (int h = 0; h < 65536; h++)
         if (isnan(floats[i][h])) floats[i][h] = 0;
     float values[ELEMENTS];
     for (int n = 0; n < ELEMENTS; n++) values[n] = next_float() * (n % 7 ? 1.0f : 1e4f) * (n % 11 ? 1.0f : 1e-7f);
-    k->from_float(KV_F16, values, rounded[i], ELEMENTS);
+    k->convert.from_float(KV_F16, values, rounded[i], ELEMENTS);
     if (!i) add(floats[0], sizeof floats[0]), add(rounded[0], sizeof rounded[0]);
     same(k->name, "f16 to float", floats[0], floats[i], sizeof floats[0]);
     same(k->name, "float to f16", rounded[0], rounded[i], sizeof rounded[0]);
@@ -57,11 +57,11 @@ static void row_kernels(const kv_kernels *k, int i) {
     for (int n = 0; n < 64; n++) frequencies[n] = ldexpf(next_float() + 130.0f, -8);
     kv_rotation_table(123456, frequencies, 64, angles);
     for (int n = 0; n < ELEMENTS; n++) rows[i][n] = next_float(), scales[n] = next_float(), offsets[n] = next_float();
-    k->scale_offset(rows[i], scales, offsets, ELEMENTS);
-    k->multiply(rows[i] + 3, 5, 29, scales, 27);
+    k->rows.scale_offset(rows[i], scales, offsets, ELEMENTS);
+    k->rows.multiply(rows[i] + 3, 5, 29, scales, 27);
     kv_rotation rotations[] = {{1, 64, 1, 64, 0}, {200, 61, 2, 1, 0}, {400, 13, 1, 13, 4}, {500, 3, 2, 1, 0}};
-    k->rotate(rows[i], rotations, 4, angles, 1);
-    k->rotate(rows[i], rotations + 1, 2, angles, -1);
+    k->rows.rotate(rows[i], rotations, 4, angles, 1);
+    k->rows.rotate(rows[i], rotations + 1, 2, angles, -1);
     if (!i) add(angles, sizeof angles), add(rows[0], ELEMENTS * sizeof(float));
     same(k->name, "scale, offset, matrix, rotation", rows[0], rows[i], ELEMENTS * sizeof(float));
 }
@@ -71,20 +71,22 @@ static void transforms(const kv_kernels *k, int i) {
     uint32_t places[16];
     for (int n = 0; n < 16; n++) places[n] = (uint32_t)(n * 5 % 16);
     for (size_t n = 0; n < 5; n++)
-        k->turn(packed, QUADS, 8 * n, QUADS - 8 * n < 8 ? QUADS - 8 * n : 8, places, 2, turned[i][n]);
+        k->transform.turn(packed, QUADS, 8 * n, QUADS - 8 * n < 8 ? QUADS - 8 * n : 8, places, 2, turned[i][n]);
     if (!i) add(turned[0], sizeof turned[0]);
     same(k->name, "turned tile", turned[0], turned[i], sizeof turned[0]);
     int32_t components[QUADS * KV_QUAD];
     for (int n = 0; n < QUADS * KV_QUAD; n++) components[n] = n % COMPONENTS;
     for (int n = 0; n < COMPONENTS * TOKENS; n++) codes[n] = (int16_t)(next_random() % 16 ? (int)(next_random() % 17) - 8 : -8);
-    kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, 0, 7, quads[0], sums[0]);
-    kv_pack_codes(codes, TOKENS, components, 32, 0, 7, quads[1], sums[1]);
+    kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, (kv_digits){0, 7, quads[0], sums[0]});
+    kv_pack_codes(codes, TOKENS, components, 32, (kv_digits){0, 7, quads[1], sums[1]});
     kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8}, {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
                        {quads[1], sums[1], 5, 8, 1.25f, 0, 1}};
     for (int n = 0; n < 2 * KV_SLAB * KV_TILE; n++) tiles[i][n] = 1;
-    k->inverse(packed, terms, 3, 0, KV_SLAB, 0, KV_SLAB, tiles[i], KV_TILE, NULL);
-    k->inverse(packed, terms, 3, 1, TOKENS - KV_SLAB, 0, TOKENS - KV_SLAB, tiles[i] + KV_SLAB * KV_TILE, KV_TILE,
-               NULL);
+    for (uint32_t slab = 0; slab < 2; slab++) {
+        uint32_t count = slab ? TOKENS - KV_SLAB : KV_SLAB;
+        kv_inverse_job job = {packed, terms, 3, slab, count, 0, count, tiles[i] + slab * KV_SLAB * KV_TILE, KV_TILE, NULL};
+        k->transform.inverse(&job);
+    }
     if (!i) add(tiles[0], sizeof tiles[0]);
     same(k->name, "inverse transform", tiles[0], tiles[i], sizeof tiles[0]);
 }
@@ -102,18 +104,21 @@ static void entropy(const kv_kernels *k, int i) {
         int wild = next_random() % 50 == 0;
         codes[n] = (int16_t)(n / TOKENS % 9 == 0 ? 0 : (int)(next_random() % (wild ? 30000 : 19)) - (wild ? 15000 : 9));
     }
-    size_t bit_count = 0, count = kv_rans_encode(codes, components, COMPONENTS, TOKENS, words, sizeof words / 2, bits,
-                                                 sizeof bits, &bit_count);
+    kv_stream_buffer coded = {words, sizeof words / 2, 0, bits, sizeof bits, 0};
+    if (kv_rans_encode(codes, components, COMPONENTS, TOKENS, &coded)) printf("FAILED: the encoder has too little room\n"), failures++;
+    size_t count = coded.word_count, bit_count = coded.bits_length;
+    kv_stream stream = {components, COMPONENTS, TOKENS, (const uint8_t *)words, count, bits, bit_count};
     uint16_t largest[COMPONENTS];
     memset(decoded, 1, sizeof decoded);
-    int result = k->rans_decode((const uint8_t *)words, count, bits, bit_count, components, COMPONENTS, TOKENS, decoded, largest);
+    int result = k->rans.decode(&stream, decoded, largest);
     if (result) memset(decoded, 1, sizeof decoded);
     if (!i) add(words, 2 * count), add(bits, bit_count), add(largest, sizeof largest);
     same(k->name, "rANS decoder", codes, decoded, sizeof codes);
-    if (!k->rans_decode((const uint8_t *)words, count - 1, bits, bit_count, components, COMPONENTS, TOKENS, decoded, largest))
+    stream.word_count--;
+    if (!k->rans.decode(&stream, decoded, largest))
         printf("FAILED: %s decodes a stream that is cut short\n", k->name), failures++;
-    uint64_t costs[2] = {kv_scalar()->cost(symbols + 1, codes, COMPONENTS * TOKENS, 2),
-                         k->cost(symbols + 1, codes, COMPONENTS * TOKENS, 2)};
+    uint64_t costs[2] = {kv_scalar()->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2),
+                         k->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2)};
     same(k->name, "cost", costs, costs + 1, sizeof *costs);
 }
 

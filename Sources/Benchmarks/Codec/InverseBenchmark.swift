@@ -67,7 +67,12 @@ private final class InverseShape {
         sums = [Int32](repeating: 0, count: InverseShape.tokens)
         // Second digits meet the leading components' codes.
         let components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
-        kv_pack_codes(codes, InverseShape.tokens, components, components.count, 0, 7, &quads, &sums)
+        quads.withUnsafeMutableBufferPointer { quads in
+            sums.withUnsafeMutableBufferPointer { sums in
+                let digits = kv_digits(level: 0, bits: 7, quads: quads.baseAddress, sums: sums.baseAddress)
+                kv_pack_codes(values, InverseShape.tokens, components, components.count, digits)
+            }
+        }
         target = [Float](repeating: 0, count: InverseShape.tokens * width)
     }
 
@@ -83,10 +88,14 @@ private final class InverseShape {
                         codes: quads.baseAddress, sums: sums.baseAddress, first: 0, quads: UInt32(digits / 4),
                         scale: 0.5,
                         shift: 0, depth: 8)
-                    for tile in 0..<width / Int(KV_TILE) {
-                        table.pointee.inverse(
-                            packed + tile * tileBytes, &term, 1, 0, tokens, 0, tokens,
-                            target.baseAddress! + tile * Int(KV_TILE), width, nil)
+                    withUnsafePointer(to: &term) { term in
+                        for tile in 0..<width / Int(KV_TILE) {
+                            var job = kv_inverse_job(
+                                tile: packed + tile * tileBytes, terms: term, term_count: 1, slab: 0, tokens: tokens,
+                                first: 0, count: tokens, target: target.baseAddress! + tile * Int(KV_TILE),
+                                stride: width, ahead: nil)
+                            table.pointee.transform.inverse(&job)
+                        }
                     }
                 }
             }

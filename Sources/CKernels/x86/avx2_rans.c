@@ -1,9 +1,10 @@
-#include "tables.h"
+#include "../portable/rans.h"
+#include "x86.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <string.h>
-#define AVX2 __attribute__((target("avx2,popcnt")))
+#define AVX2_POPCNT __attribute__((target("avx2,popcnt")))
 
 // Eight words in the order in which the lanes of a mask take them: lane i gets word popcount(mask & (2^i − 1)).
 #define LANE(M, I) __builtin_popcount((M) & ((1u << (I)) - 1))
@@ -18,7 +19,7 @@ typedef struct {
 } word_reader;
 
 // One step of eight states: the symbols' entries, and −1 (as 1) in the return where the words run out.
-AVX2 static inline int step(__m256i *state, const uint32_t *slots, __m256i active, word_reader *reader, __m256i *entry) {
+AVX2_POPCNT static inline int step(__m256i *state, const uint32_t *slots, __m256i active, word_reader *reader, __m256i *entry) {
     const __m256i low12 = _mm256_set1_epi32(0xFFF), one = _mm256_set1_epi32(1);
     *entry = _mm256_i32gather_epi32((const int *)slots, _mm256_and_si256(*state, low12), 4);
     __m256i x = _mm256_add_epi32(
@@ -48,11 +49,13 @@ AVX2 static inline int step(__m256i *state, const uint32_t *slots, __m256i activ
     return 0;
 }
 
-AVX2 int avx2_rans_decode(const uint8_t *words, size_t word_count, const uint8_t *bits, size_t bits_length,
-                          const kv_component *components, size_t count, size_t tokens, int16_t *codes, uint16_t *largest) {
-    if (word_count < 2 * KV_LANES) return -1;
-    word_reader reader = {words + 4 * KV_LANES, words + 2 * word_count};
-    kv_bit_reader raw = {bits, bits + bits_length, 0, 0};
+AVX2_POPCNT int avx2_rans_decode(const kv_stream *stream, int16_t *codes, uint16_t *largest) {
+    if (stream->word_count < 2 * KV_LANES) return -1;
+    const kv_component *components = stream->components;
+    const size_t count = stream->count, tokens = stream->tokens;
+    const uint8_t *words = stream->words;
+    word_reader reader = {words + 4 * KV_LANES, words + 2 * stream->word_count};
+    kv_bit_reader raw = {stream->bits, stream->bits + stream->bits_length, 0, 0};
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), eight = _mm256_set1_epi32(8);
     const __m256i centre = _mm256_set1_epi16(KV_CENTRE), escape = _mm256_set1_epi16(KV_ESCAPE - KV_CENTRE);
     __m256i left = _mm256_loadu_si256((const __m256i *)words), right = _mm256_loadu_si256((const __m256i *)(words + 32));
@@ -98,5 +101,37 @@ AVX2 int avx2_rans_decode(const uint8_t *words, size_t word_count, const uint8_t
     const __m256i lower = _mm256_set1_epi32(1 << 16);
     __m256i same = _mm256_and_si256(_mm256_cmpeq_epi32(left, lower), _mm256_cmpeq_epi32(right, lower));
     return _mm256_movemask_epi8(same) == -1 ? 0 : -1;
+}
+
+// Costs are looked up byte by byte, 32 codes at a time, and summed by the instruction for absolute differences.
+AVX2 uint64_t avx2_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift) {
+    const __m256i low0 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table->cost_low));
+    const __m256i low1 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table->cost_low + 16)));
+    const __m256i high0 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table->cost_high));
+    const __m256i high1 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table->cost_high + 16)));
+    const __m256i centre = _mm256_set1_epi8(KV_CENTRE), last = _mm256_set1_epi8(KV_ESCAPE), zero = _mm256_setzero_si256();
+    const __m128i places = _mm_cvtsi32_si128((int)shift);
+    __m256i low = zero, high = zero;
+    uint64_t escapes = 0;
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        __m256i a = _mm256_sra_epi16(_mm256_loadu_si256((const __m256i *)(codes + i)), places);
+        __m256i b = _mm256_sra_epi16(_mm256_loadu_si256((const __m256i *)(codes + i + 16)), places);
+        // Saturated; the order of codes does not matter. What is not 0…30 (unsigned) escapes.
+        __m256i symbol = _mm256_add_epi8(_mm256_packs_epi16(a, b), centre);
+        symbol = _mm256_min_epu8(symbol, last);
+        escapes += (unsigned)__builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(symbol, last)));
+        __m256i upper = _mm256_slli_epi16(symbol, 3); // bit 4 of each byte becomes its sign
+        low = _mm256_add_epi64(low, _mm256_sad_epu8(_mm256_blendv_epi8(_mm256_shuffle_epi8(low0, symbol),
+                                                                       _mm256_shuffle_epi8(low1, symbol), upper), zero));
+        high = _mm256_add_epi64(high, _mm256_sad_epu8(_mm256_blendv_epi8(_mm256_shuffle_epi8(high0, symbol),
+                                                                         _mm256_shuffle_epi8(high1, symbol), upper), zero));
+    }
+    uint64_t lows[4], highs[4];
+    _mm256_storeu_si256((__m256i *)lows, low);
+    _mm256_storeu_si256((__m256i *)highs, high);
+    uint64_t cost = lows[0] + lows[1] + lows[2] + lows[3] + 256 * (highs[0] + highs[1] + highs[2] + highs[3]);
+    cost += 64 * (shift * (i - escapes) + 16 * escapes);
+    return cost + scalar_cost(table, codes + i, count - i, shift);
 }
 #endif

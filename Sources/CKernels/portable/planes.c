@@ -1,6 +1,4 @@
-#include "tables.h"
-
-#include <string.h>
+#include "../include/kv_planes.h"
 
 void kv_split_planes(const uint8_t *elements, size_t count, size_t bytes, uint8_t *planes) {
     for (size_t p = 0; p < bytes; p++)

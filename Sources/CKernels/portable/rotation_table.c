@@ -1,4 +1,4 @@
-#include "tables.h"
+#include "../include/kv_rows.h"
 
 #include <math.h>
 
@@ -40,20 +40,5 @@ void kv_rotation_table(uint32_t position, const float *inverse_frequencies, size
         sine_cosine((double)position * (double)inverse_frequencies[i], &sine, &cosine);
         cos_sin[2 * i] = (float)cosine;
         cos_sin[2 * i + 1] = (float)sine;
-    }
-}
-
-void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const float *angles, int direction) {
-    float sign = direction < 0 ? -1.0f : 1.0f;
-    for (size_t r = 0; r < count; r++) {
-        kv_rotation rotation = rotations[r];
-        const float *table = angles + rotation.angle;
-        float *a = row + rotation.first, *b = a + rotation.partner;
-        for (uint32_t i = 0; i < rotation.pairs; i++) {
-            float c = table[2 * i], s = sign * table[2 * i + 1];
-            float x = a[i * rotation.step], y = b[i * rotation.step];
-            a[i * rotation.step] = x * c - y * s;
-            b[i * rotation.step] = x * s + y * c;
-        }
     }
 }

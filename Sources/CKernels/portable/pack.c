@@ -1,6 +1,5 @@
-#include "tables.h"
-
-#include <math.h>
+#include "../include/kv_transform.h"
+#include "clones.h"
 
 #include <string.h>
 
@@ -52,11 +51,10 @@ static inline __attribute__((always_inline)) void pack_codes(const int16_t *code
 }
 
 // One loop for each level and base, so that the digits take no loop of their own.
-KV_CLONES void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, unsigned level,
-                             unsigned bits, int8_t *quads, int32_t *sums) {
-    if (level == 0 && bits == 8) pack_codes(codes, tokens, components, count, 0, 8, quads, sums);
-    else if (level == 0 && bits == 7) pack_codes(codes, tokens, components, count, 0, 7, quads, sums);
-    else pack_codes(codes, tokens, components, count, level, (int)bits, quads, sums);
+KV_CLONES void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, kv_digits to) {
+    if (to.level == 0 && to.bits == 8) pack_codes(codes, tokens, components, count, 0, 8, to.quads, to.sums);
+    else if (to.level == 0 && to.bits == 7) pack_codes(codes, tokens, components, count, 0, 7, to.quads, to.sums);
+    else pack_codes(codes, tokens, components, count, to.level, (int)to.bits, to.quads, to.sums);
 }
 
 static inline __attribute__((always_inline)) void pack_rows(const int16_t *values, size_t rows, size_t stride,
@@ -84,9 +82,11 @@ static inline __attribute__((always_inline)) void pack_rows(const int16_t *value
 }
 
 KV_CLONES void kv_pack_rows(const int16_t *values, size_t rows, size_t stride, const uint32_t *column_quads, size_t count,
-                            unsigned halvings, unsigned level, unsigned bits, int8_t *quads, int32_t *sums) {
-    if (level == 0 && bits == 8) pack_rows(values, rows, stride, column_quads, count, (int)halvings, 0, 8, quads, sums);
-    else pack_rows(values, rows, stride, column_quads, count, (int)halvings, level, (int)bits, quads, sums);
+                            unsigned halvings, kv_digits to) {
+    if (to.level == 0 && to.bits == 8)
+        pack_rows(values, rows, stride, column_quads, count, (int)halvings, 0, 8, to.quads, to.sums);
+    else
+        pack_rows(values, rows, stride, column_quads, count, (int)halvings, to.level, (int)to.bits, to.quads, to.sums);
 }
 
 KV_CLONES void kv_column_peaks(const int16_t *values, size_t rows, size_t stride, size_t column_quads, uint16_t *peaks) {
@@ -101,55 +101,4 @@ KV_CLONES void kv_column_peaks(const int16_t *values, size_t rows, size_t stride
             }
             peaks[i] = peak;
         }
-}
-
-void scalar_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
-                 uint8_t *turned) {
-    for (size_t i = 0; i < tiles * QUADS_A_TILE; i++) {
-        const uint8_t *at = packed + (i / QUADS_A_TILE * quads + first) * TILE_QUAD + i % QUADS_A_TILE * KV_QUAD * KV_QUAD;
-        uint8_t *to = turned + places[i] * TILE_QUAD;
-        memset(to, 128, TILE_QUAD);
-        for (size_t digit = 0; digit < count * KV_QUAD; digit++)
-            for (size_t c = 0; c < KV_QUAD; c++)
-                to[digit * KV_QUAD + c] = at[digit / KV_QUAD * TILE_QUAD + c * KV_QUAD + digit % KV_QUAD];
-    }
-}
-
-void scalar_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                    uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
-    (void)ahead;
-    for (uint32_t t = 0; t < count; t++)
-        for (int c = 0; c < KV_TILE; c++) {
-            // Unsigned, because sums may wrap on the way to a result that fits.
-            uint32_t sum = 0;
-            for (size_t i = 0; i < term_count; i++) {
-                kv_term term = terms[i];
-                const uint8_t *digits = tile + ((size_t)term.first * KV_TILE + c) * KV_QUAD;
-                const int8_t *codes = term.codes + ((size_t)slab * KV_SLAB * term.quads + first + t) * KV_QUAD;
-                sum <<= term.shift;
-                for (uint32_t q = 0; q < term.quads; q++)
-                    for (int k = 0; k < KV_QUAD; k++)
-                        sum += (uint32_t)(codes[(size_t)q * tokens * KV_QUAD + k] *
-                                          (digits[(size_t)q * KV_TILE * KV_QUAD + k] - 128));
-                if (term.scale == 0) continue;
-                target[t * stride + c] += (float)(int32_t)sum * term.scale;
-                sum = 0;
-            }
-        }
-}
-
-void scalar_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width) {
-    float row[KV_WIDEST];
-    for (size_t r = 0; r < count; r++, rows += stride) {
-        memcpy(row, rows, width * sizeof(float));
-        for (size_t j = 0; j < width; j++) {
-            float sum = 0;
-            for (size_t i = 0; i < width; i++) sum = fmaf(row[i], matrix[i * width + j], sum);
-            rows[j] = sum;
-        }
-    }
-}
-
-void scalar_scale_offset(float *row, const float *scale, const float *offset, size_t count) {
-    for (size_t i = 0; i < count; i++) row[i] = row[i] * scale[i] + offset[i];
 }

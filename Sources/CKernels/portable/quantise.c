@@ -1,4 +1,5 @@
-#include "tables.h"
+#include "../include/kv_quantise.h"
+#include "clones.h"
 
 #include <math.h>
 

@@ -1,4 +1,4 @@
-#include "tables.h"
+#include "../scalar/scalar.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -27,9 +27,12 @@ static size_t neon_from_float(kv_element element, const float *source, void *tar
 }
 
 // 16 columns × one token; digits lose their excess, so no correction is needed.
-static void neon_inverse(const uint8_t *tile, const kv_term *terms, size_t term_count, uint32_t slab, uint32_t tokens,
-                         uint32_t first, uint32_t count, float *target, size_t stride, kv_ahead *ahead) {
-    (void)ahead;
+static void neon_inverse(const kv_inverse_job *job) {
+    const kv_term *terms = job->terms;
+    const size_t term_count = job->term_count, stride = job->stride;
+    const uint32_t slab = job->slab, tokens = job->tokens, first = job->first, count = job->count;
+    const uint8_t *tile = job->tile;
+    float *target = job->target;
     const uint8x16_t excess = vdupq_n_u8(128);
     for (int half = 0; half < 2; half++)
         for (uint32_t t = 0; t < count; t++) {
@@ -64,10 +67,15 @@ static void neon_inverse(const uint8_t *tile, const kv_term *terms, size_t term_
 }
 
 // The compiler's own vectors do for the rest: no operation is reordered.
-static const kv_kernels neon_table = {"neon",      8,           neon_to_float,       neon_from_float, neon_inverse,
-                                      scalar_turn, scalar_scale_offset, scalar_multiply, scalar_rotate, scalar_rans_decode, scalar_cost};
+static const kv_kernels tier = {
+    .name = "neon",
+    .convert = {neon_to_float, neon_from_float},
+    .rows = {scalar_scale_offset, scalar_multiply, scalar_rotate},
+    .transform = {8, neon_inverse, scalar_turn},
+    .rans = {scalar_rans_decode, scalar_cost},
+};
 
-const kv_kernels *kv_neon(void) { return &neon_table; }
+const kv_kernels *kv_neon(void) { return &tier; }
 #else
 const kv_kernels *kv_neon(void) { return NULL; }
 #endif

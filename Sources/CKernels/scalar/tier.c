@@ -1,0 +1,11 @@
+#include "scalar.h"
+
+static const kv_kernels tier = {
+    .name = "scalar",
+    .convert = {scalar_to_float, scalar_from_float},
+    .rows = {scalar_scale_offset, scalar_multiply, scalar_rotate},
+    .transform = {8, scalar_inverse, scalar_turn},
+    .rans = {scalar_rans_decode, scalar_cost},
+};
+
+const kv_kernels *kv_scalar(void) { return &tier; }
