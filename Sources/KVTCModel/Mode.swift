@@ -18,4 +18,15 @@ public enum Mode: UInt8, Sendable, CaseIterable {
 
     /// Whether the mode needs what calibration learned.
     public var needsProfile: Bool { self == .transform || self == .kvtc }
+
+    /// Bits a value that the mode keeps of every page, which makes modes comparable: 0 where that is for the quality to say.
+    /// The error of quantisers is not weighed as a profile says, so that no bound on the distortion can be held against it.
+    public var bits: Int {
+        switch self {
+        case .raw, .lossless: .max
+        case .quant8: 8
+        case .quant4: 4
+        case .transform, .kvtc: 0
+        }
+    }
 }

@@ -1,4 +1,7 @@
 /// A set of rows (tokens) of one page, by index from the page's first token.
+///
+/// A bit a row (a bit vector; Knuth, The Art of Computer Programming 4A, 7.1.3): membership is O(1), the operations on whole
+/// sets O(capacity / 64), the lists of rows O(capacity).
 public struct RowSet: Hashable, Sendable {
     /// Number of rows of the page.
     public let capacity: Int

@@ -1,3 +1,4 @@
+import CXXHash
 import KVTCCalibration
 import KVTCCodec
 import KVTCModel
@@ -64,4 +65,13 @@ func relativeError(_ a: [UInt8], _ b: [UInt8]) -> Double {
         energy += Double(x * x)
     }
     return error / energy
+}
+
+/// Puts the checksums of what is in a block by now into its header.
+func reseal(_ block: inout [UInt8]) {
+    block.withUnsafeMutableBytes { bytes in
+        let payload = xxh3(bytes.baseAddress! + BlockHeader.size, bytes.count - BlockHeader.size, 0)
+        bytes.storeBytes(of: payload.littleEndian, toByteOffset: 88, as: UInt64.self)
+        bytes.storeBytes(of: xxh3(bytes.baseAddress!, 96, 0).littleEndian, toByteOffset: 96, as: UInt64.self)
+    }
 }

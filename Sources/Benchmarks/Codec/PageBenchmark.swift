@@ -68,13 +68,11 @@ struct PageBenchmark {
         var (active, digits) = (0, 0)
         try eachBlock {
             try decoder.open($0)
-            ranks.append(decoder.rank)
-            active += decoder.active
+            ranks.append(decoder.page.rank)
+            active += decoder.page.active
             digits += decoder.digits
         }
         var header: BlockHeader!
-        var section = UnsafeRawBufferPointer(start: nil, count: 0)
-        var stepIndex = 0
         let product = Product(rows: PageBenchmark.tokens, width: geometry.rowElements, rank: ranks.max() ?? 0)
         let times = try interleaved(
             rounds: quick ? 3 : 15, threadTime: true,
@@ -85,8 +83,7 @@ struct PageBenchmark {
                     try eachBlock {
                         header = try decoder.check($0)
                         try decoder.openExact($0, header)
-                        section = UnsafeRawBufferPointer(rebasing: $0[header.codedSection])
-                        stepIndex = try decoder.decodeSymbols(section, step: header.step)
+                        try decoder.openCoded($0, header)
                     }
                 },
                 Side("decode") {
@@ -106,7 +103,6 @@ struct PageBenchmark {
                 Side("sgemm") { for rank in ranks { product.run(rank: rank) } },
                 Side("encode") { for raw in pages { _ = try encode(raw, ratio) } },
             ])
-        _ = stepIndex
         codec.giveBack(decoder)
         let (name, count) = ("codec.\(Int(ratio))x", Double(pages.count))
         let decode = times["decode"]!

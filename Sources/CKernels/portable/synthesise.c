@@ -1,7 +1,8 @@
 #include "../include/CKernels.h"
 #include "copy.h"
 
-// On the stack, so that decoding allocates nothing and a tile stays in the core's own cache: floats of some tokens, elements of one.
+// On the stack, so that decoding allocates nothing and a tile stays in the core's own cache: floats of some tokens, and the
+// elements of one.
 enum { AREA = 16384, WIDEST = 8192 };
 
 // One token's floats become elements of the page.

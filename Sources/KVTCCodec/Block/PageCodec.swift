@@ -13,7 +13,7 @@ public struct PageCodec: Sendable {
     let kernels: KernelTable
     /// Of the geometry, as blocks carry it.
     package let geometryHash: UInt64
-    private let plans = PlanCache()
+    private let placements = PlacementCache()
     private let decoders = DecoderPool()
     let memories = CoderMemoryPool()
 
@@ -70,29 +70,32 @@ public struct PageCodec: Sendable {
         guard (0...BlockHeader.largestPosition - tokens).contains(firstPosition) else {
             throw .invalid(field: "firstPosition", "\(firstPosition) is negative or too large")
         }
-        let plan = plans.plan(.init(layout: layout, layers: 0..<geometry.layers, tokens: tokens), geometry, profile)
-        guard page.count == plan.bytes else {
-            throw .invalid(field: "page", "\(page.count) bytes; \(tokens) tokens of this layout take \(plan.bytes)")
+        let placement = placements.placement(
+            .init(layout: layout, layers: 0..<geometry.layers, tokens: tokens), geometry, profile)
+        guard page.count == placement.bytes else {
+            throw .invalid(
+                field: "page", "\(page.count) bytes; \(tokens) tokens of this layout take \(placement.bytes)")
         }
-        guard block.count == BlockHeader.size + plan.bytes else {
-            throw .invalid(field: "block", "\(block.count) bytes; the block takes \(BlockHeader.size + plan.bytes)")
+        guard block.count == BlockHeader.size + placement.bytes else {
+            throw .invalid(
+                field: "block", "\(block.count) bytes; the block takes \(BlockHeader.size + placement.bytes)")
         }
-        let (bytes, rowBytes) = (layout.element.bytes, plan.bytes / tokens)
+        let (bytes, rowBytes) = (layout.element.bytes, placement.bytes / tokens)
         let source = page.bindMemory(to: UInt8.self).baseAddress!
         let rows = block.bindMemory(to: UInt8.self).baseAddress! + BlockHeader.size
         var header = makeHeader(mode: .raw, element: layout.element, tokens: tokens, firstPosition: firstPosition)
-        header.codedBytes = plan.bytes
+        header.codedBytes = placement.bytes
         header.write(to: block, payloadChecksum: 0)
         let sum = Checksum()
         sum.add(UnsafeRawBufferPointer(rebasing: block[..<BlockHeader.size]))
         var isFinite = true
         memories.with { memory in
-            plan.place(rowBytes: rowBytes, bytes: bytes) { placement in
+            placement.withRuns(rowBytes: rowBytes, bytes: bytes) { runs in
                 for range in Checksum.stretches(of: tokens, rowBytes: rowBytes) {
                     let (size, count) = (range.count * rowBytes, range.count)
                     // Where it stays it is written past the caches, so it is looked at here, where it is in them.
                     let stretch = memory.stretch.reserve(size)
-                    kv_gather_rows(placement, source, range.lowerBound, count, stretch)
+                    kv_gather_rows(runs, source, range.lowerBound, count, stretch)
                     sum.add(UnsafeRawBufferPointer(start: stretch, count: size))
                     isFinite =
                         isFinite && kv_all_finite(layout.element.kernelCode, stretch, count * geometry.rowElements) != 0
@@ -123,7 +126,7 @@ public struct PageCodec: Sendable {
         }
         do throws(ModelError) { try quality.validate() } catch { throw CodecError(error) }
         try decoder.openExact(block, source)
-        let page = UnsafeRawBufferPointer(start: decoder.exactRows, count: source.rawBytes)
+        let page = UnsafeRawBufferPointer(start: decoder.page.exactRows, count: source.rawBytes)
         if mode == .raw {
             return makeHeader(like: source, mode: .raw).assemble(protectedSection: [], codedSection: [UInt8](page))
         }
@@ -139,25 +142,30 @@ public struct PageCodec: Sendable {
         where kv_all_finite(source.element.kernelCode, page.baseAddress! + row * rowBytes, geometry.rowElements) == 0 {
             kept.insert(row)
         }
-        var header = makeHeader(like: source, mode: mode)
-        guard
-            let coded = try codeRows(
-                page, header: &header, protected: &kept, quality: quality, keepOutliers: keepOutliers)
-        else {
-            return lossless()
-        }
-        header.protected = kept
+        var task = CodingTask(
+            page: page, quality: quality, keepsOutliers: keepOutliers, header: makeHeader(like: source, mode: mode))
+        task.header.protected = kept
+        guard let coded = try code(&task) else { return lossless() }
+        kept = task.header.protected
         var keptRows: [UInt8] = []
         for row in kept.rows { keptRows += page[row * rowBytes..<(row + 1) * rowBytes] }
         let section = keptRows.withUnsafeBytes {
             Lossless.encode($0, rows: kept.count, bytesPerElement: source.element.bytes)
         }
-        let result = header.assemble(protectedSection: section, codedSection: coded)
-        if result.count * 2 > header.rawBytes {
+        let result = task.header.assemble(protectedSection: section, codedSection: coded)
+        if result.count * 2 > source.rawBytes {
             let exact = lossless()
             if exact.count <= result.count { return exact }
         }
         return result
+    }
+
+    /// The coded section of the rows that are not protected; nil where there are none or the coder gives up.
+    private func code(_ task: inout CodingTask) throws(CodecError) -> [UInt8]? {
+        guard task.header.protected.count < task.header.tokens,
+            let coder = try task.header.mode.rowCoder(profile: profile, kernels: kernels)
+        else { return nil }
+        return memories.with { coder.encode(&task, memory: $0) }
     }
 
     /// Writes the page's tensors of `layers` in `layout` to `output`, which has exactly their size.
@@ -176,7 +184,7 @@ public struct PageCodec: Sendable {
     public func takeDecoder() -> PageDecoder {
         decoders.take()
             ?? PageDecoder(
-                geometry: geometry, hash: geometryHash, profile: profile, kernels: kernels, plans: plans)
+                geometry: geometry, hash: geometryHash, profile: profile, kernels: kernels, placements: placements)
     }
 
     /// Keeps the decoder and its memory for the next page.
@@ -184,7 +192,7 @@ public struct PageCodec: Sendable {
 
     // MARK: - Sections
 
-    func makeHeader(mode: Mode, element: Element, tokens: Int, firstPosition: Int) -> BlockHeader {
+    private func makeHeader(mode: Mode, element: Element, tokens: Int, firstPosition: Int) -> BlockHeader {
         BlockHeader(
             mode: mode, element: element, profile: nil, geometryHash: geometryHash, tokens: tokens,
             firstPosition: firstPosition, rowElements: geometry.rowElements, protected: RowSet(count: tokens), step: 0,

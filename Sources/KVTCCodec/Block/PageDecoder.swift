@@ -1,8 +1,9 @@
 import CKernels
 import KVTCModel
 
-/// One block on its way back to a page: checked and entropy-decoded once by ``open(_:isVerified:)``, then written layer by
-/// layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates nothing.
+/// One block on its way back to a page, on the processor: checked and entropy-decoded once by ``open(_:isVerified:)``, then
+/// written layer by layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates
+/// nothing.
 ///
 /// ``PageCodec/takeDecoder()`` hands one out.
 public final class PageDecoder: @unchecked Sendable {
@@ -11,48 +12,36 @@ public final class PageDecoder: @unchecked Sendable {
     private let geometryHash: UInt64
     let profile: Profile?
     let kernels: KernelTable
-    private let plans: PlanCache
+    private let placements: PlacementCache
 
     /// Of the open block.
-    public internal(set) var header: BlockHeader?
+    public private(set) var header: BlockHeader?
 
-    // Exact rows, canonical, and which rows of the page they are (nil: all). They lie in the block itself in `raw` mode.
-    var exactRows: UnsafePointer<UInt8>?
-    var exactCount = 0
-    var exactTokens = Scratch<UInt32>()
-    var exactBytes = Scratch<UInt8>()
-    var planes = Scratch<UInt8>()
-    let deflate = InflateState()
+    /// What the open block holds.
+    package let page: DecodedPage
 
-    // Coded rows: what the inverse transform sums, term after term, of each basis.
-    var codedCount = 0
-    var codedTokens = Scratch<UInt32>()
+    // What the inverse transform sums, term after term, of each basis.
     var terms = Scratch<kv_term>()
     var termRanges: [Range<Int>]
     var quads = Scratch<Int8>()
     var sums = Scratch<Int32>()
     var angles = Scratch<Float>()
-    /// Components of the coded section, those of cut groups included; those that are coded; basis bytes that one column reads.
-    package internal(set) var rank = 0, active = 0
+    /// Basis bytes that one column reads.
     package var digits: Int { termRanges.reduce(0) { $1.reduce($0) { $0 + Basis.quad * Int(terms.base[$1].quads) } } }
-    // Between the entropy decoder and the terms.
-    var components = Scratch<kv_component>()
-    var codes = Scratch<Int16>()
-    var largest = Scratch<UInt16>()
 
-    init(geometry: Geometry, hash: UInt64, profile: Profile?, kernels: KernelTable, plans: PlanCache) {
+    init(geometry: Geometry, hash: UInt64, profile: Profile?, kernels: KernelTable, placements: PlacementCache) {
         self.geometry = geometry
         geometryHash = hash
         self.profile = profile
         self.kernels = kernels
-        self.plans = plans
+        self.placements = placements
+        page = DecodedPage(bases: profile?.bases.count ?? 0)
         termRanges = [Range<Int>](repeating: 0..<0, count: profile?.bases.count ?? 0)
     }
 
     /// Bytes that the decoder holds on to.
     public var byteCount: Int {
-        exactBytes.byteCount + planes.byteCount + quads.byteCount + sums.byteCount + terms.byteCount + codes.byteCount
-            + components.byteCount + angles.byteCount
+        page.byteCount + quads.byteCount + sums.byteCount + terms.byteCount + angles.byteCount
     }
 
     /// Checks a block and decodes its symbols and protected rows. The bytes must stay where they are until the last part
@@ -62,7 +51,10 @@ public final class PageDecoder: @unchecked Sendable {
     public func open(_ block: UnsafeRawBufferPointer, isVerified: Bool = false) throws(CodecError) {
         let header = try check(block, isVerified: isVerified)
         try openExact(block, header)
-        if !header.mode.isExact { try openCoded(block, header) }
+        guard !header.mode.isExact else { return }
+        try openCoded(block, header)
+        guard page.codedCount > 0, let profile else { return }
+        try arrange(profile, step: header.step, firstPosition: header.firstPosition)
     }
 
     /// Writes the page's tensors of `layers` in `layout` to `output`, which has exactly their size. Safe on several threads
@@ -70,9 +62,9 @@ public final class PageDecoder: @unchecked Sendable {
     public func write(
         layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) {
-        let (header, plan, target) = try prepare(layers, layout, output)
-        if exactCount > 0 { writeExact(header, plan, target) }
-        if codedCount > 0 { synthesise(header, plan, target) }
+        let (header, placement, target) = try prepare(layers, layout, output)
+        if page.exactCount > 0 { writeExact(header, placement, target) }
+        if page.codedCount > 0 { synthesise(header, placement, target) }
     }
 
     /// Writes an open block of mode `raw` and takes the checksum of all its bytes on the way, in one pass through
@@ -82,17 +74,17 @@ public final class PageDecoder: @unchecked Sendable {
     public func writeRaw(
         layers: Range<Int>, layout: PageLayout, pastCaches: Bool = false, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> UInt64 {
-        let (header, plan, target) = try prepare(layers, layout, output)
-        guard header.mode == .raw, let exactRows else { throw .invalid(field: "block", "is not raw") }
+        let (header, placement, target) = try prepare(layers, layout, output)
+        guard header.mode == .raw, let exactRows = page.exactRows else { throw .invalid(field: "block", "is not raw") }
         let rowBytes = geometry.rowElements * header.element.bytes
         let sum = Checksum()
         let start = header.blockBytes - header.rawBytes
         sum.add(UnsafeRawBufferPointer(start: exactRows - start, count: start))
-        plan.place(rowBytes: rowBytes, bytes: header.element.bytes) { placement in
+        placement.withRuns(rowBytes: rowBytes, bytes: header.element.bytes) { runs in
             for range in Checksum.stretches(of: header.tokens, rowBytes: rowBytes) {
                 let source = exactRows + range.lowerBound * rowBytes
                 sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
-                kv_scatter_rows(placement, source, nil, range.lowerBound, range.count, pastCaches ? 1 : 0, target)
+                kv_scatter_rows(runs, source, nil, range.lowerBound, range.count, pastCaches ? 1 : 0, target)
             }
         }
         return sum.value
@@ -101,14 +93,15 @@ public final class PageDecoder: @unchecked Sendable {
     /// Where the layers lie in an open block of mode `raw`, if that is how the layout has them.
     public func stored(layers: Range<Int>, layout: PageLayout) -> Range<Int>? {
         guard let header, header.mode == .raw, header.element == layout.element else { return nil }
-        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
-        guard plan.isCanonical, plan.bytes == header.rawBytes else { return nil }
+        let placement = placements.placement(
+            .init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
+        guard placement.isCanonical, placement.bytes == header.rawBytes else { return nil }
         return header.blockBytes - header.rawBytes..<header.blockBytes
     }
 
     private func prepare(
         _ layers: Range<Int>, _ layout: PageLayout, _ output: UnsafeMutableRawBufferPointer
-    ) throws(CodecError) -> (BlockHeader, OutputPlan, UnsafeMutablePointer<UInt8>) {
+    ) throws(CodecError) -> (BlockHeader, PagePlacement, UnsafeMutablePointer<UInt8>) {
         guard let header else { throw .invalid(field: "block", "none is open") }
         do throws(ModelError) { try layout.validate(for: geometry) } catch { throw CodecError(error) }
         guard layout.element == header.element else {
@@ -117,11 +110,12 @@ public final class PageDecoder: @unchecked Sendable {
         guard !layers.isEmpty, layers.lowerBound >= 0, layers.upperBound <= geometry.layers else {
             throw .invalid(field: "layers", "\(layers); the model has layers 0 to \(geometry.layers - 1)")
         }
-        let plan = plans.plan(.init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
-        guard output.count == plan.bytes, let target = output.bindMemory(to: UInt8.self).baseAddress else {
-            throw .invalid(field: "output", "\(output.count) bytes; these layers take \(plan.bytes)")
+        let placement = placements.placement(
+            .init(layout: layout, layers: layers, tokens: header.tokens), geometry, profile)
+        guard output.count == placement.bytes, let target = output.bindMemory(to: UInt8.self).baseAddress else {
+            throw .invalid(field: "output", "\(output.count) bytes; these layers take \(placement.bytes)")
         }
-        return (header, plan, target)
+        return (header, placement, target)
     }
 
     // MARK: - Parts of opening, apart so that a benchmark can time them
@@ -144,84 +138,40 @@ public final class PageDecoder: @unchecked Sendable {
 
     /// The rows that are kept exact.
     package func openExact(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
-        let protectedStart = BlockHeader.size + header.bitmapBytes
-        let codedStart = protectedStart + header.protectedBytes
-        (exactCount, codedCount) = (0, 0)
-        if header.mode.isExact {
-            guard header.bitmapBytes == 0, header.protectedBytes == 0 else {
-                throw .corrupt("an exact block with protected rows")
-            }
-            exactCount = header.tokens
-            if header.mode == .raw {
-                guard block.count - codedStart == header.rawBytes else {
-                    throw .corrupt("raw section of \(block.count - codedStart) bytes")
-                }
-                exactRows = block.bindMemory(to: UInt8.self).baseAddress! + codedStart
-            } else {
-                try unpack(UnsafeRawBufferPointer(rebasing: block[codedStart...]), header)
-            }
-            return
-        }
-        let (coded, exact) = (codedTokens.reserve(header.tokens), exactTokens.reserve(header.tokens))
-        for row in 0..<header.tokens {
-            if header.protected.contains(row) {
-                exact[exactCount] = UInt32(row)
-                exactCount += 1
-            } else {
-                coded[codedCount] = UInt32(row)
-                codedCount += 1
-            }
-        }
-        try unpack(UnsafeRawBufferPointer(rebasing: block[protectedStart..<codedStart]), header)
+        try page.openExact(block, header)
     }
 
-    /// The symbols of the coded rows, made ready for the inverse transform.
+    /// The codes of the other rows.
     package func openCoded(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
-        let start = BlockHeader.size + header.bitmapBytes + header.protectedBytes
-        let section = UnsafeRawBufferPointer(rebasing: block[start...])
-        switch header.mode {
-        case .transform:
-            let stepIndex = try decodeSymbols(section, step: header.step)
-            try arrange(step: header.step, stepIndex: stepIndex)
-        case .kvtc:
-            try decodePublished(section, step: header.step)
-            try arrange(step: header.step, stepIndex: nil)
-        case .quant8, .quant4: try dequantise(section, header)
-        case .raw, .lossless: throw .corrupt("exact mode \(header.mode) in a coded block")
+        guard let coder = try header.mode.rowCoder(profile: profile, kernels: kernels) else {
+            throw .corrupt("exact mode \(header.mode) in a coded block")
         }
-    }
-
-    private func unpack(_ section: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
-        let size = exactCount * geometry.rowElements * header.element.bytes
-        let rows = exactBytes.reserve(size)
-        exactRows = UnsafePointer(rows)
-        try Lossless.decode(
-            section, rows: exactCount, bytesPerElement: header.element.bytes,
-            into: UnsafeMutableRawBufferPointer(start: rows, count: size), scratch: &planes, inflate: deflate)
+        try coder.decode(UnsafeRawBufferPointer(rebasing: block[header.codedSection]), header, into: page)
     }
 
     // MARK: - Writing
 
-    private func writeExact(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
-        let tokens = exactCount == header.tokens ? nil : exactTokens.base
-        plan.place(rowBytes: geometry.rowElements * header.element.bytes, bytes: header.element.bytes) {
-            kv_scatter_rows($0, exactRows, tokens, 0, exactCount, 0, output)
+    private func writeExact(_ header: BlockHeader, _ placement: PagePlacement, _ output: UnsafeMutablePointer<UInt8>) {
+        let tokens = page.exactCount == header.tokens ? nil : page.exactTokens.base
+        placement.withRuns(rowBytes: geometry.rowElements * header.element.bytes, bytes: header.element.bytes) {
+            kv_scatter_rows($0, page.exactRows, tokens, 0, page.exactCount, 0, output)
         }
     }
 
-    private func synthesise(_ header: BlockHeader, _ plan: OutputPlan, _ output: UnsafeMutablePointer<UInt8>) {
+    private func synthesise(_ header: BlockHeader, _ placement: PagePlacement, _ output: UnsafeMutablePointer<UInt8>) {
         guard let profile else { return }
         profile.inverseWeight.withUnsafeBufferPointer { weight in
             profile.mean.withUnsafeBufferPointer { mean in
                 profile.rotation.stretches.withUnsafeBufferPointer { stretches in
-                    plan.chunkRuns.withUnsafeBufferPointer { runs in
-                        var page = kv_synthesis(
+                    placement.chunkRuns.withUnsafeBufferPointer { runs in
+                        var rows = kv_synthesis(
                             kernels: kernels.pointer, inverse_weight: weight.baseAddress, mean: mean.baseAddress,
-                            angles: angles.base, angle_stride: profile.rotation.angleCount, tokens: codedTokens.base,
-                            rows: UInt32(codedCount), element: header.element.kernelCode,
+                            angles: angles.base, angle_stride: profile.rotation.angleCount,
+                            tokens: page.codedTokens.base,
+                            rows: UInt32(page.codedCount), element: header.element.kernelCode,
                             bytes: UInt8(header.element.bytes), output: output)
                         let blocks = profile.inverseRoot?.entries
-                        for chunk in plan.chunks {
+                        for chunk in placement.chunks {
                             let basis = profile.bases[chunk.basis]
                             let range = termRanges[chunk.basis]
                             var columns = kv_chunk(
@@ -233,7 +183,7 @@ public final class PageDecoder: @unchecked Sendable {
                                 rotation_count: chunk.rotations.count,
                                 runs: runs.baseAddress.map { $0 + chunk.runs.lowerBound },
                                 run_count: chunk.runs.count)
-                            kv_synthesise(&page, &columns)
+                            kv_synthesise(&rows, &columns)
                         }
                     }
                 }

@@ -21,6 +21,8 @@ public final class Profile: Sendable {
     package var packedBytes: Int { bases.reduce(0) { $0 + $1.packedBytes } }
     package var float32Bytes: Int { bases.reduce(0) { $0 + 4 * $1.rank * $1.columns.count } }
 
+    // What makes rows of a `DecodedPage`'s codes, on whatever device: `InverseTransform.md` says how. All are constant.
+
     /// Subtracted from each row before weighting: [rowElements].
     let mean: [Float]
     /// Square root of what a squared error of the element costs: [rowElements].

@@ -6,7 +6,7 @@ import Glibc
 ///
 /// Section: i16 step index, u16 0, u32 rANS words, u32 raw-bit bytes, then for each basis u32 rank and
 /// ⌈rank / 64⌉ bytes of group options, then the words and bits.
-package struct TransformCoder {
+package struct TransformCoder: RowCoder {
     package static let group = 64
     /// Codes beyond this are not coded: their row is protected instead.
     static let codeLimit = 16_383
@@ -42,12 +42,47 @@ package struct TransformCoder {
         12 + ranks.reduce(0) { $0 + 4 + ($1 + group - 1) / group } + 4 * KV_LANES + 2
     }
 
-    /// What the decoder needs to know of each basis.
-    struct Kept {
+    /// How the bits are spent: what the decoder needs to know of each basis.
+    struct Allocation {
         /// Components kept of each basis.
         var ranks: [Int]
         /// Option of each group of 64 components, basis by basis.
         var options: [[UInt8]]
+    }
+
+    func encode(_ task: inout CodingTask, memory: CoderMemory) -> [UInt8]? {
+        let transform = RowTransform(profile: profile, kernels: kernels)
+        // Squares of floats must stay finite.
+        while let weighted = transform.weigh(&task, limit: 1e15, memory: memory) {
+            let rows = weighted.rows.count
+            let budget = Budget(task, codedRows: rows)
+            let control = RateControl(profile: profile, budget: budget)
+            func coefficients(stepIndex: Int) -> Coefficients {
+                Coefficients(
+                    profile: profile, weighted: weighted.values, rows: rows, step: TransformCoder.step(stepIndex),
+                    kernels: kernels, memory: memory)
+            }
+            let predicted = control.predictedStep()
+            var input = coefficients(stepIndex: predicted)
+            var point = control.search(input)
+            // Far finer than expected: once more with coefficients that are as precise.
+            if point.stepIndex < predicted - 64 {
+                input = coefficients(stepIndex: point.stepIndex)
+                point = control.search(input)
+            }
+            guard budget.allows(distortion: point.distortion) else { return nil }
+            let codes = control.codes(point, input)
+            let wild = wildRows(codes, rows: rows)
+            guard wild.isEmpty else {
+                for index in wild { task.header.protected.insert(weighted.rows[index]) }
+                continue
+            }
+            task.header.profile = profile.id
+            task.header.step = TransformCoder.step(point.stepIndex)
+            task.header.distortion = Float(point.distortion)
+            return assemble(stepIndex: point.stepIndex, allocation: point.allocation, codes: codes, rows: rows)
+        }
+        return nil
     }
 
     /// Rows, by index, with a code at the limit or with codes whose sum the decoder's integers can't take.
@@ -66,7 +101,7 @@ package struct TransformCoder {
 
     // MARK: - Section
 
-    func assemble(stepIndex: Int, allocation: Kept, codes: [[Int16]], rows: Int) -> [UInt8] {
+    func assemble(stepIndex: Int, allocation: Allocation, codes: [[Int16]], rows: Int) -> [UInt8] {
         var components: [kv_component] = []
         for (index, basis) in profile.bases.enumerated() {
             for component in 0..<allocation.ranks[index] {
@@ -103,6 +138,49 @@ package struct TransformCoder {
         words.withUnsafeBytes { section.append(contentsOf: $0) }
         section += bits
         return section
+    }
+
+    func decode(
+        _ section: UnsafeRawBufferPointer, _ header: BlockHeader, into page: DecodedPage
+    ) throws(CodecError) {
+        guard section.count >= 12 else { throw .corrupt("coded section of \(section.count) bytes") }
+        func word(_ offset: Int) -> Int {
+            Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
+        }
+        let stepIndex = Int(Int16(littleEndian: section.loadUnaligned(as: Int16.self)))
+        let (wordCount, bitBytes) = (word(4), word(8))
+        var offset = 12
+        var count = 0
+        page.active = 0
+        let all = page.streams.reserve(profile.bases.reduce(0) { $0 + $1.rank })
+        for (index, basis) in profile.bases.enumerated() {
+            guard section.count - offset >= 4 else { throw .corrupt("allocation passes the end") }
+            let rank = word(offset)
+            offset += 4
+            let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
+            guard rank <= basis.rank, groups <= section.count - offset else { throw .corrupt("rank \(rank)") }
+            page.components[index] = count..<count + rank
+            for component in 0..<rank {
+                let option = section[offset + component / TransformCoder.group]
+                guard option == TransformCoder.cutGroup || option <= 0x7F else { throw .corrupt("group options") }
+                all[count] = self.component(level: basis.levels[component], option: option, stepIndex: stepIndex)
+                if all[count].table != nil { page.active += 1 }
+                count += 1
+            }
+            offset += groups
+        }
+        guard section.count - offset == 2 * wordCount + bitBytes, header.step.isFinite, header.step > 0 else {
+            throw .corrupt("coded section does not add up")
+        }
+        page.rank = count
+        let words = section.bindMemory(to: UInt8.self).baseAddress! + offset
+        var stream = kv_stream(
+            components: all, count: count, tokens: page.codedCount, words: words, word_count: wordCount,
+            bits: words + 2 * wordCount, bits_length: bitBytes)
+        let result = kernels.pointer.pointee.rans.decode(
+            &stream, page.codes.reserve(count * page.codedCount), page.largest.reserve(count))
+        guard result == 0 else { throw .corrupt("entropy-coded stream") }
+        page.stepIndex = stepIndex
     }
 
     /// How a component of a group with this option is coded.

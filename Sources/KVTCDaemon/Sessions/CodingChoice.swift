@@ -75,19 +75,6 @@ package struct CodingChoice: Hashable {
     static let lossless = CodingChoice(Policy(mode: .lossless))
 }
 
-extension Mode {
-    /// Bits a value that the mode keeps of every page, which makes modes comparable: none where that is for the quality to say.
-    /// The error of quantisers is not weighed as a profile says, so that no bound on the distortion can be held against it.
-    fileprivate var bits: Int {
-        switch self {
-        case .raw, .lossless: .max
-        case .quant8: 8
-        case .quant4: 4
-        case .transform, .kvtc: 0
-        }
-    }
-}
-
 /// What a coded page is to those who rely on it.
 package struct CodedPage: Hashable {
     /// Rows that come back bit-identical.

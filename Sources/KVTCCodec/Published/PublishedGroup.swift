@@ -3,14 +3,14 @@ import Glibc
 
 /// One group of components of one page in the `kvtc` mode: for each row a shift and a scale (f16), then the codes of all rows,
 /// lowest bits first.
-struct KVTCGroup {
+struct PublishedGroup {
     let values: [Float]
     let first: Int
     let count: Int
     let rows: Int
 
     static func bytes(bits: Int, count: Int, rows: Int) -> Int {
-        rows * KVTCCoder.sideBytes + (rows * count * bits + 7) / 8
+        rows * PublishedCoder.sideBytes + (rows * count * bits + 7) / 8
     }
 
     /// Shift and scale of a row, as stored.
@@ -81,11 +81,11 @@ struct KVTCGroup {
         into codes: inout [Int16], at first: Int
     ) {
         let start = bytes.startIndex
-        let body = start + rows * KVTCCoder.sideBytes
+        let body = start + rows * PublishedCoder.sideBytes
         let mask = UInt8(truncatingIfNeeded: (1 << bits) - 1)
         var pair: [Float] = [0, 0]
         for row in 0..<rows {
-            bytes.withUnsafeBytes { kernels.toFloat(.f16, $0.baseAddress! + row * KVTCCoder.sideBytes, &pair, 2) }
+            bytes.withUnsafeBytes { kernels.toFloat(.f16, $0.baseAddress! + row * PublishedCoder.sideBytes, &pair, 2) }
             for index in 0..<count {
                 let cell = (row * count + index) * bits
                 let code = bytes[body + cell / 8] >> UInt8(cell % 8) & mask
@@ -94,70 +94,6 @@ struct KVTCGroup {
                 codes[(first + index) * rows + row] =
                     value.isFinite ? Int16(max(-32_000, min(32_000, value.rounded()))) : 0
             }
-        }
-    }
-}
-
-/// What every aligned group of a page would cost, and the best way to split the components into groups.
-struct KVTCChoices {
-    private let rank: Int
-    private let rows: Int
-    /// [size][index of the aligned group][type]: squared error.
-    private var errors: [[[Float]]] = []
-
-    init(values: [Float], rank: Int, rows: Int, coder: KVTCCoder) {
-        self.rank = rank
-        self.rows = rows
-        for size in KVTCCoder.sizes {
-            errors.append(
-                stride(from: 0, to: rank, by: size).map { first in
-                    let group = KVTCGroup(values: values, first: first, count: min(size, rank - first), rows: rows)
-                    return [group.energy]
-                        + KVTCCoder.bits.dropFirst().map { group.error(bits: $0, kernels: coder.kernels) }
-                })
-        }
-    }
-
-    private func bytes(_ type: Int, _ count: Int) -> Int {
-        1 + (type == 0 ? 0 : KVTCGroup.bytes(bits: KVTCCoder.bits[type], count: count, rows: rows))
-    }
-
-    /// Minimises error + slope · bytes over all splits into aligned groups, from the last component to the first; dropped
-    /// groups at the end are left out.
-    func plan(slope: Float) -> [KVTCCoder.Group] {
-        var best = [Float](repeating: 0, count: rank + 1)
-        var choice = [KVTCCoder.Group](repeating: .init(size: 0, type: 0), count: rank)
-        for first in (0..<rank).reversed() {
-            best[first] = .infinity
-            for (index, size) in KVTCCoder.sizes.enumerated() where first % size == 0 {
-                let count = min(size, rank - first)
-                for type in KVTCCoder.bits.indices {
-                    let cost =
-                        errors[index][first / size][type] + slope * Float(bytes(type, count)) + best[first + count]
-                    if cost < best[first] {
-                        best[first] = cost
-                        choice[first] = .init(size: index, type: type)
-                    }
-                }
-            }
-        }
-        var groups: [KVTCCoder.Group] = []
-        var first = 0
-        while first < rank {
-            groups.append(choice[first])
-            first += min(KVTCCoder.sizes[choice[first].size], rank - first)
-        }
-        while groups.last?.type == 0 { groups.removeLast() }
-        return groups
-    }
-
-    /// Adds what the groups make of their components; those of no group are dropped.
-    func add(_ groups: [KVTCCoder.Group], to error: inout CodingError) {
-        var first = 0
-        for group in groups {
-            let errors = errors[group.size][first / KVTCCoder.sizes[group.size]]
-            error.add(error: Double(errors[group.type]), energy: Double(errors[0]))
-            first += KVTCCoder.sizes[group.size]
         }
     }
 }

@@ -3,7 +3,7 @@ import KVTCModel
 import Synchronization
 
 /// Where the decoded columns of a layer range go in one layout: made once, used for every page.
-final class OutputPlan: Sendable {
+final class PagePlacement: Sendable {
     struct Key: Hashable {
         var layout: PageLayout
         var layers: Range<Int>
@@ -44,12 +44,12 @@ final class OutputPlan: Sendable {
         var (run, stretch, block) = (0, 0, 0)
         for index in geometry.tensorIndices(layers: key.layers) {
             let (tensor, offset) = (geometry.tensors[index], geometry.offsets[index])
-            let step = max(1, OutputPlan.chunkColumns / tensor.headDim) * tensor.headDim
+            let step = max(1, PagePlacement.chunkColumns / tensor.headDim) * tensor.headDim
             for begin in stride(from: offset, to: offset + tensor.width, by: step) {
                 let end = min(begin + step, offset + tensor.width)
                 let firstRun = chunkRuns.count
                 while run < ascending.count, ascending[run].column < end {
-                    chunkRuns.append(OutputPlan.part(ascending[run], begin..<end))
+                    chunkRuns.append(PagePlacement.part(ascending[run], begin..<end))
                     guard ascending[run].column + ascending[run].length <= end else { break }
                     run += 1
                 }
@@ -71,7 +71,7 @@ final class OutputPlan: Sendable {
     }
 
     /// Lends where whole rows of `rowBytes` bytes lie, in elements of `bytes` each.
-    func place(rowBytes: Int, bytes: Int, _ body: (UnsafePointer<kv_placement>) -> Void) {
+    func withRuns(rowBytes: Int, bytes: Int, _ body: (UnsafePointer<kv_placement>) -> Void) {
         runs.withUnsafeBufferPointer { runs in
             var placement = kv_placement(
                 runs: runs.baseAddress, run_count: runs.count, bytes: bytes, row_bytes: rowBytes)
@@ -89,31 +89,19 @@ final class OutputPlan: Sendable {
     }
 }
 
-/// Plans by layout and layer range, shared by the decoders of one codec.
-final class PlanCache: Sendable {
+/// Placements by layout and layer range, shared by the decoders of one codec.
+final class PlacementCache: Sendable {
     private static let limit = 1024
-    private let plans = Mutex<[OutputPlan.Key: OutputPlan]>([:])
+    private let placements = Mutex<[PagePlacement.Key: PagePlacement]>([:])
 
-    func plan(_ key: OutputPlan.Key, _ geometry: Geometry, _ profile: Profile?) -> OutputPlan {
-        if let plan = plans.withLock({ $0[key] }) { return plan }
-        let plan = OutputPlan(key, geometry: geometry, profile: profile)
-        plans.withLock { plans in
+    func placement(_ key: PagePlacement.Key, _ geometry: Geometry, _ profile: Profile?) -> PagePlacement {
+        if let placement = placements.withLock({ $0[key] }) { return placement }
+        let placement = PagePlacement(key, geometry: geometry, profile: profile)
+        placements.withLock { placements in
             // Clients choose layer ranges: forget all rather than grow for ever.
-            if plans.count >= PlanCache.limit { plans.removeAll() }
-            plans[key] = plan
+            if placements.count >= PlacementCache.limit { placements.removeAll() }
+            placements[key] = placement
         }
-        return plan
-    }
-}
-
-/// Decoders that wait for a page, with the memory that earlier pages needed.
-final class DecoderPool: Sendable {
-    private static let limit = 64
-    private let idle = Mutex<[PageDecoder]>([])
-
-    func take() -> PageDecoder? { idle.withLock { $0.popLast() } }
-
-    func giveBack(_ decoder: PageDecoder) {
-        idle.withLock { if $0.count < DecoderPool.limit { $0.append(decoder) } }
+        return placement
     }
 }

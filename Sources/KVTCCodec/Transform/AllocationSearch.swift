@@ -5,7 +5,10 @@ import CKernels
 /// A common step spends bits as reverse water-filling would if coding were ideal; what entropy coding at low rates and the
 /// page's own statistics leave on the table, this picks up: for every size of the section, the least error (or for a
 /// bound on the error, the least size), counting bits as the entropy coder will.
-struct Allocation {
+///
+/// It is the multiple-choice knapsack problem (Kellerer, Pferschy & Pisinger, Knapsack Problems, 2004, chapter 11) with sizes
+/// rounded up to cells, so exact but for the rounding: O(groups · choices · cells) additions, O(groups · cells) floats.
+struct AllocationSearch {
     /// What coding a group one way costs.
     private struct Choice {
         var option: UInt8
@@ -22,15 +25,15 @@ struct Allocation {
     let profile: Profile
     let budget: Budget
 
-    /// Improves on a plan with one step for all by trying finer steps with coarser or cut groups; the plan itself where
+    /// Improves on a point with one step for all by trying finer steps with coarser or cut groups; the point itself where
     /// nothing is better.
-    func refine(_ plan: RateControl.Plan, _ coefficients: Coefficients) -> RateControl.Plan {
-        guard plan.allocation.ranks.contains(where: { $0 > 0 }) else { return plan }
+    func refine(_ point: RateControl.OperatingPoint, _ coefficients: Coefficients) -> RateControl.OperatingPoint {
+        guard point.allocation.ranks.contains(where: { $0 > 0 }) else { return point }
         // Within a ratio the error is to fall, within a bound on the error the size.
-        let bound = budget.fits(bytes: plan.bytes) ? nil : budget.quality.distortion.map(Double.init)
-        var best = plan
-        for finer in Allocation.finer {
-            guard let next = allocate(plan.stepIndex - finer, limit: plan.bytes, bound: bound, coefficients) else {
+        let bound = budget.fits(bytes: point.bytes) ? nil : budget.quality.distortion.map(Double.init)
+        var best = point
+        for finer in AllocationSearch.finer {
+            guard let next = allocate(point.stepIndex - finer, limit: point.bytes, bound: bound, coefficients) else {
                 continue
             }
             let isBetter =
@@ -44,7 +47,7 @@ struct Allocation {
 
     private func allocate(
         _ stepIndex: Int, limit: Int, bound: Double?, _ coefficients: Coefficients
-    ) -> RateControl.Plan? {
+    ) -> RateControl.OperatingPoint? {
         let control = RateControl(profile: profile, budget: budget)
         var allocation = control.allocation(stepIndex, coefficients)
         let ranks = allocation.ranks
@@ -54,7 +57,7 @@ struct Allocation {
         let fixed = TransformCoder.fixedBytes(ranks: ranks)
         guard limit > fixed else { return nil }
         // 1/64 bit a cell.
-        let unit = max(1, (limit - fixed) * 512 / Allocation.cells)
+        let unit = max(1, (limit - fixed) * 512 / AllocationSearch.cells)
         let size = (limit - fixed) * 512 / unit
         // Least error of the groups so far with this many cells: a row before the first group and one after each.
         let width = size + 1
@@ -105,7 +108,7 @@ struct Allocation {
         }
         var tally = RateControl.Tally()
         for choice in chosen.reversed() { tally.add(choice.cost) }
-        return control.makePlan(stepIndex, allocation, tally, coefficients)
+        return control.makePoint(stepIndex, allocation, tally, coefficients)
     }
 
     private func energy(_ ranks: [Int], _ coefficients: Coefficients) -> Double {
