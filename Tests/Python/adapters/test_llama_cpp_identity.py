@@ -145,6 +145,13 @@ def test_adapters_and_scales_never_share(client: Client, worker: LlamaWorker, tm
         assert llama_cpp.restore(session, worker, TOKENS) == FULL and worker.get_state().to_bytes() == state
 
 
+def test_nothing_to_offload_is_no_refusal(client: Client, worker: LlamaWorker) -> None:
+    session = session_of(client, worker)
+    worker.clear()
+    assert llama_cpp.offload(session, worker, []) == llama_cpp.Offload(0)
+    assert llama_cpp.offload(session, worker, TOKENS).reason
+
+
 def test_a_session_of_other_adapters_is_of_no_use(client: Client, worker: LlamaWorker, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     write_adapter(path, 3)

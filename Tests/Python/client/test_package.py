@@ -12,6 +12,7 @@ import pytest
 
 import kvtc
 from kvtc import __main__ as programs
+from kvtc.calibration import progress
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(kvtc.__file__).parent
@@ -131,3 +132,9 @@ def test_the_package_says_which_programs_it_has():
 def test_modules_import_on_their_own():
     for path in INTERFACE:
         importlib.import_module(module_name(path))
+
+
+def test_names_from_model_files_do_not_steer_a_terminal(capsys):
+    progress.say("model \x1b[2J漢字 ü\u202e\nforged")
+    progress.complain("kvtc.calibration.capture", ValueError("no tensor \x9b31m"))
+    assert capsys.readouterr().err == "==> model \\x1b[2J漢字 ü\\u202e\\nforged\nkvtc.calibration.capture: no tensor \\x9b31m\n"

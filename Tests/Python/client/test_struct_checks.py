@@ -37,9 +37,13 @@ NAN, INFINITY = float("nan"), float("inf")
         (lambda: Policy(protected="0-4"), TypeError, "protected"),
         (lambda: Policy(protected=5), TypeError, "protected"),
         (lambda: Policy(protected=[5]), TypeError, r"protected\[0\] must be a Range"),
-        (lambda: Policy(protected=[(0, 4), (9, 3)]), ValueError, r"end must not be before begin \(9\)"),
+        (lambda: Policy(protected=[(0, 4), (9, 3)]), ValueError, r"protected\[1\]: end must be above begin \(9\)"),
+        (lambda: Policy(protected=[(3, 3)]), ValueError, r"protected\[0\]: end must be above begin \(3\), not 3"),
+        (lambda: Range(3, 3), ValueError, r"end must be above begin"),
+        (lambda: Policy(near=0.0001), ValueError, "near must be from 0.0005 and below 1, not 0.0001"),
+        (lambda: Policy(distortion_limit=0.0004), ValueError, "distortion_limit must be from 0.0005 and below 1"),
         (lambda: Policy(protected=[(0, "4")]), TypeError, "end"),
-        (lambda: Policy(near=0), ValueError, "near must be above 0 and below 1"),
+        (lambda: Policy(near=0), ValueError, "near must be from 0.0005 and below 1"),
         (lambda: Policy(near="0.1"), TypeError, "near"),
         (lambda: Policy(distortion_limit=1.0), ValueError, "distortion_limit"),
         (lambda: Range(-1, 4), ValueError, "begin"),
@@ -96,5 +100,5 @@ def test_a_field_that_is_set_later_is_checked_too_and_a_refused_value_changes_no
 def test_what_comes_over_the_wire_is_held_to_the_same():
     body = bytearray(messages.SetPolicy(1, Policy(protected=[(1, 2)])).encode())
     body[-4:] = bytes(4)
-    with pytest.raises(WireError, match="end must not be before begin"):
+    with pytest.raises(WireError, match="end must be above begin"):
         messages.SetPolicy.decode(body)

@@ -25,7 +25,7 @@ from ..adapters.llama_cpp.state import SequenceState
 from ..adapters.llama_cpp.worker import LlamaWorker
 from . import safetensors
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
-from .progress import bar, say
+from .progress import bar, complain, say
 from .texts import Document, MissingTexts
 
 CONTEXT_TOKENS = 2048
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 paths = capture_calibration(worker, tokens, options.out, corpus)
     except (LlamaError, MissingTexts, OSError) as error:
-        print(f"kvtc.calibration.capture: {error}", file=sys.stderr)
+        complain("kvtc.calibration.capture", error)
         return 1
     for path in paths:
         print(path)

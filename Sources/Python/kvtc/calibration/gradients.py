@@ -33,7 +33,7 @@ from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
 from .predictions import SINKS, WINDOW, divergence, log_probabilities
-from .progress import bar
+from .progress import bar, complain
 from .texts import MissingTexts
 
 _LARGEST_DISAGREEMENT = 0.1
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
             for path in capture_gradients(worker, options.out, Plan(documents=options.documents), chosen_corpus(options)):
                 print(path)
     except (LlamaError, MissingTexts, OSError) as error:
-        print(f"kvtc.calibration.gradients: {error}", file=sys.stderr)
+        complain("kvtc.calibration.gradients", error)
         return 1
     return 0
 

@@ -49,6 +49,16 @@ def bar(label: str, total: int, unit: str) -> tqdm:
     )
 
 
+def shown(text: object) -> str:
+    """The text on one line, without what steers a terminal: names come from model files, which anybody may have made."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def complain(program: str, error: object) -> None:
+    """Why a program could not do what it was asked for."""
+    print(f"{program}: {shown(error)}", file=sys.stderr)
+
+
 def say(text: str) -> None:
     """A line, above a bar where there is one."""
-    tqdm.write(f"==> {text}", file=sys.stderr)
+    tqdm.write(f"==> {shown(text)}", file=sys.stderr)

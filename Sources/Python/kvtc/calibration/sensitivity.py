@@ -28,7 +28,7 @@ from ..adapters.llama_cpp.library import LlamaError
 from ..adapters.llama_cpp.worker import LlamaWorker
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .predictions import SINKS, WINDOW, divergence, log_probabilities
-from .progress import bar
+from .progress import bar, complain
 from .texts import MissingTexts
 
 LEVELS = (0.2, 1.0)
@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         with LlamaWorker(options.model, threads=options.threads) as worker:
             result = measure(worker, Plan(documents=options.documents), chosen_corpus(options))
     except (LlamaError, MissingTexts, OSError) as error:
-        print(f"kvtc.calibration.sensitivity: {error}", file=sys.stderr)
+        complain("kvtc.calibration.sensitivity", error)
         return 1
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0

@@ -47,7 +47,7 @@ _ADVICE = {
     ErrorCode.UNKNOWN_LEASE: "the lease ran out or was released; look the keys up again",
     ErrorCode.LIMIT_EXCEEDED: "stay below the limit named, or raise it in kvtcd.toml",
     ErrorCode.POSITION_CONFLICT: "push pages of a session in order, without overlap; open another session for another sequence",
-    ErrorCode.FORBIDDEN: "it belongs to another tenant (user id)",
+    ErrorCode.FORBIDDEN: "it takes an administrator of the daemon, or a change of kvtcd.toml",
     ErrorCode.IO_ERROR: "see the daemon's log: journalctl -u kvtcd",
     ErrorCode.SHUTTING_DOWN: "connect again in a moment",
     ErrorCode.INTERNAL_ERROR: "see the daemon's log: journalctl -u kvtcd",

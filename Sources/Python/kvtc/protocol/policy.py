@@ -11,6 +11,7 @@ from .wire import F32, U8, U32, Checked, enum_of, flagged, list_of, wired
 
 _PIN, _NEAR, _DISTORTION_LIMIT, _NO_OUTLIERS = 1, 2, 4, 8
 _OPTIONAL = {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}
+_LEAST_BOUND = 0.0005
 
 
 class Mode(IntEnum):
@@ -42,8 +43,17 @@ class Range(Checked):
     end: int = wired(U32)
 
     def __post_init__(self) -> None:
-        if self.end < self.begin:
-            raise ValueError(f"end must not be before begin ({self.begin}), not {self.end}")
+        if self.end <= self.begin:
+            raise ValueError(f"end must be above begin ({self.begin}), not {self.end}")
+
+
+def _range(index: int, item: object) -> object:
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        return item
+    try:
+        return Range(*item)
+    except ValueError as error:
+        raise ValueError(f"protected[{index}]: {error}") from None
 
 
 @dataclass
@@ -55,7 +65,8 @@ class Policy(Checked):
 
     Two bounds on the relative squared error, from 0.0005 and below 1, for the modes with a profile: ``distortion_limit`` is one
     that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
-    window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless). A
+    window's pages are coded while the session is idle or closed, until they are pushed anew (None: they stay lossless). Idle is
+    a session without a request for ``sessions.near_after_s`` of the daemon's configuration and up to 10 s more. A
     ``quality`` that is a distortion begins at 0.0005, too.
 
     Modes and kinds may be given by name. Values of another type raise TypeError, values that no policy can have ValueError;
@@ -93,7 +104,7 @@ class Policy(Checked):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "protected" and isinstance(value, (list, tuple)):
-            value = [Range(*item) if isinstance(item, (list, tuple)) and len(item) == 2 else item for item in value]
+            value = [_range(index, item) for index, item in enumerate(value)]
         super().__setattr__(name, value)
         if bit := _OPTIONAL.get(name):
             self._flag(bit, value is not None)
@@ -101,8 +112,8 @@ class Policy(Checked):
     def _check(self, name: str, value: Any) -> None:
         if name == "quality" and value < 0:
             raise ValueError(f"quality must not be negative, not {value!r}")
-        if name in _OPTIONAL and value is not None and not 0 < value < 1:
-            raise ValueError(f"{name} must be above 0 and below 1, not {value!r}")
+        if name in _OPTIONAL and value is not None and not _LEAST_BOUND <= value < 1:
+            raise ValueError(f"{name} must be from {_LEAST_BOUND} and below 1, not {value!r}")
         if name in ("pin", "keep_outliers") and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r}")
 

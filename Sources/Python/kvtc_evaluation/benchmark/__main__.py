@@ -22,6 +22,7 @@ from pathlib import Path
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.calibration.profile_cache import CalibrationFailed
+from kvtc.calibration.progress import complain
 from kvtc.calibration.texts import MissingTexts
 from kvtc.protocol.errors import KvtcError
 
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         result = measure(options)
     except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
-        print(f"kvtc_evaluation.benchmark: {error}", file=sys.stderr)
+        complain("kvtc_evaluation.benchmark", error)
         return 1
     print(table(result))
     if options.json:

@@ -25,7 +25,7 @@ from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.profile_cache import QUICK, THOROUGH, CalibrationFailed, profile_for
-from kvtc.calibration.progress import Phases, bar, say
+from kvtc.calibration.progress import Phases, bar, complain, say
 from kvtc.calibration.texts import MissingTexts, held_out_documents
 from kvtc.client import Client
 from kvtc.keys import page_keys
@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("kvtc_evaluation.demo: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError) as error:
-        print(f"kvtc_evaluation.demo: {error}", file=sys.stderr)
+        complain("kvtc_evaluation.demo", error)
         return 1
     print(report.table())
     print(f"\n{phase_table(phases.seconds)}")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kvtc.calibration.progress import shown
+
 _PROFILES = {
     "quick": "made quickly; one of --thorough has a fifth less divergence (SmolLM2: 0.0056, not 0.0071)",
     "thorough": "thorough",
@@ -47,7 +49,7 @@ class Report:
     def table(self) -> str:
         """Rows of what was measured, for people."""
         rows = [
-            ("model", self.model),
+            ("model", shown(self.model)),
             ("profile", _PROFILES[self.profile]),
             ("context", f"{self.tokens} tokens, mean of {self.documents} documents"),
             ("KV cache, raw", _mib(self.raw_bytes)),

@@ -23,6 +23,7 @@ from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import safetensors
 from kvtc.calibration.capture import tensor_names
 from kvtc.calibration.predictions import divergence, log_probabilities
+from kvtc.calibration.progress import complain
 
 PREFIX_TOKENS = 2048
 SCORED_TOKENS = 256
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
                 scores.append(score)
                 print(json.dumps({"file": str(replaced)} | asdict(score)), flush=True)
     except (LlamaError, StateError, OSError, KeyError, ValueError) as error:
-        print(f"kvtc_evaluation.demo.score: {error}", file=sys.stderr)
+        complain("kvtc_evaluation.demo.score", error)
         return 1
     print(json.dumps({"mean": asdict(mean(scores))}))
     return 0

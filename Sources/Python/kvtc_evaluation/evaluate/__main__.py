@@ -15,7 +15,7 @@ from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.calibration import corpus
 from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.calibration.profile_cache import CalibrationFailed
-from kvtc.calibration.progress import say
+from kvtc.calibration.progress import complain, say, shown
 from kvtc.calibration.texts import SPAN, MissingTexts
 from kvtc.protocol.errors import KvtcError
 
@@ -96,11 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("kvtc_evaluation.evaluate: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError, ValueError) as error:
-        print(f"kvtc_evaluation.evaluate: {error}", file=sys.stderr)
+        complain("kvtc_evaluation.evaluate", error)
         return 1
     size = findings.profile.stat().st_size
     document = report(findings.model, findings.texts, plan.seed, size, findings.results)
-    print(f"{findings.model}, {len(findings.texts)} documents, prefixes of {plan.prefix} tokens, profile of {size / 2**20:.0f} MiB")
+    print(f"{shown(findings.model)}, {len(findings.texts)} documents, prefixes of {plan.prefix} tokens, profile of {size / 2**20:.0f} MiB")
     print(table(findings.results))
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
