@@ -6,7 +6,11 @@ public struct StatusReport: Codable, Sendable {
     /// RAM and disk; a budget of 0 is a tier that is off.
     public struct Tiers: Codable, Sendable {
         /// Bytes and pages in RAM.
-        public struct RAM: Codable, Sendable { public var used = 0, budget = 0, pages = 0 }
+        public struct RAM: Codable, Sendable {
+            public var used = 0, budget = 0, pages = 0
+            /// Why the kernel gives no memory for the rest of the budget.
+            @OrNull public var refusal: String?
+        }
         /// Bytes and pages on disk, in so many files.
         public struct Disk: Codable, Sendable { public var used = 0, budget = 0, pages = 0, segments = 0 }
         public var ram = RAM()

@@ -2,6 +2,8 @@
 public struct StoreStatistics: Hashable, Sendable {
     /// Whether the disk tier works.
     public var state = StoreState.ready
+    /// Why the kernel gives no memory for the rest of the RAM budget; nil while it does.
+    public var ramRefusal: String?
     /// Bytes of RAM in use by pages, rounded up to the allocation unit.
     public var ramUsed = 0
     /// The RAM budget.

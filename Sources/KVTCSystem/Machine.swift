@@ -19,6 +19,8 @@ public struct Machine: Sendable, Equatable {
     public var memory: Limit
     /// Processors' worth of time, rounded up; at least 1.
     public var processors: Limit
+    /// Which resource limit leaves nothing for pages beside what the process itself takes, and how much that is; nil for none.
+    public var shortage: String?
 
     /// A machine of a size.
     public init(memory: Limit, processors: Limit) { (self.memory, self.processors) = (memory, processors) }
@@ -27,18 +29,60 @@ public struct Machine: Sendable, Equatable {
     public static func current(root: String = "") -> Machine {
         let groups = ControlGroups(root: root)
         var memory = [Limit(sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)))]
-        var addressSpace = rlimit()
-        if getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &addressSpace) == 0, addressSpace.rlim_cur != rlim_t.max {
-            memory.append(Limit(Int(clamping: addressSpace.rlim_cur), source: "RLIMIT_AS"))
+        // The affinity mask has what cpusets leave.
+        let processors = least([Limit(max(1, Int(clinux_processors())))] + groups.processors)
+        let own = OwnMemory(threads: processors.value)
+        var shortage: String?
+        // Pages are in address space, but not in what RLIMIT_DATA counts: memory files are shared.
+        let limits = [
+            ("RLIMIT_AS", RLIMIT_AS, own.mapped, true), ("RLIMIT_DATA", RLIMIT_DATA, own.data, false),
+        ]
+        for (name, kind, need, keepsPages) in limits {
+            guard let allowed = resourceLimit(kind) else { continue }
+            if keepsPages { memory.append(Limit(max(0, allowed - need), source: name)) }
+            if allowed < need + (keepsPages ? 16 << 20 : 0) {
+                shortage =
+                    "\(name) allows \(allowed >> 20) MiB, and the daemon itself takes \(need >> 20) MiB: raise it"
+            }
         }
         memory += groups.memory
-        // The affinity mask has what cpusets leave.
-        let processors = [Limit(max(1, Int(clinux_processors())))] + groups.processors
-        return Machine(memory: least(memory), processors: least(processors))
+        var machine = Machine(memory: least(memory), processors: processors)
+        machine.shortage = shortage
+        return machine
+    }
+
+    /// Keeps malloc from reserving address space for every thread, where that is limited; before the first thread starts.
+    public static func saveAddressSpace() {
+        if resourceLimit(RLIMIT_AS) != nil { clinux_share_heap() }
+    }
+
+    /// What a resource limit allows; nil for everything.
+    private static func resourceLimit(_ kind: __rlimit_resource) -> Int? {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(kind.rawValue), &limit) == 0, limit.rlim_cur != rlim_t.max else {
+            return nil
+        }
+        return Int(clamping: limit.rlim_cur)
     }
 
     /// The first of the least.
     private static func least(_ limits: [Limit]) -> Limit { limits.min { $0.value < $1.value }! }
+}
+
+/// Bytes that the process takes for itself once it serves: what is mapped now, stacks, the body of a large request.
+private struct OwnMemory {
+    let mapped, data: Int
+    private static let request = 64 << 20
+    private static let stacks = 48 << 20
+
+    init(threads: Int) {
+        // Of proc_pid_statm(5): in pages the whole size first, data and stacks sixth.
+        let fields = lines("/proc/self/statm").first?.split(separator: " ").compactMap { Int($0) } ?? []
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let more = OwnMemory.request + OwnMemory.stacks + threads * (4 << 20)
+        mapped = (fields.first ?? 0) * page + more
+        data = (fields.count > 5 ? fields[5] : 0) * page + more
+    }
 }
 
 /// What the control groups of this process allow, of version 2 and 1: each group's limit holds for all below it, so

@@ -34,18 +34,31 @@ public struct Notifier: Sendable {
     /// Asks for so much time from now on to stop.
     public func extendTimeout(seconds: Int) { send("EXTEND_TIMEOUT_USEC=\(seconds * 1_000_000)") }
 
-    /// Has the service manager keep a descriptor across restarts and crashes, and waits until it has it. False without a
-    /// service manager, or when it does not answer.
-    public func store(_ descriptor: Int32, name: String) -> Bool {
-        guard let address,
-            send("FDSTORE=1\nFDNAME=\(Notifier.line(name))", descriptor: descriptor, patience: 5000)
-        else { return false }
-        return clinux_notify_barrier(address, 5000) == 0
+    /// Has the service manager keep a descriptor across restarts and crashes; it is in its queue when this returns, which
+    /// outlives this process, unless the queue is full. `lost` is called, elsewhere, when it has not got it in a while.
+    public func store(_ descriptor: Int32, name: String, lost: @escaping @Sendable () -> Void) {
+        guard let address else { return lost() }
+        let message = "FDSTORE=1\nFDNAME=\(Notifier.line(name))"
+        let isQueued = send(message, descriptor: descriptor)
+        let own = isQueued ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+        aside {
+            let isSent = isQueued || send(message, descriptor: own, patience: Notifier.patience)
+            if own >= 0 { close(own) }
+            if !isSent || clinux_notify_barrier(address, Notifier.patience) != 0 { lost() }
+        }
     }
 
     /// Has the service manager let go of the descriptors kept under a name.
     public func removeStored(name: String) {
-        send("FDSTOREREMOVE=1\nFDNAME=\(Notifier.line(name))", patience: 5000)
+        aside { send("FDSTOREREMOVE=1\nFDNAME=\(Notifier.line(name))", patience: Notifier.patience) }
+    }
+
+    /// Milliseconds for a service manager to read what matters.
+    private static let patience: Int32 = 5000
+
+    /// Waits for the service manager where nobody waits for that.
+    private func aside(_ body: @escaping @Sendable () -> Void) {
+        do throws(SystemError) { try Thread.start(name: "kvtc-notify", body).detach() } catch { body() }
     }
 
     /// Waits so many milliseconds for room. True also without a service manager, and for one that is gone.

@@ -42,6 +42,8 @@ int clinux_eventfd(void);
 int clinux_is_sealed_arena(int fd);
 /// Processors this process may run on.
 int clinux_processors(void);
+/// Has all threads share one heap: each heap more reserves 64 MiB of address space and more.
+void clinux_share_heap(void);
 /// Names a thread (15 bytes at most) for debuggers and top.
 void clinux_name_thread(unsigned long thread, const char *name);
 /// Lets the calling thread run for at most so many nanoseconds at a time, as often as before. A thread with shorter turns that

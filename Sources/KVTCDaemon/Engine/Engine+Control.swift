@@ -23,19 +23,35 @@ extension Engine {
         return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
     }
 
-    /// A limited number under each lock of the store. For a session that wants all of a page exact a lossy one is none.
+    /// A limited number under each lock of the store. What a PULL would not give the session is absent.
     private func residence(_ keys: [StoreKey], _ session: Session) -> [KVTCProtocol.Residence] {
-        let isExact = CodingChoice(session.policy).mode.isExact
+        let promise = session.promise
         return stride(from: 0, to: keys.count, by: 256).flatMap { first in
-            store.survey(keys[first..<min(first + 256, keys.count)]).map { page in
+            let part = keys[first..<min(first + 256, keys.count)]
+            return zip(part, store.survey(part)).map { (key, page) -> KVTCProtocol.Residence in
                 switch page.residence {
-                case _ where isExact && page.isLossy: .absent
                 case .absent: .absent
+                case let place where page.attributes.lossy && !isKept(promise, key, page.attributes, at: place): .absent
                 case .disk: .disk
-                case .ram: page.isCoded ? .coded : .raw
+                case .ram: page.attributes.coded ? .coded : .raw
                 }
             }
         }
+    }
+
+    /// Whether the lossy page is no worse than the session was promised, as a PULL sees it. Of a page that is only on disk, and
+    /// that no session uses, it takes reading the page to know; it counts as kept.
+    private func isKept(
+        _ promise: Promise, _ key: StoreKey, _ there: PageAttributes, at place: KVTCStore.Residence
+    ) -> Bool {
+        let (first, tokens) = (Int(there.firstPosition), Int(there.tokens))
+        guard promise.asks(first: first, tokens: tokens, window: false) else { return true }
+        guard !promise.choice.mode.isExact else { return false }
+        let coded =
+            place == .ram
+            ? store.peek(key) { try? BlockHeader.parse($0, isVerified: true) }.flatMap(\.self).map(CodedPage.init)
+            : ledger.withLock { $0.coded(key) }
+        return coded.map { promise.isKept(by: $0, first: first, window: false) } ?? true
     }
 
     private func takeLease(_ keys: [StoreKey], milliseconds: UInt64, _ caller: Caller) throws(WireError) -> UInt64 {
@@ -279,6 +295,19 @@ extension Engine {
                     "the disk tier does not work; pages stay in RAM until it does", metadata: ["error": "\(why)"])
             default: break
             }
+        }
+    }
+
+    /// Logs when the kernel begins to refuse memory for pages, and when it gives some again.
+    func lookAfterMemory() {
+        let refusal = store.ramRefusal
+        let before = memoryRefusal.exchange(refusal != nil, ordering: .acquiringAndReleasing)
+        if let refusal, !before {
+            log.warning(
+                "no memory for the rest of the RAM budget: raise the limit of the process, or lower ram.budget",
+                metadata: ["error": "\(refusal)", "budget": "\(configuration.ramBudget)"])
+        } else if refusal == nil, before {
+            log.notice("there is memory for the RAM budget again")
         }
     }
 

@@ -171,7 +171,9 @@ extension Engine {
         after: ArraySlice<StoreKey>, isBad: Bool
     ) throws(WireError) -> PushOutcome {
         switch outcome {
-        case .full: return .full
+        case .full:
+            lookAfterMemory()
+            return .full
         case .tooLarge: return .tooLarge
         case .present: return try store(entry, key, session, source, after: after)
         case .stored: break

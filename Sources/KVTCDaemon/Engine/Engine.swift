@@ -37,6 +37,8 @@ final class Engine: Sendable {
     let instance = UInt64.random(in: 1...(UInt64.max >> 1))
     let started = MonotonicClock.nanoseconds
     let log: Logger
+    /// Whether the kernel refused memory for pages when that was last logged.
+    let memoryRefusal = Atomic(false)
     /// Whether a thread looks after the disk, see ``lookAfterDisk()``.
     let isHealing = Atomic(false)
     private let stopping = Atomic(false)

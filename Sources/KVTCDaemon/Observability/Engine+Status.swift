@@ -89,6 +89,7 @@ extension Engine {
         if case .degraded(let why) = stored.state {
             (state, reason) = ("degraded", scope == nil ? why : "the disk fails")
         }
+        if stored.ramRefusal != nil { state = "degraded" }
         if isStopping { state = "stopping" }
         var report = StatusReport()
         (report.version, report.instance) = (Daemon.version, String(instance, radix: 16))
@@ -97,6 +98,7 @@ extension Engine {
         report.tiers.ram.used = stored.ramUsed
         report.tiers.ram.budget = stored.ramBudget
         report.tiers.ram.pages = stored.ramPages
+        report.tiers.ram.refusal = stored.ramRefusal.map { scope == nil ? $0 : "the daemon gets no more memory" }
         report.tiers.disk.used = stored.diskUsed
         report.tiers.disk.budget = stored.diskBudget
         report.tiers.disk.pages = stored.diskPages

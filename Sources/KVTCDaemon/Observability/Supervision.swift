@@ -77,6 +77,7 @@ extension DaemonServer {
         _ = engine.store.purgeExpired()
         engine.restIdleSessions(now: MonotonicClock.nanoseconds)
         engine.lookAfterDisk()
+        engine.lookAfterMemory()
     }
 
     /// Reads the profile directory anew, beside everything else.

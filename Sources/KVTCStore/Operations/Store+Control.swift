@@ -97,7 +97,11 @@ extension Store {
         for usage in tenants { counters.add(usage) }
         counters.ramUsed = ram.used
         counters.ramBudget = ram.budget
+        counters.ramRefusal = ram.refusal
         counters.diskBudget = hasDisk ? configuration.diskBudget : 0
         return counters
     }
+
+    /// As ``StoreStatistics/ramRefusal``.
+    public var ramRefusal: String? { ram.refusal }
 }

@@ -158,15 +158,21 @@ extension Store {
         }
     }
 
-    /// Where each page can be read from, whether it is coded, and whether it lost by that; does not count as a use. Taken under
-    /// one lock, as one lock for each key would be handed to and fro between busy threads.
-    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, isCoded: Bool, isLossy: Bool)] {
+    /// Lets `body` see the bytes of a page in RAM, which are not verified; nil when none is there. Does not count as a use.
+    public func peek<Value>(_ key: StoreKey, _ body: (UnsafeRawBufferPointer) -> Value) -> Value? {
+        let extent = index.withLock { $0.live(key, at: now)?.ram }
+        return extent.map { body($0.bytes) }
+    }
+
+    /// Where each page can be read from, and what is known of it; does not count as a use. Taken under one lock, as one lock
+    /// for each key would be handed to and fro between busy threads.
+    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, attributes: PageAttributes)] {
         index.withLock { index in
             let now = self.now
             index.pages.prefetch(keys)
             return keys.map { key in
-                guard let page = index.view(key, at: now) else { return (.absent, false, false) }
-                return (page.isInRAM ? .ram : .disk, page.attributes.coded, page.attributes.lossy)
+                guard let page = index.view(key, at: now) else { return (.absent, PageAttributes()) }
+                return (page.isInRAM ? .ram : .disk, page.attributes)
             }
         }
     }

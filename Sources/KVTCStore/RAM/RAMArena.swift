@@ -25,16 +25,19 @@ final class RAMArena: @unchecked Sendable {
     /// Bytes for pages.
     var bytes: Int { header.dataBytes }
 
-    /// Makes and maps a memory file; nil when the kernel refuses.
-    init?(bytes: Int, created: UInt64, mark: TimeMark, step: (@Sendable () -> Void)?) {
+    /// Makes and maps a memory file; throws what the kernel refuses.
+    init(
+        bytes: Int, created: UInt64, mark: TimeMark, step: (@Sendable () -> Void)?
+    ) throws(RAMDirectoryError) {
         var generator = SystemRandomNumberGenerator()
         header = RAMHeader(dataBytes: bytes, salt: generator.next(), created: created)
         name = "kvtc-ram-" + String(generator.next(), radix: 16)
         let file = clinux_storage_memfd("kvtc-pages", header.fileBytes)
-        guard file >= 0 else { return nil }
+        guard file >= 0 else { throw .system(operation: "memfd", code: -file) }
         guard let base = Self.map(file, header.fileBytes) else {
+            let code = errno
             close(file)
-            return nil
+            throw .system(operation: "mmap", code: code)
         }
         self.file = file
         self.base = base

@@ -9,6 +9,7 @@ final class RAMTier: Sendable {
     private let timeline: Timeline
     private let step: (@Sendable () -> Void)?
     private let arenas = Mutex<[RAMArena]>([])
+    private let lastRefusal = Mutex<String?>(nil)
 
     init(_ configuration: StoreConfiguration, _ timeline: Timeline) {
         self.timeline = timeline
@@ -24,6 +25,8 @@ final class RAMTier: Sendable {
 
     /// The largest page that can ever fit.
     var maxPageBytes: Int { arenaBytes }
+    /// Why the kernel gave no memory for the arena that was last asked for; nil when it did.
+    var refusal: String? { lastRefusal.withLock { $0 } }
     /// Bytes handed out.
     var used: Int { arenas.withLock { $0.reduce(0) { $0 + $1.used } } }
 
@@ -34,10 +37,15 @@ final class RAMTier: Sendable {
                 if let extent = arena.allocate(length) { return extent }
             }
             let bytes = min(arenaBytes, budget - arenas.reduce(0) { $0 + $1.bytes })
-            guard length <= bytes,
-                let arena = RAMArena(
-                    bytes: bytes, created: clock.wallSeconds(), mark: timeline.mark, step: step)
-            else { return nil }
+            guard length <= bytes else { return nil }
+            let arena: RAMArena
+            do throws(RAMDirectoryError) {
+                arena = try RAMArena(bytes: bytes, created: clock.wallSeconds(), mark: timeline.mark, step: step)
+                lastRefusal.withLock { $0 = nil }
+            } catch {
+                lastRefusal.withLock { $0 = "\(error)" }
+                return nil
+            }
             // Before the first page in it is acknowledged.
             keeper?.keep(arena.name, arena.file)
             arenas.append(arena)

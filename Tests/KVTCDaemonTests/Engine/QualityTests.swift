@@ -46,7 +46,7 @@ import Testing
     func status(_ client: Client) throws -> StatusReport { try client.call(StatusRequest()).decoded() }
 
     func residence(_ client: Client, _ pages: Range<Int>) throws -> [Residence] {
-        let reader = try open(client, Policy())
+        let reader = try open(client, Policy(sink: 0))
         defer { try? reader.close() }
         return try client.call(LookupRequest(session: reader.number, leaseMs: 0, keys: keys(pages))).residence
     }
@@ -100,6 +100,34 @@ import Testing
         #expect(try residence(client, 0..<6) == [.coded, .coded, .coded, .coded, .raw, .raw])
         report = try status(client)
         #expect(report.counters.near == 2)
+    }
+
+    @Test(arguments: [
+        Policy(sink: 0), Policy(sink: 0, mode: .lossless), Policy(sink: 0, mode: .quant8),
+        Policy(sink: 4),
+        Policy(sink: 0, protected: [PositionRange(begin: 100, end: 101)]), Policy(sink: 0, mode: .kvtc),
+        Policy(sink: 0, qualityKind: .distortion, quality: 0.0005), Policy(sink: 0, distortionLimit: 0.0005),
+        Policy(sink: 0, qualityKind: .distortion, quality: 0.9), Policy(sink: 0, window: 4096),
+    ])
+    func whatALookupFindsAPullGives(policy: Policy) throws {
+        let daemon = try daemon()
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let pushing = try open(client, Policy(sink: 0, window: 64, quality: 24))
+        try push(pushing, synthetic.pages(3))
+        try settle(client)
+        let session = try open(client, policy)
+        for keys in [keys(0..<4), keys(1..<3)] {
+            let found = try client.call(LookupRequest(session: session.number, leaseMs: 0, keys: keys))
+            let pulled = try Pages.pull(client, session.number, keys, capacity: 1 << 20)
+            #expect(found.residence.map { $0 != .absent } == pulled.map { $0 != nil })
+            #expect(Int(found.leadingRun) == pulled.prefix { $0 != nil }.count)
+        }
+        // Two lossy pages, an exact one, one that is not there.
+        let there = try Pages.pull(client, session.number, keys(0..<4), capacity: 1 << 20).map { $0 != nil }
+        if policy == Policy(sink: 0) { #expect(there == [true, true, true, false]) }
+        if policy == Policy(sink: 4) { #expect(there == [false, true, true, false]) }
+        if policy.mode == .lossless || policy.distortionLimit != nil { #expect(there == [false, false, true, false]) }
     }
 
     @Test func aWindowThatAnotherSessionHoldsStaysExact() throws {

@@ -15,7 +15,7 @@ import pytest
 import kvtc
 from kvtc.protocol import messages, wire
 
-from conftest import binary
+from conftest import await_end, binary
 from samples import open_session, random_pages, to_push
 
 needs_strace = pytest.mark.skipif(not os.path.exists("/usr/bin/strace"), reason="needs strace")
@@ -146,6 +146,33 @@ def test_a_service_manager_that_does_not_read_stops_nothing(make_daemon):
         assert daemon.stop() == 0
     finally:
         daemon.notify.close()
+
+
+def test_a_service_manager_that_reads_nothing_holds_no_page_up(make_daemon):
+    daemon = make_daemon()
+    daemon.stop()
+    address = str(daemon.directory / "manager")
+    warning = "the service manager does not keep an arena"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, open(daemon.log, "wb") as log:
+        manager.bind(address)
+        manager.settimeout(60)
+        command = [binary("kvtcd", "KVTCD"), "--config", str(daemon.directory / "kvtcd.toml")]
+        process = subprocess.Popen(command, stderr=log, env=os.environ | {"NOTIFY_SOCKET": address})
+        try:
+            while b"READY=1" not in manager.recv(65536):
+                pass
+            keys, contents = random_pages(3)
+            with daemon.connect(arena_bytes=0) as client:
+                session = open_session(client)
+                assert session.push(to_push(keys, contents)) == [kvtc.PushOutcome.STORED] * 3
+            # The daemon waits for an answer, and nobody for the daemon; what matters is in the manager's queue.
+            assert warning not in daemon.log.read_text()
+            while b"FDSTORE=1" not in (heard := socket.recv_fds(manager, 65536, 1))[0]:
+                pass
+            os.close(heard[1][0])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert await_end(process, 60) == 0
 
 
 @needs_strace
