@@ -34,6 +34,17 @@ public final class UnixListener: Sendable {
         self.path = path
     }
 
+    /// Why no socket can be made under a path where nothing is; nil where one can be, or where the path is too long to say.
+    public static func refusal(toBind path: String) -> Int32? {
+        guard path.utf8.count <= 107 else { return nil }
+        let socket = clinux_unix_socket()
+        guard socket >= 0 else { return nil }
+        defer { close(socket) }
+        let bound = clinux_unix_bind(socket, path)
+        if bound == 0 { unlink(path) }
+        return bound < 0 ? -bound : nil
+    }
+
     private static func removeLeftover(_ path: String) throws(SystemError) {
         var info = stat()
         guard lstat(path, &info) == 0, info.st_mode & S_IFMT == S_IFSOCK else {

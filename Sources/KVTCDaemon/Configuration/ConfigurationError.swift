@@ -40,6 +40,8 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
     public var origin: ConfigurationOrigin
     /// The value as TOML where it stands nowhere, for a default.
     var value = ""
+    /// The element of a list that it is about.
+    var element: Int?
 
     /// An error about a key.
     public init(key: String, _ message: String, origin: ConfigurationOrigin = .standard(follows: nil)) {
@@ -59,7 +61,10 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
         return parts.filter { !$0.isEmpty }.map(ConfigurationError.shown).joined(separator: ": ")
     }
 
-    private func assignment(_ value: String) -> String { value.isEmpty ? key : "\(key) = \(value)" }
+    private func assignment(_ value: String) -> String {
+        let key = ConfigurationSetting.spelled(key)
+        return value.isEmpty ? key : "\(key) = \(value)"
+    }
 
     /// What people may be shown; a long value needs no more than its beginning.
     private static func shown(_ text: String) -> String {

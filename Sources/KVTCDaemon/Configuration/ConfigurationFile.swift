@@ -65,12 +65,15 @@ public enum ConfigurationFile {
         let twice = Set(failures.map(\.place))
         var refused: [[String]] = []
         for entry in entries where !refused.contains(where: entry.path.starts) && !twice.contains(entry.place) {
-            do throws(ConfigurationError) {
+            do throws(ConfigurationErrors) {
                 try apply(entry, file, &configuration)
             } catch {
-                var error = error
-                error.origin = origin(entry, file)
-                errors.append(error)
+                errors += error.all.map { error in
+                    var error = error
+                    let place = error.element.map { entry.elements[$0] } ?? entry.place
+                    error.origin = .file(file, line: place.line, column: place.column, text: entry.text)
+                    return error
+                }
                 refused.append(entry.path)
             }
         }
@@ -116,39 +119,42 @@ public enum ConfigurationFile {
 
     private static func apply(
         _ entry: TOMLReader.Entry, _ file: String, _ configuration: inout DaemonConfiguration
-    ) throws(ConfigurationError) {
+    ) throws(ConfigurationErrors) {
         let key = entry.path.joined(separator: ".")
+        func refusal(_ key: String, _ message: String) -> ConfigurationErrors {
+            ConfigurationErrors([ConfigurationError(key: key, message)])
+        }
         // A point inside quotes is part of a name: "ram.budget" would be a key of its own. Only free names may be so.
         if let part = entry.path.suffix(entry.ownParts).first(where: { $0.contains(".") }),
             ConfigurationSetting.tablesOfNames[entry.path[0]] == nil
         {
-            throw ConfigurationError(
-                key: "\"\(part)\"", "in quotes this is one name with a point in it; write \(key) without quotes")
+            throw refusal("\"\(part)\"", "in quotes this is one name with a point in it; write \(key) without quotes")
         }
         if let setting = ConfigurationSetting.named(key) {
             guard entry.value != setting.absent else { return }
             try setting.apply(entry.value, to: &configuration)
-            configuration.origins[key] = origin(entry, file)
+            configuration.origins[key] = .file(
+                file, line: entry.place.line, column: entry.place.column, text: entry.text)
         } else if !ConfigurationSetting.isTable(key) {
-            throw ConfigurationError(key: key, "unknown key" + suggestion(key))
+            let spelled = entry.path.map(ConfigurationSetting.spelled(name:)).joined(separator: ".")
+            throw refusal(spelled, "unknown key" + suggestion(key))
         } else if entry.value != .other("a table") {
-            throw ConfigurationError(key: key, "is \(entry.value.kind); expected a table")
+            throw refusal(key, "is \(entry.value.kind); expected a table")
         }
     }
 
-    private static func origin(_ entry: TOMLReader.Entry, _ file: String) -> ConfigurationOrigin {
-        .file(file, line: entry.place.line, column: entry.place.column, text: entry.text)
-    }
-
-    /// Known keys that were probably meant: the same name in another table, or nearly the same spelling.
+    /// Known keys that were probably meant: the same name in another table, or nearly the same spelling, whatever the case.
     private static func suggestion(_ key: String) -> String {
+        let key = key.lowercased()
         let keys = ConfigurationSetting.all.map(\.key)
         let last = key.split(separator: ".").last ?? ""
-        var near = keys.filter { $0.hasSuffix("." + last) }
+        var near = keys.contains(key) ? [key] : keys.filter { $0.hasSuffix("." + last) }
         if near.isEmpty {
             let tables = Set(keys.map { String($0.prefix { $0 != "." }) } + ConfigurationSetting.tablesOfNames.keys)
             let candidates = (keys + tables).map { ($0, distance(Array(key), Array($0))) }
-            near = candidates.filter { $0.1 <= 3 }.min { ($0.1, $0.0) < ($1.1, $1.0) }.map { [$0.0] } ?? []
+            // Of a short word nothing would be left by that many edits.
+            let most = min(3, key.count / 2)
+            near = candidates.filter { $0.1 <= most }.min { ($0.1, $0.0) < ($1.1, $1.0) }.map { [$0.0] } ?? []
         }
         return near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
     }

@@ -8,8 +8,14 @@ public struct ConfigurationSetting: Sendable {
     /// The value that stands for the default, where there is one.
     let absent: ConfigurationValue?
     /// Sets a value, or says what is wrong with it.
-    private let read: @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?
+    private let read: @Sendable (ConfigurationValue, inout DaemonConfiguration) -> [Refusal]
     private let show: @Sendable (DaemonConfiguration) -> ConfigurationValue
+
+    /// What is wrong with a value, or with one element of a list.
+    private struct Refusal {
+        var reason: String
+        var element: Int?
+    }
 
     /// All settings but those of ``tablesOfNames``, in the order of `Config/kvtcd.toml`.
     public static let all: [ConfigurationSetting] = [
@@ -64,17 +70,34 @@ public struct ConfigurationSetting: Sendable {
         return tablesOfNames[String(key[..<point])]?(key)
     }
 
+    /// A key as a file has it: free names may need quotes.
+    static func spelled(_ key: String) -> String {
+        guard let point = key.firstIndex(of: "."), tablesOfNames[String(key[..<point])] != nil else { return key }
+        return "\(key[..<point]).\(spelled(name: String(key[key.index(after: point)...])))"
+    }
+
+    /// A part of a key as a file has it.
+    static func spelled(name: String) -> String {
+        let isBare = !name.isEmpty && name.utf8.allSatisfy(TOMLReader.isBare)
+        return isBare ? name : ConfigurationValue.text(name).toml
+    }
+
     /// Whether a dotted key names a table.
     static func isTable(_ key: String) -> Bool {
         tablesOfNames[key] != nil || all.contains { $0.key.hasPrefix(key + ".") }
     }
 
-    /// Sets a value.
-    func apply(_ value: ConfigurationValue, to configuration: inout DaemonConfiguration) throws(ConfigurationError) {
+    /// Sets a value, or throws what is wrong with it, of a list with every element.
+    func apply(_ value: ConfigurationValue, to configuration: inout DaemonConfiguration) throws(ConfigurationErrors) {
         // C ends its text there, and with it a path or the name of a user.
-        let reason = value.hasNUL ? "has a NUL character" : read(value, &configuration)
-        if let reason {
-            throw ConfigurationError(key: key, "\(reason); expected \(allowed)")
+        let refusals = value.hasNUL ? [Refusal(reason: "has a NUL character")] : read(value, &configuration)
+        guard refusals.isEmpty else {
+            throw ConfigurationErrors(
+                refusals.map { refusal in
+                    var error = ConfigurationError(key: key, "\(refusal.reason); expected \(allowed)")
+                    error.element = refusal.element
+                    return error
+                })
         }
         if ConfigurationSetting.byKey[key] == nil { configuration.named[key] = value }
     }
@@ -92,7 +115,17 @@ extension ConfigurationSetting {
         read: @escaping @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?,
         show: @escaping @Sendable (DaemonConfiguration) -> ConfigurationValue
     ) {
-        (self.key, self.allowed, self.absent, self.read, self.show) = (key, allowed, absent, read, show)
+        (self.key, self.allowed, self.absent, self.show) = (key, allowed, absent, show)
+        self.read = { value, configuration in read(value, &configuration).map { [Refusal(reason: $0)] } ?? [] }
+    }
+
+    private init(
+        listOfUsers key: String,
+        read: @escaping @Sendable (ConfigurationValue, inout DaemonConfiguration) -> [Refusal],
+        show: @escaping @Sendable (DaemonConfiguration) -> ConfigurationValue
+    ) {
+        (self.key, self.read, self.show) = (key, read, show)
+        (allowed, absent) = ("a list of names and numbers of users, such as [\"alice\", 1001]", nil)
     }
 
     private static func path(
@@ -156,8 +189,10 @@ extension ConfigurationSetting {
     private static func mode(_ key: String, _ field: any Field<UInt32>) -> ConfigurationSetting {
         ConfigurationSetting(key, "permissions as text of octal digits, such as \"0660\"") { value, configuration in
             guard case .text(let digits) = value else { return "is \(value.kind)" }
-            guard digits.allSatisfy({ ("0"..."7").contains($0) }), let mode = UInt32(digits, radix: 8), mode <= 0o777
-            else { return "no permissions" }
+            guard !digits.isEmpty, digits.utf8.allSatisfy({ "01234567".utf8.contains($0) }) else {
+                return digits.isEmpty ? "is empty" : "has other characters than the digits 0 to 7"
+            }
+            guard let mode = UInt32(digits, radix: 8), mode <= 0o777 else { return "is more than 0777" }
             configuration[keyPath: field] = mode
             return nil
         } show: {
@@ -179,13 +214,15 @@ extension ConfigurationSetting {
         }
     }
 
-    private static let listOfUsers = "a list of names and numbers of users, such as [\"alice\", 1001]"
-
     private static func users(_ key: String) -> ConfigurationSetting {
-        ConfigurationSetting(key, listOfUsers) { value, configuration in
-            reason { () throws(ConfigurationError) in
-                configuration.tenants.administrators = Set(try numbers(value, key: key))
+        ConfigurationSetting(listOfUsers: key) { value, configuration in
+            var users: Set<UInt32> = []
+            let refusals = refusals(value) { user in
+                users.insert(user)
+                return nil
             }
+            if refusals.isEmpty { configuration.tenants.administrators = users }
+            return refusals
         } show: {
             .list($0.tenants.administrators.sorted().map { .integer(Int($0)) })
         }
@@ -204,10 +241,17 @@ extension ConfigurationSetting {
     }
 
     private static func tenant(_ key: String) -> ConfigurationSetting {
-        ConfigurationSetting(key, listOfUsers) { value, configuration in
-            reason { () throws(ConfigurationError) in
-                try configuration.tenants.share(try numbers(value, key: key), key: key)
+        ConfigurationSetting(listOfUsers: key) { value, configuration in
+            var (tenants, first) = (configuration.tenants, UInt32?.none)
+            // The first one's number names them.
+            var refusals = refusals(value) { user in
+                first = first ?? user
+                let known = tenants.shared.updateValue(first ?? user, forKey: user)
+                return known == nil ? nil : "user \(user) is listed twice"
             }
+            if refusals.isEmpty, first == nil { refusals = [Refusal(reason: "is empty: at least one user is needed")] }
+            if refusals.isEmpty { configuration.tenants = tenants }
+            return refusals
         } show: {
             $0.named[key] ?? .list([])
         }
@@ -230,17 +274,19 @@ extension ConfigurationSetting {
         return nil
     }
 
-    private static func numbers(_ value: ConfigurationValue, key: String) throws(ConfigurationError) -> [UInt32] {
-        guard case .list(let items) = value else { throw ConfigurationError(key: key, "is \(value.kind)") }
-        var users: [UInt32] = []
-        for item in items {
+    /// What is wrong with a list of users; `take` gets each one's number, and says what is wrong with that.
+    private static func refusals(_ value: ConfigurationValue, take: (UInt32) -> String?) -> [Refusal] {
+        guard case .list(let items) = value else { return [Refusal(reason: "is \(value.kind)")] }
+        return items.enumerated().compactMap { index, item in
+            let number: UInt32?
             switch item {
-            case .text(let name): users.append(try Tenants.user(name, key: key))
-            case .integer(let number): users.append(try Tenants.user("\(number)", key: key))
-            default: throw ConfigurationError(key: key, "\(item.toml) is no user")
+            case .text(let name): number = Tenants.user(name)
+            case .integer(let user): number = UInt32(exactly: user)
+            default: return Refusal(reason: "\(item.toml) is no user", element: index)
             }
+            guard let number else { return Refusal(reason: "there is no user \(item.toml)", element: index) }
+            return take(number).map { Refusal(reason: $0, element: index) }
         }
-        return users
     }
 }
 

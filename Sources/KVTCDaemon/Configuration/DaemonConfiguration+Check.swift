@@ -12,10 +12,10 @@ extension DaemonConfiguration {
     }
 
     /// Makes what is missing of directories, and returns what should be known. Throws what the daemon cannot start with.
-    /// - Parameter makesSocket: whether the daemon makes its socket itself.
+    /// - Parameter bound: the paths of the sockets that there are already.
     @discardableResult
-    public func validate(makesSocket: Bool = true) throws(ConfigurationErrors) -> [ConfigurationError] {
-        let findings = check(isTrial: false, makesSocket: makesSocket)
+    public func validate(bound: [String] = []) throws(ConfigurationErrors) -> [ConfigurationError] {
+        let findings = check(isTrial: false, bound: bound)
         guard findings.errors.isEmpty else { throw ConfigurationErrors(findings.errors) }
         return findings.warnings
     }
@@ -23,15 +23,20 @@ extension DaemonConfiguration {
     /// Checks that the machine is large enough, that values go together and that directories can be used.
     /// - Parameters:
     ///   - isTrial: leave nothing behind that was not there before.
+    ///   - bound: the paths of the sockets that there are already, so that the daemon need not make them.
     ///   - besides: what is known to be wrong: of a file that could not be read nothing follows, and one error a key will do.
-    public func check(isTrial: Bool, makesSocket: Bool = true, besides: [ConfigurationError] = []) -> Findings {
+    public func check(isTrial: Bool, bound: [String] = [], besides: [ConfigurationError] = []) -> Findings {
         if besides.contains(where: { $0.key.isEmpty }) { return Findings() }
         var findings = Findings()
         checkMemory(&findings)
         checkProfiles(&findings)
         checkPairs(&findings)
         checkContainers(&findings)
-        if makesSocket { checkSocket(&findings) }
+        let ofContainers = Set(containers.values)
+        if bound.allSatisfy(ofContainers.contains) { checkSocket("socket.path", socketPath, &findings) }
+        for (name, path) in containers.sorted(by: { $0.key < $1.key }) where !bound.contains(path) {
+            checkSocket("containers.\(name)", path, &findings)
+        }
         // Last, because it makes the directory when nothing is wrong.
         checkDisk(&findings, isTrial: isTrial)
         let known = Set(besides.map(\.key))
@@ -52,10 +57,11 @@ extension DaemonConfiguration {
     }
 
     private func checkMemory(_ findings: inout Findings) {
+        if let shortage = machine.shortage { return findings.errors.append(about("ram.budget", shortage)) }
         let memory = machine.memory
         let whole =
             "the \(ByteSize.rounded(memory.value)) of memory that "
-            + (memory.source.map { "\($0) allows" } ?? "this machine has")
+            + (memory.source.map { $0 == "RLIMIT_AS" ? "\($0) leaves for pages" : "\($0) allows" } ?? "this machine has")
         if ramBudget > memory.value {
             findings.errors.append(about("ram.budget", "more than \(whole)"))
         } else if ramBudget.addingReportingOverflow(limits.arenaBytesPerUser).partialValue > memory.value {
@@ -139,20 +145,24 @@ extension DaemonConfiguration {
         }
     }
 
-    private func checkSocket(_ findings: inout Findings) {
-        func refuse(_ message: String) { findings.errors.append(about("socket.path", message)) }
-        guard !socketPath.isEmpty else {
+    private func checkSocket(_ key: String, _ path: String, _ findings: inout Findings) {
+        func refuse(_ message: String) { findings.errors.append(about(key, message)) }
+        guard !path.isEmpty else {
             return refuse("neither XDG_RUNTIME_DIR nor HOME says where; set socket.path or --socket")
         }
-        guard socketPath.utf8.count <= 107 else {
-            return refuse("\(socketPath.utf8.count) bytes are more than the 107 that a socket's address holds")
+        guard path.utf8.count <= 107 else {
+            return refuse("\(path.utf8.count) bytes are more than the 107 that a socket's address holds")
         }
+        let last = path.split(separator: "/", omittingEmptySubsequences: false).last ?? ""
+        guard !["", ".", ".."].contains(last) else { return refuse("names a directory; add the name of the socket") }
+        // A link is no socket either, whatever it leads to.
         var info = stat()
-        if stat(socketPath, &info) == 0, info.st_mode & S_IFMT != S_IFSOCK {
+        if lstat(path, &info) == 0, info.st_mode & S_IFMT != S_IFSOCK {
             return refuse("something that is no socket is there; remove it or choose another path")
         }
-        let directory = SocketDirectory(of: socketPath, home: home)
-        if let problem = directory.problem { refuse(problem) }
+        let directory = SocketDirectory(of: path, home: home)
+        let advice = "choose another path" + (key == "socket.path" ? " with socket.path or --socket" : "")
+        if let problem = directory.problem ?? directory.rehearsal() { refuse("\(problem) \(advice)") }
     }
 
     /// Makes a directory where it is missing and tries to write there.

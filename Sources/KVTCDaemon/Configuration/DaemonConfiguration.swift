@@ -190,7 +190,7 @@ public struct DaemonConfiguration: Sendable, Equatable {
                 throw ConfigurationError(key: key, "unknown key")
             }
             guard .text(text) != setting.absent else { return }
-            try setting.apply(.text(text), to: &self)
+            do throws(ConfigurationErrors) { try setting.apply(.text(text), to: &self) } catch { throw error.all[0] }
         } catch {
             throw ConfigurationError(key: error.key, error.message, origin: origin)
         }
@@ -208,12 +208,6 @@ public struct DaemonConfiguration: Sendable, Equatable {
 
     /// All settings as the lines of a file that says the same, and where the values come from.
     public var lines: [(assignment: String, place: String)] {
-        settings.map { key, value, origin in
-            let parts = key.split(separator: ".", maxSplits: 1).map(String.init)
-            // Names of tenants may need quotes.
-            let isBare = parts[1].utf8.allSatisfy { isalnum(Int32($0)) != 0 && $0 < 0x80 || $0 == 0x2D || $0 == 0x5F }
-            let name = isBare ? parts[1] : ConfigurationValue.text(parts[1]).toml
-            return ("\(parts[0]).\(name) = \(value.toml)", origin.place)
-        }
+        settings.map { ("\(ConfigurationSetting.spelled($0.key)) = \($0.value.toml)", $0.origin.place) }
     }
 }

@@ -12,6 +12,8 @@ struct TOMLReader {
         var value = ConfigurationValue.other("a table")
         /// The value as it is written; empty for headers.
         var text = ""
+        /// Where the elements of a list begin.
+        var elements: [Place] = []
     }
 
     /// Line and column from 1, in characters.
@@ -50,6 +52,8 @@ struct TOMLReader {
     private var entries: [Entry] = []
     private var failures: [Failure] = []
     private var defined: [[String]: (as: Definition, line: Int)] = [:]
+    /// Where the elements of the list begin that was read last.
+    private var elements: [Place] = []
 
     /// Keys and values from top to bottom, and what is wrong: keys and tables that are there twice, and where the text is no
     /// TOML, behind which nothing is read. The text is UTF-8 without control characters but tabs and line ends.
@@ -156,6 +160,7 @@ struct TOMLReader {
         do throws(Failure) {
             let value = try value(at: entry.path, depth: depth)
             (entries[index].value, entries[index].text) = (value, text(from: start))
+            if case .list = value { entries[index].elements = elements }
         } catch {
             entries.remove(at: index)
             throw error
@@ -208,7 +213,7 @@ struct TOMLReader {
         return parts
     }
 
-    private static func isBare(_ byte: UInt8) -> Bool {
+    static func isBare(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): true
         case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"): true
@@ -233,10 +238,12 @@ struct TOMLReader {
 
     private mutating func list(depth: Int) throws(Failure) -> [ConfigurationValue] {
         var values: [ConfigurationValue] = []
+        var places: [Place] = []
         skip()
         while true {
             skipBlank()
             if next == UInt8(ascii: "]") { break }
+            places.append(place)
             values.append(try value(at: nil, depth: depth + 1))
             skipBlank()
             guard next == UInt8(ascii: ",") else { break }
@@ -244,6 +251,7 @@ struct TOMLReader {
         }
         guard next == UInt8(ascii: "]") else { throw expected("a comma or ]") }
         skip()
+        elements = places
         return values
     }
 

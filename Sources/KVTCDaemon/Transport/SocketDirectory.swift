@@ -1,10 +1,12 @@
 import Glibc
+import KVTCSystem
 
 /// The directory of the daemon's socket, as far as it has to be made: below the user's home all of it, readable for the
 /// user only; elsewhere its last part, as `/run/kvtcd`.
 struct SocketDirectory {
-    /// Why the socket cannot be made there; nil when nothing is known that would keep it from it.
+    /// Why the socket cannot be made there, as far as that shows without trying; ends where advice may follow.
     let problem: String?
+    private let path: String
     /// Directories to make, outer ones first.
     private let missing: [String]
     private let mode: mode_t
@@ -14,19 +16,29 @@ struct SocketDirectory {
         var paths = [socketPath.hasPrefix("/") ? "/" : "."]
         for part in parts { paths.append(paths.last! == "/" ? "/\(part)" : "\(paths.last!)/\(part)") }
         let present = paths.prefix { SocketDirectory.exists($0) }.last!
+        path = paths.last!
         missing = Array(paths.drop { SocketDirectory.exists($0) })
         let isOwn = home.map { $0 != "/" && SocketDirectory.exists($0) && paths.contains($0) } ?? false
         mode = isOwn ? 0o700 : 0o755
         if let next = missing.first, !SocketDirectory.isAbsent(next) {
-            problem = "\(next): \(String(cString: strerror(errno)))"
+            problem = "\(next): \(String(cString: strerror(errno)));"
         } else if missing.count > 1, !isOwn {
-            problem = "\(missing[0]) does not exist; make it, or choose another path with socket.path or --socket"
+            problem = "\(missing[0]) does not exist; make it, or"
         } else if access(present, W_OK | X_OK) != 0 {
-            problem =
-                "\(present): \(String(cString: strerror(errno))); choose another path with socket.path or --socket"
+            problem = "\(present): \(String(cString: strerror(errno)));"
         } else {
             problem = nil
         }
+    }
+
+    /// Tries to make a socket there and leaves nothing behind. Why it cannot be made; nil when it can. Some file systems, such as
+    /// proc, refuse what permissions allow.
+    func rehearsal() -> String? {
+        let made = missing.filter { mkdir($0, mode) == 0 }
+        defer { for path in made.reversed() { rmdir(path) } }
+        let probe = "\(path)/.kvtcd.\(getpid())"
+        guard let code = UnixListener.refusal(toBind: probe) else { return nil }
+        return "a socket cannot be made in \(path): \(String(cString: strerror(code)));"
     }
 
     /// Makes what is missing. Where that fails, binding the socket says why.

@@ -63,22 +63,8 @@ public struct Tenants: Sendable, Equatable {
         return peer.gid == group || peer.groups.contains(group)
     }
 
-    /// Lets users share pages; the first one's number names them.
-    mutating func share(_ users: [UInt32], key: String) throws(ConfigurationError) {
-        guard let first = users.first else { throw ConfigurationError(key: key, "at least one user is needed") }
-        for user in users {
-            guard shared.updateValue(first, forKey: user) == nil else {
-                throw ConfigurationError(key: key, "user \(user) is listed twice")
-            }
-        }
-    }
-
-    /// A user's number from its name or number.
-    static func user(_ name: String, key: String) throws(ConfigurationError) -> UInt32 {
-        if let number = UInt32(name) { return number }
-        guard let entry = getpwnam(name) else { throw ConfigurationError(key: key, "there is no user \(name)") }
-        return entry.pointee.pw_uid
-    }
+    /// A user's number from its name or number; nil when there is no such user.
+    static func user(_ name: String) -> UInt32? { UInt32(name) ?? getpwnam(name)?.pointee.pw_uid }
 
     /// A group's number from its name or number.
     static func group(_ name: String, key: String) throws(ConfigurationError) -> UInt32 {

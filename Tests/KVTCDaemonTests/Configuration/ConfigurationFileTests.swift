@@ -85,11 +85,28 @@ import Testing
         ),
         (
             "[socket]\nmode = \"999\"",
-            "2:1: socket.mode = \"999\": no permissions; expected permissions as text of octal digits, such as \"0660\""
+            "2:1: socket.mode = \"999\": has other characters than the digits 0 to 7; expected permissions as text of octal digits, such as \"0660\""
         ),
         (
             "[socket]\nmode = \"-7\"",
-            "2:1: socket.mode = \"-7\": no permissions; expected permissions as text of octal digits, such as \"0660\""
+            "2:1: socket.mode = \"-7\": has other characters than the digits 0 to 7; expected permissions as text of octal digits, such as \"0660\""
+        ),
+        (
+            "[socket]\nmode = \"07777\"",
+            "2:1: socket.mode = \"07777\": is more than 0777; expected permissions as text of octal digits, such as \"0660\""
+        ),
+        ("[RAM]\n", "1:1: RAM: unknown key; did you mean ram?"),
+        ("Ram.Budget = 1\n", "1:1: Ram.Budget = 1: unknown key; did you mean ram.budget?"),
+        ("[xyz]\n", "1:1: xyz: unknown key"),
+        ("ram.\"\" = 1\n", "1:1: ram.\"\" = 1: unknown key"),
+        (
+            "containers.\"\" = '/x'",
+            "1:1: containers.\"\" = '/x': the name of a container has 1 to 64 bytes; expected the absolute path of a socket as text"
+        ),
+        (
+            "tenants.\"a b\" = []",
+            "1:1: tenants.\"a b\" = []: is empty: at least one user is needed; "
+                + "expected a list of names and numbers of users, such as [\"alice\", 1001]"
         ),
         (
             "log.level = \"loud\"",
@@ -150,6 +167,14 @@ import Testing
         #expect(errors(text) == ["kvtcd.toml:" + message])
     }
 
+    @Test func everyElementOfAListIsJudgedAtItsOwnPlace() {
+        let text = "[tenants]\na = [\n  1001, # fine\n  'no such user', -5,\n  1001, [2],\n]\n[admin]\nusers = [true]\n"
+        let places = errors(text).map { $0.split(separator: ":")[1...2].joined(separator: ":") }
+        #expect(places == ["4:3", "4:19", "5:3", "5:9", "8:10"])
+        let users = errors("[admin]\nusers = ['no such user', 4294967296]")
+        #expect(users.map { $0.contains("there is no user") } == [true, true])
+    }
+
     // Lines count the same however they end, and a byte order mark is no character of the first.
     @Test(arguments: ["\n", "\r\n"], ["", "\u{FEFF}"])
     func allMistakesOfAFileAreShownInTheOrderOfItsLines(end: String, mark: String) {
@@ -162,7 +187,7 @@ import Testing
         }
         let shown = end == "\n" ? "\\n" : "\\r\\n"
         let expected = [
-            "1:1: ü = 1", "3:1: ram.budget = \"16GB\"", "4:1: ram.text = '''\(shown)ram.budget = 3\(shown)'''",
+            "1:1: \"ü\" = 1", "3:1: ram.budget = \"16GB\"", "4:1: ram.text = '''\(shown)ram.budget = 3\(shown)'''",
             "9:1: socket.mode = 5", "10:1: rom", "14:1: limits.keys = 0",
         ]
         #expect(places == expected)

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import stat
@@ -16,6 +18,7 @@ import kvtc
 from kvtc.transport.connection import DEFAULT_SOCKET, default_socket
 
 from conftest import ROOT, await_end, binary
+from samples import open_session, random_pages, to_push
 from users import NOBODY
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -319,6 +322,52 @@ def test_resource_limits_and_affinity_count(place):
     assert report(*place, prefix=["taskset", "-c", str(first)])["workers.threads"]["value"] == 1
 
 
+@pytest.mark.parametrize("limit, mebibytes", [("v", 320), ("v", 400), ("v", 600), ("d", 400)])
+def test_with_little_address_space_it_keeps_pages_within_it(make_daemon, place, limit, mebibytes):
+    prefix = ["sh", "-c", f'ulimit -{limit} {mebibytes << 10} && exec "$0" "$@"']
+    budget = report(*place, prefix=prefix)["ram.budget"]
+    if limit == "v":
+        assert budget["place"] == "default, from RLIMIT_AS" and budget["value"] <= mebibytes << 18
+        status, _, complaints = kvtcd("--check-config", "--ram-budget", f"{mebibytes}MiB", *place, prefix=prefix)
+        assert status == 64 and "that RLIMIT_AS leaves for pages" in complaints
+    daemon = make_daemon(prefix=prefix, **{"ram.budget": min(budget["value"], 64 << 20), "limits.arena_per_user": 32 << 20})
+    keys, contents = random_pages(400)
+    with daemon.connect(arena_bytes=4 << 20) as client:
+        session = open_session(client)
+        assert kvtc.PushOutcome.FULL not in session.push(to_push(keys, contents))
+        assert session.fetch(keys) == contents and client.status()["state"] == "ready"
+    assert daemon.stop() == 0, daemon.log.read_text()
+
+
+@pytest.mark.parametrize("limit, name", [("v", "RLIMIT_AS"), ("d", "RLIMIT_DATA")])
+def test_too_little_for_the_daemon_itself_is_told_at_once(place, limit, name):
+    prefix = ["sh", "-c", f'ulimit -{limit} 130000 && exec "$0" "$@"']
+    for mode in (["--check-config"], []):
+        status, _, complaints = kvtcd(*mode, *place, prefix=prefix)
+        assert status == 78 and re.search(rf"{name} allows 126 MiB, and the daemon itself takes \d+ MiB: raise it", complaints), complaints
+
+
+def test_memory_that_the_kernel_refuses_is_told_while_it_lasts(make_daemon):
+    daemon = make_daemon(**{"ram.budget": "256MiB", "disk.budget": 0})
+    keys, contents = random_pages(4)
+    kvtcctl = [binary("kvtcctl", "KVTCCTL"), "status", "--socket", daemon.socket]
+    with daemon.connect(arena_bytes=0) as client:
+        session = open_session(client)
+        # Room for everything but an arena for pages.
+        taken = int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        unlimited = resource.prlimit(daemon.pid, resource.RLIMIT_AS, (taken + (192 << 20), resource.RLIM_INFINITY))
+        assert set(session.push(to_push(keys, contents))) == {kvtc.PushOutcome.FULL}
+        status = client.status()
+        assert status["state"] == "degraded" and "Cannot allocate memory" in status["tiers"]["ram"]["refusal"]
+        told = subprocess.run(kvtcctl, capture_output=True, text=True, timeout=60).stdout
+        assert "gives no memory for the rest of the RAM budget" in " ".join(told.split())
+        assert daemon.log.read_text().count("no memory for the rest of the RAM budget") == 1
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, unlimited)
+        assert session.push(to_push(keys, contents)) == [kvtc.PushOutcome.STORED] * 4
+        assert client.status()["state"] == "ready" and client.status()["tiers"]["ram"]["refusal"] is None
+        assert session.fetch(keys) == contents
+
+
 # Places
 
 
@@ -377,13 +426,23 @@ def test_without_a_place_for_the_socket_it_says_what_to_do(as_nobody, environmen
         ("socket.path", "{0}", "something that is no socket is there"),
         ("socket.path", "{0}/file", "something that is no socket is there"),
         ("socket.path", "{0}/file/s", "/file: Not a directory"),
+        ("socket.path", "/proc/s", "a socket cannot be made in /proc"),
+        ("socket.path", "/proc/none/s", "a socket cannot be made in /proc/none"),
+        ("socket.path", "{0}/", "names a directory"),
+        ("socket.path", "{0}/.", "names a directory"),
+        ("socket.path", "{0}/link", "something that is no socket is there"),
+        ("containers.a", "/proc/s", "a socket cannot be made in /proc"),
+        ("containers.a", "{0}/none/none/s", "/none does not exist; make it, or choose another path"),
+        ("containers.a", "{0}/file", "something that is no socket is there"),
     ],
 )
 def test_places_that_cannot_be_used_are_told(tmp_path, key, path, complaint):
     settings = {"socket.path": "{0}/s", "disk.directory": "{0}/state", "disk.budget": "1MiB", "ram.budget": "1MiB"} | {key: path}
     text = "".join(f'{key} = "{value.format(tmp_path)}"\n' for key, value in settings.items())
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "none")
     status, complaints = check(tmp_path / "c", text)
+    assert kvtcd("--config", tmp_path / "c")[0] == 78, "a check and a start agree"
     line = list(settings).index(key) + 1
     assert status == 78 and len(complaints) == 1, complaints
     assert complaints[0].startswith(f"kvtcd: f:{line}:1: {key} = "), complaints
