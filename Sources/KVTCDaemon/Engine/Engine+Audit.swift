@@ -55,11 +55,11 @@ extension Engine {
 
     /// Counts a request that gets an error for its answer: apart from faults of the daemon and its disk, since a mistake of a
     /// client is no reason to look after the daemon.
-    func countRefusal(_ error: WireError, opcode: UInt16, _ caller: Caller) {
+    func countRefusal(_ error: WireError, opcode: UInt16, of tenant: UInt32) {
         // Without a disk tier it is the answer to FLUSH.
         let isFault = error.code == .internalError || error.code == .ioError && store.hasDisk
         let now = store.configuration.clock.wallSeconds()
-        metrics.count(caller.tenant) { counters in
+        metrics.count(tenant) { counters in
             if isFault { counters.errors += 1 } else { counters.refusals.add(error, opcode: opcode, time: now) }
         }
     }

@@ -255,7 +255,7 @@ final class ClientConnection: Sendable {
             switch error {
             case .connection(let lost): throw lost
             case .refused(let fault):
-                engine.countRefusal(fault, opcode: item.header.opcode, caller)
+                engine.countRefusal(fault, opcode: item.header.opcode, of: caller.tenant)
                 engine.log.debug(
                     "request refused",
                     metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])

@@ -1,12 +1,17 @@
 import KVTCStore
 import KVTCSystem
 
-extension DaemonServer {
-    /// Seconds without any progress after which a stop is given up.
-    private static let patience = 60
-    /// Seconds for answers owed, for connections to end, and for coders: what they have not done then is left undone.
-    private static let (answerSeconds, endSeconds, codingSeconds): (UInt64, UInt64, UInt64) = (10, 20, 60)
+/// How long a stop waits, in seconds: what is not done then is left undone.
+package struct StopLimits: Sendable {
+    /// Without any progress until it is given up; the service manager is asked for this and five more.
+    package var patience = 55
+    /// For answers owed, for connections to end, and for coders.
+    package var (answers, ends, coding) = (10, 20, 60)
 
+    package init() {}
+}
+
+extension DaemonServer {
     /// What changes while a stop goes on.
     private struct Progress: Equatable {
         var connections: Int
@@ -22,7 +27,7 @@ extension DaemonServer {
     public func stop(notifier: Notifier? = nil) -> Bool {
         log.info("stopping")
         notifier?.stopping(status: "stopping")
-        notifier?.extendTimeout(seconds: Self.patience)
+        notifier?.extendTimeout(seconds: stopLimits.patience + 5)
         let result = Monitor<Bool?>(nil)
         do throws(SystemError) {
             try Thread.start(name: "kvtc-stop", stackBytes: 4 << 20) { [self] in
@@ -37,12 +42,12 @@ extension DaemonServer {
             let current = progress()
             if current != seen {
                 (seen, since) = (current, now)
-                notifier?.extendTimeout(seconds: Self.patience)
+                notifier?.extendTimeout(seconds: stopLimits.patience + 5)
             }
             let left =
                 "\(current.connections) connections, \(engine.pendingEncodes) pages to code, \(current.unwritten) to write"
             notifier?.stopping(status: "stopping: \(left)")
-            guard now - since > UInt64(Self.patience - 5) * 1_000_000_000 else { continue }
+            guard now - since > UInt64(stopLimits.patience) * 1_000_000_000 else { continue }
             log.error(
                 "not everything was written: nothing went on any more",
                 metadata: ["pages": "\(current.unwritten)", "seconds": "\((now - since) / 1_000_000_000)"])
@@ -58,19 +63,19 @@ extension DaemonServer {
     }
 
     private func windDown() -> Bool {
-        func deadline(_ seconds: UInt64) -> UInt64 { MonotonicClock.nanoseconds + seconds * 1_000_000_000 }
+        func deadline(_ seconds: Int) -> UInt64 { MonotonicClock.nanoseconds + UInt64(seconds) * 1_000_000_000 }
         engine.refuseRequests()
         wakeUp.signal()
-        _ = accepting.wait(until: deadline(Self.answerSeconds)) { $0 == 0 ? true : nil }
+        _ = accepting.wait(until: deadline(stopLimits.answers)) { $0 == 0 ? true : nil }
         for door in doors { door.listener.removePath() }
         // Answers owed get a while; then connections end and with them their sessions.
-        let answers = deadline(Self.answerSeconds)
+        let answers = deadline(stopLimits.answers)
         for connection in clients.withLock({ Array($0.connections.values) }) { connection.awaitIdle(until: answers) }
         for connection in clients.withLock({ Array($0.connections.values) }) { connection.close() }
-        _ = clients.wait(until: deadline(Self.endSeconds)) { $0.connections.isEmpty ? true : nil }
+        _ = clients.wait(until: deadline(stopLimits.ends)) { $0.connections.isEmpty ? true : nil }
         // No connection is left for which pages are to be brought from the disk.
         _ = engine.readers.discard(.background)
-        if engine.waitForEncodes(until: deadline(Self.codingSeconds), { _ in true }) {
+        if engine.waitForEncodes(until: deadline(stopLimits.coding), { _ in true }) {
             engine.readers.stop()
             engine.pool.stop()
         } else {

@@ -29,14 +29,26 @@ public final class DaemonServer: Sendable {
     let accepting = Monitor(0)
     let isReloading = Atomic(false)
     let log: Logger
+    let stopLimits: StopLimits
     private let quota: Quota
     private let namespace = UserNamespace()
 
     /// Opens store, profiles and sockets. Without sockets from outside it makes the configured one.
-    public init(
+    public convenience init(
         configuration: DaemonConfiguration, inherited: [UnixListener] = [], keeper: ArenaKeeper? = nil, log: Logger
     ) throws {
-        for warning in try configuration.validate(makesSocket: inherited.isEmpty) {
+        try self.init(
+            configuration: configuration, inherited: inherited, log: log, pool: WorkPool(threads: configuration.workers)
+        ) { $0.keeper = keeper }
+    }
+
+    /// The same with what tests play: the pool that codes, the parts of the store, and how long a stop waits.
+    package init(
+        configuration: DaemonConfiguration, inherited: [UnixListener] = [], log: Logger, pool: WorkPool,
+        stopLimits: StopLimits = StopLimits(), _ change: (inout StoreConfiguration) -> Void
+    ) throws {
+        self.stopLimits = stopLimits
+        for warning in try configuration.validate(bound: inherited.map(\.boundPath)) {
             log.warning("questionable configuration", metadata: ["about": "\(warning)"])
         }
         self.log = log
@@ -49,9 +61,8 @@ public final class DaemonServer: Sendable {
             ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
             segmentBytes: configuration.segmentBytes, ramPerTenant: configuration.limits.ramPerUser,
             diskPerTenant: configuration.limits.diskPerUser)
-        tiers.keeper = keeper
+        change(&tiers)
         let store = try Store.open(tiers)
-        let pool = try WorkPool(threads: configuration.workers)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(
             configuration: configuration, store: store, pool: pool, readers: readers, profiles: profiles, log: log)
@@ -130,10 +141,14 @@ public final class DaemonServer: Sendable {
         // Of a new socket the buffer is empty: what refuses a peer finds room.
         socket.limitWrites(seconds: 1)
         let connection: ClientConnection
+        // Counted as administrators see it where whose it is cannot be told.
+        var tenant: UInt32 = 0
         do throws(WireError) {
             let peer = try engine.configuration.tenants.identify(socket, at: door, namespace)
+            tenant = peer.tenant
             connection = try join(socket, peer)
         } catch {
+            engine.countRefusal(error, opcode: Opcode.hello.rawValue, of: tenant)
             log.warning(
                 "connection refused",
                 metadata: ["uid": "\(socket.peer.uid)", "pid": "\(socket.peer.pid)", "error": "\(error)"])

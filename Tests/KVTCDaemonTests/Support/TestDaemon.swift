@@ -2,6 +2,7 @@ import KVTCClient
 import KVTCDaemon
 import KVTCModel
 import KVTCProtocol
+import KVTCStore
 import KVTCSystem
 import Logging
 import TestSupport
@@ -11,10 +12,11 @@ import Testing
 final class TestDaemon: Sendable {
     let directory: TemporaryDirectory
     let configuration: DaemonConfiguration
-    private let server: DaemonServer
+    let server: DaemonServer
 
     init(
-        directory: TemporaryDirectory? = nil, _ change: (inout DaemonConfiguration) -> Void = { _ in }
+        directory: TemporaryDirectory? = nil, pool: WorkPool? = nil, stopLimits: StopLimits = StopLimits(),
+        device: (any StorageDevice)? = nil, _ change: (inout DaemonConfiguration) -> Void = { _ in }
     ) throws {
         let directory = try directory ?? TemporaryDirectory()
         self.directory = directory
@@ -29,7 +31,10 @@ final class TestDaemon: Sendable {
         self.configuration = configuration
         var log = Logger(label: "test") { _ in KeyValueLog(level: .critical) }
         log.logLevel = .critical
-        server = try DaemonServer(configuration: configuration, log: log)
+        server = try DaemonServer(
+            configuration: configuration, log: log, pool: pool ?? WorkPool(threads: configuration.workers),
+            stopLimits: stopLimits
+        ) { if let device { $0.device = device } }
         try server.start()
     }
 

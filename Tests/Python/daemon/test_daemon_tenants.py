@@ -376,5 +376,8 @@ def test_connections_are_counted_for_each_tenant_and_the_administrator_gets_in(m
     assert len(clients) == 3
     assert as_user(NOBODY - 1, crowd(1)) == [0, 1]
     assert as_user(NOBODY, crowd(1)) == [1, 0]
+    refused = clients[0].status()["refused"]
+    assert refused["total"] >= 3 and [code["code"] for code in refused["by_code"]] == ["limitExceeded"]
+    assert refused["last"]["request"] == "hello" and "too many connections" in refused["last"]["message"]
     for client in clients:
         client.close()
