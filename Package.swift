@@ -50,15 +50,17 @@ let package = Package(
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
+        module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
         module(
             "KVTCDaemon", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging]),
         .executableTarget(
-            name: "kvtcd", dependencies: ["KVTCDaemon", arguments, logging], swiftSettings: swiftFlags),
+            name: "kvtcd", dependencies: ["KVTCDaemon", "KVTCCommandLine", "KVTCProtocol", arguments, logging],
+            swiftSettings: swiftFlags),
         .executableTarget(
             name: "kvtcctl",
             dependencies: [
-                "CLinux", "KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCCalibration",
-                arguments,
+                "CLinux", "KVTCModel", "KVTCClient", "KVTCCommandLine", "KVTCProtocol", "KVTCSystem", "KVTCCodec",
+                "KVTCCalibration", arguments,
             ],
             swiftSettings: swiftFlags),
         .executableTarget(

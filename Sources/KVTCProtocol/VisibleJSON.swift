@@ -4,9 +4,9 @@ extension String {
     /// such characters are found inside of its strings only.
     public var visibleJSON: String {
         guard !unicodeScalars.allSatisfy(\.isASCIIPrinting) else { return self }
+        var display = DisplayFilter()
         return unicodeScalars.reduce(into: "") { result, scalar in
-            // Behind a letter, so that a combining mark is judged as one in its place.
-            if scalar.isASCIIPrinting || "x\(scalar)".escapedForDisplay.unicodeScalars.count == 2 {
+            if display.shows(scalar) {
                 result.unicodeScalars.append(scalar)
             } else {
                 for unit in scalar.utf16 {

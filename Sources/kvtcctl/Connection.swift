@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import KVTCClient
+import KVTCCommandLine
 
 /// The options of every command that talks to the daemon, and what its failures mean for the exit status.
 struct ConnectionOptions: ParsableArguments {
@@ -49,7 +50,6 @@ func exitStatus(for error: ClientError) -> ExitCode {
 
 /// Writes a message to standard error, so that standard output holds results only.
 func complain(_ message: String) {
-    let lines = message.split(separator: "\n", omittingEmptySubsequences: false).map { Terminal.shown(String($0)) }
-    let line = Array("kvtcctl: \(lines.joined(separator: "\n"))\n".utf8)
-    _ = write(STDERR_FILENO, line, line.count)
+    let lines = message.withArgumentsOnOneLine.split(separator: "\n", omittingEmptySubsequences: false)
+    standardError("kvtcctl: \(lines.map { Terminal.shown(String($0)) }.joined(separator: "\n"))\n")
 }

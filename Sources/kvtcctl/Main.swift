@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVTCCommandLine
 
 @main
 struct Kvtcctl: ParsableCommand {
@@ -33,4 +34,6 @@ struct Kvtcctl: ParsableCommand {
             BenchCommand.self,
             PingCommand.self,
         ])
+
+    static func main() { runProgram(showing: Terminal.shown) }
 }

@@ -1,4 +1,4 @@
-import Foundation
+import KVTCCommandLine
 import KVTCDaemon
 
 /// `kvtcd --check-config`: what is wrong with a configuration, and every value in effect with where it comes from.
@@ -22,14 +22,12 @@ struct ConfigurationCheck {
         if asJSON {
             print(json(report()))
         } else {
-            for error in errors.all { complain("kvtcd: \(error)") }
-            for warning in warnings { complain("kvtcd: warning: \(warning)") }
+            for error in errors.all { standardError("kvtcd: \(error)\n") }
+            for warning in warnings { standardError("kvtcd: warning: \(warning)\n") }
             if errors.all.isEmpty { print(text()) }
         }
         return errors.all.isEmpty ? 0 : errors.exitCode
     }
-
-    private func complain(_ line: String) { FileHandle.standardError.write(Data("\(line)\n".utf8)) }
 
     /// A configuration file that says the same as file, options and defaults together.
     private func text() -> String {

@@ -1,4 +1,6 @@
 import Foundation
+import KVTCCommandLine
+import KVTCProtocol
 import KVTCStore
 
 /// `kvtcd --fsck`: what is in the directory of a disk tier, and how it is.
@@ -20,26 +22,25 @@ struct DirectoryCheck {
 
     /// Prints the result; the exit code is as for fsck(8): 0 good, 4 damaged, 8 not checked.
     func run() -> Int32 {
+        StandardOutput.fail(with: 8)
         let check: StoreCheck
         let isTerminal = isatty(STDERR_FILENO) == 1
         do throws(StoreError) {
             check = try StoreCheck.run(directory: directory) { done, total in
                 guard isTerminal, total > 0 else { return }
-                complain("\r\u{1B}[K\(100 * done / total) %")
+                standardError("\r\u{1B}[K\(100 * done / total) %")
             }
         } catch {
-            if isTerminal { complain("\r\u{1B}[K") }
-            complain("kvtcd: \(error)\n")
+            if isTerminal { standardError("\r\u{1B}[K") }
+            standardError("kvtcd: \("\(error)".visible)\n")
             if asJSON { print(json(Failure(directory: directory, error: "\(error)"))) }
-            if case .locked = error { complain("A daemon uses it: 'kvtcctl verify' checks it meanwhile.\n") }
+            if case .locked = error { standardError("A daemon uses it: 'kvtcctl verify' checks it meanwhile.\n") }
             return 8
         }
-        if isTerminal { complain("\r\u{1B}[K") }
+        if isTerminal { standardError("\r\u{1B}[K") }
         print(asJSON ? json(report(check)) : text(check))
         return check.isDamaged ? 4 : 0
     }
-
-    private func complain(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
 
     private func text(_ check: StoreCheck) -> String {
         var lines = check.files.map { file in

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Foundation
+import KVTCCommandLine
 import KVTCDaemon
+import KVTCProtocol
 import KVTCStore
 import KVTCSystem
 import Logging
@@ -15,6 +17,11 @@ struct Main: ParsableCommand {
             Exit codes: 0 stopped in order, 1 could not start or could not write everything, 64 bad options or values \
             of options, 78 bad configuration. With --fsck: 0 nothing is damaged, 4 something is, 8 it could not be \
             checked.
+
+            EXAMPLES
+              kvtcd --config /etc/kvtcd/kvtcd.toml --check-config
+              kvtcd --socket ~/kvtcd.sock --directory ~/pages --ram-budget 1GiB
+              kvtcd --fsck /var/lib/kvtcd
             """,
         version: Daemon.version)
 
@@ -34,6 +41,8 @@ struct Main: ParsableCommand {
     var fsck: String?
     @Flag(help: "With --fsck and --check-config: print the result as JSON.") var json = false
 
+    static func main() { runProgram { $0.visible } }
+
     func validate() throws {
         if json, fsck == nil, !checkConfig {
             throw ValidationError("--json goes with --fsck DIRECTORY or --check-config")
@@ -44,8 +53,8 @@ struct Main: ParsableCommand {
     }
 
     func run() throws {
-        StandardStreams.fill()
         Machine.raiseOpenFiles()
+        Machine.saveAddressSpace()
         if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
         let signals = Signals()
         let (configuration, errors) = settings()
@@ -81,7 +90,7 @@ struct Main: ParsableCommand {
         return ArenaKeeper(
             kept: stored.map { ($0.name, $0.descriptor) },
             keep: { name, file in
-                if !notifier.store(file, name: name) {
+                notifier.store(file, name: name) {
                     log.warning("the service manager does not keep an arena", metadata: ["name": "\(name)"])
                 }
             },
@@ -112,7 +121,7 @@ struct Main: ParsableCommand {
     private func refuse(_ errors: ConfigurationErrors) -> ExitCode {
         let isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
         for error in errors.all {
-            FileHandle.standardError.write(Data("\(isJournal ? "<2>" : "")kvtcd: \(error)\n".utf8))
+            standardError("\(isJournal ? "<2>" : "")kvtcd: \(error)\n")
         }
         return ExitCode(errors.exitCode)
     }

@@ -18,8 +18,13 @@ struct DisplayTextTests {
         ("plain name-1", "plain name-1"), ("日本語 ü e\u{301} हिन्दी", "日本語 ü e\u{301} हिन्दी"), ("🙂", "🙂"), ("\"'=", "\"'="),
         ("a\\n", "a\\\\n"), ("a\nb\tc", "a\\nb\\tc"), ("\u{1B}[31m", "\\u{1b}[31m"), ("\u{202E}", "\\u{202e}"),
         ("\u{301}x", "\\u{301}x"), ("\u{200B}\u{301}", "\\u{200b}\\u{301}"), ("", ""),
+        ("e" + String(repeating: "\u{301}", count: 6), "e\u{301}\u{301}\u{301}\u{301}\\u{301}\\u{301}"),
     ])
     func whatPrintsStaysAndTheRestIsSpelledOut(text: String, shown: String) {
         #expect(Array(text.escapedForDisplay.unicodeScalars) == Array(shown.unicodeScalars))
+    }
+
+    @Test func aMessageKeepsItsBackslashes() {
+        #expect("a\\n \u{1B}[2J\n".visible == "a\\n \\u{1b}[2J\\n")
     }
 }

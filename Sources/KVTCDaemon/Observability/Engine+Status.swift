@@ -138,7 +138,7 @@ extension Engine {
             own.ramUsed = usage.ramBytes
             own.diskUsed = usage.diskBytes
         }
-        own.state = all.state
+        (own.state, own.ramRefusal) = (all.state, all.ramRefusal)
         own.ramBudget = limits.ramPerUser == 0 ? all.ramBudget : min(limits.ramPerUser, all.ramBudget)
         own.diskBudget = limits.diskPerUser == 0 ? all.diskBudget : min(limits.diskPerUser, all.diskBudget)
         return own

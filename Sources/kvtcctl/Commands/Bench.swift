@@ -15,7 +15,8 @@ struct BenchCommand: ParsableCommand {
 
             EXAMPLES
               kvtcctl bench
-              kvtcctl bench --samples held-out.safetensors --profile model.kvtc.safetensors --ratio 16 --ratio 45
+              kvtcctl bench --samples held-out.safetensors \\
+                  --profile model.kvtc.safetensors --ratio 16 --ratio 45
             """)
 
     @Option(help: "A profile; adds the modes that need one.", completion: .file(extensions: ["safetensors"]))

@@ -17,9 +17,12 @@ struct CalibrateCommand: ParsableCommand {
             components jointly.
 
             EXAMPLES
-              kvtcctl calibrate samples-*.safetensors --gradients gradients-*.safetensors --out model.kvtc.safetensors
-              kvtcctl calibrate samples-*.safetensors --sensitivity sensitivity.json --out model.kvtc.safetensors
-              kvtcctl calibrate samples.safetensors --published --out published.kvtc.safetensors
+              kvtcctl calibrate samples-*.safetensors \\
+                  --gradients gradients-*.safetensors --out model.kvtc.safetensors
+              kvtcctl calibrate samples-*.safetensors \\
+                  --sensitivity sensitivity.json --out model.kvtc.safetensors
+              kvtcctl calibrate samples.safetensors \\
+                  --published --out published.kvtc.safetensors
               kvtcctl profile show model.kvtc.safetensors
             """)
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import KVTCClient
+import KVTCCommandLine
 import KVTCProtocol
 import KVTCSystem
 
@@ -39,7 +40,7 @@ struct FlushCommand: ParsableCommand {
     }
 
     private func explain(_ error: ClientError) -> String? {
-        guard case .refused(let reason) = error, reason.code == .ioError, reason.field == "disk" else { return nil }
+        guard case .refused(let reason) = error, reason.code == .ioError else { return nil }
         return reason.message
     }
 
@@ -108,7 +109,6 @@ private struct FlushProgress {
 
     private func write(_ text: String) {
         guard Terminal.canRedraw else { return }
-        let bytes = Array("\r\u{1B}[K\(text)".utf8)
-        _ = Glibc.write(STDERR_FILENO, bytes, bytes.count)
+        standardError("\r\u{1B}[K\(text)")
     }
 }

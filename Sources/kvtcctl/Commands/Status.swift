@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import KVTCClient
+import KVTCCommandLine
 import KVTCProtocol
 
 struct StatusCommand: ParsableCommand {
@@ -42,7 +43,7 @@ struct StatusCommand: ParsableCommand {
                 text = Terminal.shown("waiting for the daemon…")
             }
             print(Terminal.isStyled && !json ? "\u{1B}[H\u{1B}[2J\(text)" : text)
-            fflush(nil)
+            StandardOutput.flush()
             usleep(UInt32(watch * 1_000_000))
         }
     }

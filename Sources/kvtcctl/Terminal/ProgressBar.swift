@@ -1,4 +1,5 @@
 import Glibc
+import KVTCCommandLine
 
 /// How far a long run is and when it will end, on standard error: one line that moves, or where that is no terminal, a line for
 /// each stage and every ten percent.
@@ -22,16 +23,11 @@ struct ProgressBar {
         }
         let line = Terminal.shown("\(Text.bar(fraction)) \(Text.decimal(100 * fraction, 0)) %  \(stage), \(left)")
         // A line that wraps can't be drawn over.
-        write("\r\u{1B}[K\(Terminal.clipped(line, to: (Terminal.columns ?? 80) - 1))")
+        standardError("\r\u{1B}[K\(Terminal.clipped(line, to: (Terminal.columns ?? 80) - 1))")
     }
 
     /// Leaves the line.
-    func finish() { if isTerminal { write("\r\u{1B}[K") } }
-
-    private func write(_ text: String) {
-        let bytes = Array(text.utf8)
-        _ = Glibc.write(STDERR_FILENO, bytes, bytes.count)
-    }
+    func finish() { if isTerminal { standardError("\r\u{1B}[K") } }
 
     private static func now() -> Double {
         var time = timespec()

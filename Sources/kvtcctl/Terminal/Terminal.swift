@@ -37,12 +37,10 @@ enum Terminal {
     /// The text with everything escaped that would not be seen, would steer the terminal, or that the locale can't show; of
     /// the program's own signs there is another way to write them.
     static func shown(_ text: String) -> String {
-        text.unicodeScalars.reduce(into: "") { result, scalar in
+        if isUnicode { return text.visible }
+        return text.unicodeScalars.reduce(into: "") { result, scalar in
             if scalar.isASCII, scalar.value >= 0x20, scalar.value != 0x7F {
                 result.unicodeScalars.append(scalar)
-            } else if isUnicode {
-                // Behind a letter, so that a combining mark is judged as one in its place.
-                result.unicodeScalars.append(contentsOf: "x\(scalar)".escapedForDisplay.unicodeScalars.dropFirst())
             } else {
                 result += plain[scalar] ?? "\\u{\(String(scalar.value, radix: 16))}"
             }

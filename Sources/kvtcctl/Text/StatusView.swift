@@ -14,6 +14,12 @@ struct StatusView {
             lines += Terminal.wrapped(
                 Terminal.shown("The disk tier fails (\(reason)): pages stay in RAM until it works again."))
         }
+        if let refusal = report.tiers.ram.refusal {
+            let text =
+                "The kernel gives no memory for the rest of the RAM budget (\(refusal.escapedForDisplay)): raise the limit of the "
+                + "daemon's process (man kvtcd.toml, ram.budget), or lower ram.budget."
+            lines += Terminal.wrapped(Terminal.shown(text))
+        }
         lines.append("")
         lines += drifting
         lines += tiers + [""]

@@ -50,10 +50,11 @@ enum Text {
         return "\(decimal(value / 1_000_000, 2)) s"
     }
 
-    /// A span of time in its two largest units.
+    /// A span of time in its two largest units; of years only the whole ones.
     static func duration(_ seconds: Double) -> String {
         let total = UInt64(max(seconds, 0))
         let (days, hours, minutes) = (total / 86400, total / 3600 % 24, total / 60 % 60)
+        if days >= 365 { return count(days / 365, "year") }
         if days > 0 { return "\(days) d \(hours) h" }
         if hours > 0 { return "\(hours) h \(minutes) min" }
         return minutes > 0 ? "\(minutes) min \(total % 60) s" : "\(total) s"

@@ -98,7 +98,7 @@ import Testing
         ("[RAM]\n", "1:1: RAM: unknown key; did you mean ram?"),
         ("Ram.Budget = 1\n", "1:1: Ram.Budget = 1: unknown key; did you mean ram.budget?"),
         ("[xyz]\n", "1:1: xyz: unknown key"),
-        ("ram.\"\" = 1\n", "1:1: ram.\"\" = 1: unknown key"),
+        ("ram.\"\" = 1\n", "1:1: ram.\"\" = 1: unknown key; did you mean ram?"),
         (
             "containers.\"\" = '/x'",
             "1:1: containers.\"\" = '/x': the name of a container has 1 to 64 bytes; expected the absolute path of a socket as text"
@@ -158,7 +158,7 @@ import Testing
         ),
         (
             "tenants.a = [[1]]",
-            "1:1: tenants.a = [[1]]: [1] is no user; expected a list of names and numbers of users, such as [\"alice\", 1001]"
+            "1:14: tenants.a = [[1]]: [1] is no user; expected a list of names and numbers of users, such as [\"alice\", 1001]"
         ),
     ]
 

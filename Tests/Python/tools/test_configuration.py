@@ -341,10 +341,10 @@ def test_with_little_address_space_it_keeps_pages_within_it(make_daemon, place, 
 
 @pytest.mark.parametrize("limit, name", [("v", "RLIMIT_AS"), ("d", "RLIMIT_DATA")])
 def test_too_little_for_the_daemon_itself_is_told_at_once(place, limit, name):
-    prefix = ["sh", "-c", f'ulimit -{limit} 130000 && exec "$0" "$@"']
+    prefix = ["sh", "-c", f'ulimit -{limit} 110000 && exec "$0" "$@"']
     for mode in (["--check-config"], []):
         status, _, complaints = kvtcd(*mode, *place, prefix=prefix)
-        assert status == 78 and re.search(rf"{name} allows 126 MiB, and the daemon itself takes \d+ MiB: raise it", complaints), complaints
+        assert status == 78 and re.search(rf"{name} allows 107 MiB, and the daemon itself takes \d+ MiB: raise it", complaints), complaints
 
 
 def test_memory_that_the_kernel_refuses_is_told_while_it_lasts(make_daemon):

@@ -32,10 +32,13 @@ def test_installed_twice_and_removed(tmp_path):
     assert files(tmp_path) == first | mine and (tmp_path / "etc/kvtcd/kvtcd.toml").read_text() == "# mine\n"
     for _ in range(2):
         result = install("--uninstall", "--root", tmp_path)
-        assert result.returncode == 0 and "still there" in result.stderr
+        assert result.returncode == 0 and f"still there: {tmp_path}/etc/kvtcd, {tmp_path}/var/lib/kvtcd (" in result.stderr
         assert files(tmp_path) == mine
     assert install("--root", tmp_path, "--uninstall", "--purge").returncode == 0
     assert files(tmp_path) == set()
+    # What never was there is not told of.
+    result = install("--uninstall", "--root", tmp_path / "empty")
+    assert result.returncode == 0 and "still there" not in result.stderr and "kvtcd.toml" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--purge"], ["--frobnicate"], ["--root"]])

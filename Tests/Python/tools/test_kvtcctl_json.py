@@ -94,7 +94,7 @@ def test_the_keys_are_always_the_same(daemon, client, kvtcctl, profile):
     assert [set(row) for row in read("sessions")] == [SESSION, SESSION]
     assert [set(row) for row in status["profiles"]] == [PROFILE] == [set(row) for row in read("profile", "list")]
     assert set(status["bytes"]) == {"raw_in", "stored", "returned", "written"}
-    assert set(status["tiers"]["ram"]) == {"used", "budget", "pages"}
+    assert set(status["tiers"]["ram"]) == {"used", "budget", "pages", "refusal"}
     policies = [read("policy", "get", session.number) for session in (bare, full)]
     assert [set(policy) for policy in policies] == [POLICY, POLICY]
     assert policies[0]["near"] is None and policies[1]["near"] == 0.25
@@ -187,6 +187,35 @@ def test_flush_waits_as_long_as_something_comes_of_it(make_daemon):
         start = time.monotonic()
         assert runner(daemon)("flush", "--timeout", 3).startswith("flushed 4 pages")
         assert time.monotonic() - start > 3
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_flush_gives_up_on_a_disk_that_hangs(make_daemon):
+    daemon = make_daemon()
+    daemon.stop()
+    daemon.prefix = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=12000000:when=1"]
+    daemon.start()
+    daemon.prefix = []
+    with daemon.connect(arena_bytes=0) as client:
+        open_session(client).push(to_push(*random_pages(4)))
+        message = runner(daemon)("flush", "--timeout", 1, status=75)
+        assert message.startswith("kvtcctl: ") and "1 s" in message, message
+        # The daemon goes on with it.
+        assert runner(daemon)("flush").startswith("flushed")
+
+
+def test_flush_says_what_to_do_where_pins_fill_the_budget(make_daemon):
+    daemon = make_daemon(**{"disk.budget": "2MiB", "disk.segment": "1MiB"})
+    with daemon.connect() as client:
+        policy = kvtc.Policy()
+        policy.pin = True
+        session = open_session(client, policy=policy)
+        session.push(to_push(*random_pages(300)))
+        message = " ".join(runner(daemon)("flush", status=1).split())
+        assert "those least worth keeping, are not on disk; 300 pages that must stay because of a pin would take" in message, message
+        assert "unpin some (TOUCH, or a policy without pin), or raise disk.budget" in message and "ioError" not in message
+        # Else a stop could not keep them either.
+        runner(daemon)("drop", "--all")
 
 
 def test_a_daemon_without_a_disk_says_what_that_means(make_daemon):

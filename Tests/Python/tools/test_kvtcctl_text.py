@@ -27,6 +27,7 @@ HOSTILE = [
     "\u0301 alone",
     "private \ue000 unassigned \u0378",
     "back\\slash \\u{1b}",
+    "a pile o" + "\u0301" * 60,
 ]
 WIDE = ["漢字かな交じり", "emoji 🦀🚀", "e\u0301e\u0301 combining", "한국어", "ｆｕｌｌ", "Ελληνικά"]
 
@@ -59,6 +60,7 @@ def test_no_name_steers_the_terminal_or_forges_a_row(client, kvtcctl):
         text = kvtcctl(command)
         for character in text:
             assert character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"), repr(character)
+        assert "\u0301" * 5 not in text
         assert not re.search(r"^ *7  forged row", text, re.M) and "\\u{1b}]0;owned\\u{7}" in text
     rows = kvtcctl("sessions").splitlines()[1:]
     assert len(rows) == len(HOSTILE)
@@ -179,6 +181,8 @@ WRONG = [
     (["status", "--socket", "/" + "x" * 200], "--socket", "107"),
     (["bench", "--pages", "-1"], "--pages", "1 to 1024"),
     (["bench", "--ratio", "-1"], "--ratio", "1 to 1000"),
+    (["policy", "set", 1, "--pin", "--no-pin"], "--no-pin", "--pin"),
+    (["policy", "set", 1, "--keep-outliers", "--no-keep-outliers"], "--no-keep-outliers", "--keep-outliers"),
     (["calibrate", "x", "--out", "y", "--rank", "-1"], "--rank", "from 1"),
 ]
 
@@ -187,6 +191,20 @@ WRONG = [
 def test_a_bad_value_is_told_what_is_allowed(kvtcctl, arguments, option, allowed):
     message = kvtcctl(*arguments, status=64)
     assert option in message and allowed in message and "Missing value" not in message, message
+
+
+def test_spans_of_time_read_the_same_everywhere(client, kvtcctl):
+    session = open_session(client)
+    for seconds, text in [(59, "59 s"), (90, "1 min 30 s"), (86_400, "1 d 0 h"), (365 * 86_400, "1 year"), (4_000_000_000, "126 years")]:
+        kvtcctl("policy", "set", session.number, "--ttl", seconds)
+        assert re.search(rf"^ttl +{text}$", kvtcctl("policy", "get", session.number), re.M)
+        assert f" {text} " in kvtcctl("sessions")
+
+
+def test_a_directory_is_named_without_a_path_that_is_none(daemon):
+    command = [binary("kvtcctl", "KVTCCTL"), "profile", "load", "nope"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"KVTC_SOCKET": daemon.socket}, timeout=60)
+    assert result.returncode == 1 and "/ has no file nope" in result.stderr and "//" not in result.stderr
 
 
 def test_what_the_daemon_refuses_of_a_policy_is_named_as_the_options_are(client, kvtcctl):

@@ -5,6 +5,11 @@ struct PolicyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "policy",
         abstract: "Show or change what a live session protects and how well it is coded.",
+        discussion: """
+            EXAMPLES
+              kvtcctl policy get 3
+              kvtcctl policy set 3 --window 256
+            """,
         subcommands: [PolicyGet.self, PolicySet.self])
 }
 
@@ -57,7 +62,7 @@ struct PolicyDocument: Encodable {
             "idle       window \(near.map { "within distortion \($0)" } ?? "lossless")",
             "outliers   \(keepOutliers ? "lossless" : "coded like other rows")",
             "priority   \(priority)\(pinned ? ", pinned" : "")",
-            "ttl        \(ttlS == 0 ? "none" : "\(ttlS) s")",
+            "ttl        \(ttlS == 0 ? "none" : Text.duration(Double(ttlS)))",
         ]
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 11) }
     }

@@ -83,11 +83,13 @@ struct PolicySet: ParsableCommand {
     @Option(
         parsing: .unconditional,
         help: ArgumentHelp(
-            "While the session is idle or closed, code its window within this error; 'off' keeps it lossless.",
+            "While the session is idle (sessions.near_after_s and up to 10 s more) or closed, code its window within this error; 'off' keeps it lossless.",
             valueName: "error"), transform: DistortionBound.init)
     var near: DistortionBound?
 
-    @Flag(inversion: .prefixedNo, help: "Keep rows lossless that are far stronger than any that was calibrated on.")
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .exclusive,
+        help: "Keep rows lossless that are far stronger than any that was calibrated on.")
     var keepOutliers: Bool?
 
     @Option(
@@ -111,7 +113,9 @@ struct PolicySet: ParsableCommand {
         transform: Parsed.number(of: "seconds"))
     var ttl: UInt32?
 
-    @Flag(inversion: .prefixedNo, help: "Never evict the session's pages from the daemon, nor let them expire.")
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .exclusive,
+        help: "Never evict the session's pages from the daemon, nor let them expire.")
     var pin: Bool?
 
     @Flag(help: "Print {\"session\", \"raw_tokens\", \"already_coded\"}.")

@@ -50,7 +50,7 @@ struct ProfileLoad: ParsableCommand {
     private func loadByName() throws -> String {
         let explain = { (error: ClientError) -> String? in
             guard case .refused(let reason) = error, reason.code == .unknownProfile else { return nil }
-            return "there is no \(currentDirectory())/\(file), and the daemon has none of that name: \(reason.message)"
+            return "\(currentDirectory()) has no file \(file), and the daemon has none of that name: \(reason.message)"
         }
         return try connection.withClient(explaining: explain) {
             try $0.call(ProfileRequest(action: .load, name: file)).json
