@@ -65,6 +65,7 @@ private final class InverseShape {
         codes = values
         quads = [Int8](repeating: 0, count: digits * InverseShape.tokens)
         sums = [Int32](repeating: 0, count: InverseShape.tokens)
+        target = [Float](repeating: 0, count: InverseShape.tokens * width)
         // Second digits meet the leading components' codes.
         let components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
         quads.withUnsafeMutableBufferPointer { quads in
@@ -73,7 +74,6 @@ private final class InverseShape {
                 kv_pack_codes(values, InverseShape.tokens, components, components.count, digits)
             }
         }
-        target = [Float](repeating: 0, count: InverseShape.tokens * width)
     }
 
     deinit { packed.deallocate() }
