@@ -44,12 +44,11 @@ extension Store {
         // What kept it from opening may be gone by now.
         if unopened.withLock({ $0 != nil }) { openAgain() }
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
-        let failuresBefore = try withLog { (log) throws(StoreError) in
-            log.setRun(order == .mostWorthFirst)
-            return log.syncFailures
-        }
-        defer { if order == .mostWorthFirst { try? withLog { (log) throws(StoreError) in log.setRun(false) } } }
+        let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
         let targets = collect(keys, order)
+        let isRun = order == .mostWorthFirst && !targets.isEmpty
+        if isRun { try withLog { (log) throws(StoreError) in log.setRun(true) } }
+        defer { if isRun { try? withLog { (log) throws(StoreError) in log.setRun(false) } } }
         let budget = configuration.diskBudget
         if targets.reduce(0, { $0 + $1.recordBytes }) <= budget,
             let written = try makeDurable(targets, failuresBefore)

@@ -64,4 +64,37 @@ import Testing
         let again = try Store.open(.memory(device.afterKill(), ram: 1 << 20, disk: 4 << 20, segment: 64 << 10))
         #expect(again.statistics.pages == 0)
     }
+
+    /// A writer of another page takes what is due to be written down along, and has yet to do so.
+    @Test func aDropWaitsForWhoWritesItDown() throws {
+        let store = try engine().store
+        let (gone, other) = (StoreKey(tenant: 1, words: .init(1, 0, 0, 0)), StoreKey(tenant: 1, words: .init(2, 0, 0, 0)))
+        func put(_ key: StoreKey) {
+            let bytes = [UInt8](repeating: 7, count: 900)
+            #expect(bytes.withUnsafeBytes { store.put(key, bytes: $0, attributes: PageAttributes()) } == .stored)
+        }
+        put(gone)
+        _ = try store.flush()
+        put(other)
+        #expect(store.takeOut([gone]) == 1)
+        let (noted, writes) = (Monitor<Int?>(nil), Monitor(0))
+        let begun = Monitor(false)
+        device.setFault { [self] _, operation in
+            guard operation == "pwrite" else { return nil }
+            // The first write is the tombstone, the second one the other page.
+            guard writes.update({ $0 += 1; return $0 }) == 1 else { return nil }
+            try? Thread.start {
+                begun.update { $0 = true }
+                store.noteRemovals()
+                let count = writes.withLock { $0 }
+                noted.update { $0 = count }
+            }.detach()
+            _ = begun.wait(until: deadline(), { $0 ? true : nil })
+            return nil
+        }
+        _ = try store.flush([other])
+        let count = noted.wait(until: deadline(), { $0 })
+        #expect(count ?? 0 > 1)
+        device.setFault { _, _ in nil }
+    }
 }
