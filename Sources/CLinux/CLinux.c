@@ -275,3 +275,8 @@ int clinux_peer_pidfd(int fd) {
     if (getsockopt(fd, SOL_SOCKET, 77, &peer, &length) != 0) return -errno;
     return peer;
 }
+
+int clinux_has_ended(int descriptor) {
+    struct pollfd set = {.fd = descriptor, .events = POLLRDHUP};
+    return poll(&set, 1, 0) != 0;
+}

@@ -176,6 +176,11 @@ public final class Client: Sendable {
         ).json
     }
 
+    /// Throws where the connection has ended, and the memory of its arenas may be zeros.
+    func requireOpen() throws(ClientError) {
+        if connection.hasEnded { throw .connectionLost("closed by the daemon") }
+    }
+
     /// Ends the connection, and with it its sessions and arenas.
     public func close() {
         connection.shutdown()

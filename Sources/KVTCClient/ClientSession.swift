@@ -139,6 +139,8 @@ public struct ClientSession: Sendable {
             pages[Int(part.entry), default: []] += bytes
         }
         guard !astray else { throw .violation("a part outside the arena or of no page asked for") }
+        // The memory of an arena goes with its connection: zeros may have been copied.
+        if arena != nil { try client.requireOpen() }
         return pages
     }
 

@@ -12,7 +12,8 @@ public final class Arena: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
     /// The size in bytes.
     public let byteCount: Int
-    private let isOwn: Bool
+    /// Whether the memory is taken back from the other side in the end.
+    private let isTakenBack: Atomic<Bool>
     /// Goes away after the memory.
     private let charge: (any AnyObject & Sendable)?
 
@@ -46,7 +47,7 @@ public final class Arena: @unchecked Sendable {
         madvise(mapped, byteCount, MADV_HUGEPAGE)
         base = mapped
         self.byteCount = byteCount
-        self.isOwn = isOwn
+        isTakenBack = Atomic(isOwn)
         self.charge = charge
         self.descriptor = Atomic(descriptor.release())
     }
@@ -54,10 +55,13 @@ public final class Arena: @unchecked Sendable {
     deinit {
         // Else all that was ever written here would be held by any copy of the descriptor, and charged to this process. What
         // the other side writes from now on is its own.
-        if isOwn { madvise(base, byteCount, MADV_REMOVE) }
+        if isTakenBack.load(ordering: .acquiring) { madvise(base, byteCount, MADV_REMOVE) }
         munmap(base, byteCount)
         closeDescriptor()
     }
+
+    /// Leaves the memory to the other side, which may be reading it: for a process that ends.
+    public func leave() { isTakenBack.store(false, ordering: .releasing) }
 
     /// The descriptor to send along; it must not outlive the arena.
     public var rawDescriptor: Int32 { descriptor.load(ordering: .acquiring) }

@@ -252,6 +252,9 @@ public final class UnixConnection: Sendable {
     /// Writes one message.
     public func write(_ bytes: [UInt8]) throws(ConnectionError) { try write([bytes[...]]) }
 
+    /// Whether the peer, or this side, has ended the connection; bytes that came before may still be there to read.
+    public var hasEnded: Bool { clinux_has_ended(descriptor.raw) != 0 }
+
     /// Ends both directions: reads and writes under way return. The descriptor itself closes with the last reference.
     public func shutdown() { _ = Glibc.shutdown(descriptor.raw, Int32(SHUT_RDWR)) }
 

@@ -65,3 +65,6 @@ int clinux_socket_path(int fd, char *path, size_t capacity);
 int clinux_pidfd(int32_t pid);
 /// A descriptor of the process at the other end of a socket; -ENOPROTOOPT where the kernel has none.
 int clinux_peer_pidfd(int fd);
+// Whether either side has ended the connection, whatever is still to be read.
+int clinux_has_ended(int descriptor);
+

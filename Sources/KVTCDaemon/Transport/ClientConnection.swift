@@ -209,6 +209,8 @@ final class ClientConnection: Sendable {
                 if !goesOn { break }
             }
         }
+        // Nothing is wrong with the client, which may have yet to read what it has been told is there.
+        if engine.isStopping { router.leaveArenas() }
         inbox.update { inbox in
             inbox.isClosed = true
             // The reader may be waiting for the quota that these hold.

@@ -58,6 +58,9 @@ struct RequestRouter {
         return nil
     }
 
+    /// Leaves its arenas' memory to the client.
+    func leaveArenas() { for arena in arenas.values { arena.leave() } }
+
     private func flush(_ body: [UInt8]) throws(RouterError) -> Rest {
         let (engine, caller) = (engine, caller)
         let request: FlushRequest

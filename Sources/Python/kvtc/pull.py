@@ -21,7 +21,8 @@ _ATTEMPTS = 3
 
 @dataclass
 class Part:
-    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for."""
+    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for. It was right if
+    that does not raise; after a connection that was lost the part comes again."""
 
     index: int
     key: bytes
@@ -161,6 +162,9 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
                 part = _part(pull, batch, messages.PullPart.decode(body), region)
                 if part.index not in pull.ended:
                     yield part
+                    # Only now it is known that the memory was still the arena's while the caller read it.
+                    if region is not None:
+                        connection.require_open()
                     if pull.is_last(part):
                         pull.ended.add(part.index)
                 continue

@@ -1,14 +1,16 @@
 """What nobody refers to any more ends: sessions with the next request, clients at once."""
 
 import gc
+import socket
 
 import pytest
 
 import kvtc
 from kvtc import ErrorCode
+from kvtc.adapters.transfer import pull_pages
 from kvtc.protocol.messages import CloseSession
 
-from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push
+from samples import GEOMETRY, TOKENS, open_session, random_pages, to_push, until
 
 
 def test_sessions_that_nobody_refers_to_end(client):
@@ -121,3 +123,39 @@ def test_clients_that_nobody_refers_to_hang_up(make_daemon):
         daemon.connect(arena_bytes=4 << 20).arena()
     with daemon.connect() as client:
         assert client.arena() is not None
+
+
+def test_what_is_read_of_an_arena_after_its_end_is_not_taken_for_a_page(daemon):
+    keys, contents = random_pages(3)
+    with daemon.connect(reconnect=0) as client:
+        session = open_session(client)
+        session.push(to_push(keys, contents))
+        pull = session.pull(keys)
+        part = next(pull)
+        assert part.data == contents[part.index]
+        # The daemon ends the connection, and takes the memory back.
+        client.connection._socket.shutdown(socket.SHUT_WR)
+        until(lambda: not any(part.data))
+        with pytest.raises(kvtc.ConnectionLost):
+            next(pull)
+    with daemon.connect(reconnect=0) as client:
+        session = open_session(client)
+
+        def place(index, page):
+            client.connection._socket.shutdown(socket.SHUT_WR)
+            until(lambda: not page.any())
+
+        assert not pull_pages(session, keys, lambda count: place).any()
+
+
+def test_a_daemon_that_stops_leaves_what_it_has_told_of(daemon):
+    keys, contents = random_pages(2)
+    with daemon.connect(reconnect=0) as client:
+        session = open_session(client)
+        session.push(to_push(keys, contents))
+        pull = session.pull(keys)
+        part = next(pull)
+        assert daemon.stop() == 0
+        assert part.data == contents[part.index]
+        with pytest.raises(kvtc.ConnectionLost):
+            next(pull)

@@ -84,11 +84,17 @@ def pull_pages(
             found = _lookup(session, keys, wanted)
             try:
                 if place := prepare(found.leading_run):
+                    placed: int | None = None
                     for part in session.pull(keys[: found.leading_run], lease=found.lease):
-                        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
-                        if is_whole:
+                        # That there is a next part says that the last one's memory was the arena's until it was read.
+                        if placed is not None:
+                            arrived[placed] = True
+                        placed = None
+                        if part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes:
                             place(part.index, np.frombuffer(part.data, np.uint8))
-                        arrived[part.index] = is_whole
+                            placed = part.index
+                    if placed is not None:
+                        arrived[placed] = True
             finally:
                 # It ends by itself, too.
                 with suppress(KvtcError):

@@ -180,6 +180,17 @@ class Connection:
         lost = isinstance(error, ConnectionLost) or error is self._failure or error.code == ErrorCode.SHUTTING_DOWN
         return lost and os.getpid() == self._process
 
+    def require_open(self) -> None:
+        """Raises where the connection has ended. The daemon takes the memory of its arenas back then: what was read there since
+        this was last asked may be zeros."""
+        ended = select.poll()
+        if self._failure is None:
+            with contextlib.suppress(ValueError):
+                ended.register(self._socket, select.POLLRDHUP)
+                if not ended.poll(0):
+                    return
+        raise self._failure or ConnectionLost("the daemon closed the connection", advice="connect again; the daemon may have restarted")
+
     def close(self) -> None:
         """Ends the connection; requests under way fail with ``ConnectionLost``."""
         if os.getpid() == self._process:
