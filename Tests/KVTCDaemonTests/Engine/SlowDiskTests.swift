@@ -68,7 +68,9 @@ import Testing
     /// A writer of another page takes what is due to be written down along, and has yet to do so.
     @Test func aDropWaitsForWhoWritesItDown() throws {
         let store = try engine().store
-        let (gone, other) = (StoreKey(tenant: 1, words: .init(1, 0, 0, 0)), StoreKey(tenant: 1, words: .init(2, 0, 0, 0)))
+        let (gone, other) = (
+            StoreKey(tenant: 1, words: .init(1, 0, 0, 0)), StoreKey(tenant: 1, words: .init(2, 0, 0, 0))
+        )
         func put(_ key: StoreKey) {
             let bytes = [UInt8](repeating: 7, count: 900)
             #expect(bytes.withUnsafeBytes { store.put(key, bytes: $0, attributes: PageAttributes()) } == .stored)
@@ -82,7 +84,11 @@ import Testing
         device.setFault { [self] _, operation in
             guard operation == "pwrite" else { return nil }
             // The first write is the tombstone, the second one the other page.
-            guard writes.update({ $0 += 1; return $0 }) == 1 else { return nil }
+            guard
+                writes.update({
+                    $0 += 1; return $0
+                }) == 1
+            else { return nil }
             try? Thread.start {
                 begun.update { $0 = true }
                 store.noteRemovals()
