@@ -49,10 +49,12 @@ let package = Package(
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
+        module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore"]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
         module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
         module(
-            "KVTCDaemon", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", logging]),
+            "KVTCDaemon",
+            ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", logging]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", "KVTCCommandLine", "KVTCProtocol", arguments, logging],
             swiftSettings: swiftFlags),
@@ -96,11 +98,15 @@ let package = Package(
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
         tests("KVTCClientTests", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCModel", "KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
+        .target(
+            name: "SyntheticProfile", dependencies: ["KVTCModel", "KVTCCodec", "KVTCCalibration"],
+            path: "Tests/SyntheticProfile", swiftSettings: swiftFlags),
+        tests("KVTCSessionsTests", ["KVTCModel", "KVTCSessions", "KVTCCodec", "KVTCStore", "SyntheticProfile"]),
         tests(
             "KVTCDaemonTests",
             [
                 "KVTCModel", "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec",
-                "KVTCCalibration", "StoreSimulation", logging,
+                "KVTCSessions", "StoreSimulation", "SyntheticProfile", logging,
             ]),
     ]
 )

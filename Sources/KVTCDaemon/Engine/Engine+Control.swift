@@ -1,5 +1,6 @@
 import KVTCCodec
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 import KVTCSystem
 
@@ -201,7 +202,7 @@ extension Engine {
             // One after another: all keys of all namespaces at once would take memory.
             let recent = namespaces.withLock { $0[caller.tenant]?.all ?? [] }
             dropped = recent.reduce(0) { sum, namespace in
-                sum + drop(request.keys.map { namespace.key($0, tenant: caller.tenant) })
+                sum + drop(request.keys.map { namespace.key($0.vector, tenant: caller.tenant) })
             }
         } else {
             let session = try session(request.session, caller)

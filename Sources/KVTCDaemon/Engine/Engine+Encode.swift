@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCSessions
 import KVTCStore
 import KVTCSystem
 

@@ -1,5 +1,6 @@
 import KVTCCodec
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 import KVTCSystem
 
@@ -22,7 +23,8 @@ extension Engine {
             let begin = outcomes.count
             let rooms = rooms(request.entries[begin...], keys[begin...], session)
             if rooms.isEmpty {
-                outcomes.append(try store(request.entries[begin], keys[begin], session, source, after: before(begin)))
+                outcomes.append(
+                    try storePage(request.entries[begin], keys[begin], session, source, after: before(begin)))
             }
             let filled = pool.map(rooms.count) { [self] index in
                 Result { () throws(WireError) in
@@ -141,7 +143,7 @@ extension Engine {
     }
 
     /// Stores a page that may be there already, or that has to wait for room.
-    private func store(
+    private func storePage(
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
@@ -175,7 +177,7 @@ extension Engine {
             lookAfterMemory()
             return .full
         case .tooLarge: return .tooLarge
-        case .present: return try store(entry, key, session, source, after: after)
+        case .present: return try storePage(entry, key, session, source, after: after)
         case .stored: break
         }
         metrics.count(session.tenant) {

@@ -2,6 +2,7 @@ import Glibc
 import KVTCCodec
 import KVTCModel
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 
 // What is there under a key gives way to the page pushed where it is less than the session may rely on.

@@ -1,6 +1,7 @@
 import KVTCCodec
 import KVTCModel
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 import KVTCSystem
 import Logging
@@ -94,7 +95,7 @@ final class Engine: Sendable {
     }
 
     func storeKey(_ session: Session, _ key: PageKey) -> StoreKey {
-        session.namespace.key(key, tenant: session.tenant)
+        session.namespace.key(key.vector, tenant: session.tenant)
     }
 
     /// The pages that a session holds.
@@ -291,7 +292,7 @@ final class Engine: Sendable {
     private func close(_ ids: [UInt32]) {
         for id in ids {
             // For the case that the process dies before a coder has been there.
-            for key in ledger.withLock({ $0.promises(of: id) }) { store.update(key, promised: true) }
+            for key in ledger.withLock({ $0.pagesToRetain(of: id) }) { store.update(key, promised: true) }
             enqueue(ledger.update { $0.close(id) })
             log.info("session closed", metadata: ["session": "\(id)"])
         }

@@ -1,5 +1,6 @@
 import KVTCCodec
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 import KVTCSystem
 

@@ -1,3 +1,4 @@
+import KVTCSessions
 import KVTCSystem
 import Synchronization
 

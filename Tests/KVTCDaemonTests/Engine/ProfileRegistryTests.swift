@@ -1,6 +1,7 @@
 import Foundation
 import KVTCCodec
 import Logging
+import SyntheticProfile
 import TestSupport
 import Testing
 

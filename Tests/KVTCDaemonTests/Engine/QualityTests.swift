@@ -3,6 +3,7 @@ import KVTCClient
 import KVTCDaemon
 import KVTCModel
 import KVTCProtocol
+import SyntheticProfile
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import KVTCCodec
 import KVTCModel
 import KVTCProtocol
+import KVTCSessions
 import KVTCSystem
 import Logging
 import StoreSimulation

@@ -1,6 +1,7 @@
 import KVTCCodec
 import KVTCModel
 import KVTCProtocol
+import KVTCSessions
 import KVTCStore
 
 @testable import KVTCDaemon
@@ -47,7 +48,7 @@ extension SessionSimulation {
         /// What the client names it by, whatever the tenant and the model.
         private var number: UInt64 { UInt64(branch * 100 + index * 10 + (isShort ? 1 : 0)) }
         var key: PageKey { Pages.key(number) }
-        var storeKey: StoreKey { model.namespace.key(key, tenant: tenant) }
+        var storeKey: StoreKey { model.namespace.key(key.vector, tenant: tenant) }
         var tokens: Int { isShort ? 7 : SessionSimulation.tokens }
         var first: Int { index * SessionSimulation.tokens }
         var end: Int { first + tokens }

@@ -1,6 +1,4 @@
-import KVTCCodec
 import KVTCModel
-import KVTCProtocol
 
 /// How pages are to be coded, as far as the policy says.
 package struct CodingChoice: Hashable {
@@ -35,7 +33,7 @@ package struct CodingChoice: Hashable {
         return choice
     }
 
-    /// The choice that keeps what both promise: lossless, the finer quantiser, the stricter bound; else this one.
+    /// The choice that does for whoever asks for either: lossless, the finer quantiser, the stricter bound; else this one.
     package func joined(with other: CodingChoice) -> CodingChoice {
         guard !mode.isExact, !other.mode.isExact else { return .lossless }
         var result = mode.bits >= other.mode.bits ? self : other
@@ -55,7 +53,7 @@ package struct CodingChoice: Hashable {
     /// Whether there are codings that do not do.
     package var isStrict: Bool { mode.bits > 0 || quality.distortion != nil }
 
-    /// Whether a page that was coded by whatever choice is no worse than this one promises. A ratio promises nothing.
+    /// Whether a page that was coded by whatever choice is no worse than this one. A ratio asks for nothing.
     package func isMet(by page: CodedPage) -> Bool {
         guard !page.isExact else { return true }
         guard !mode.isExact, page.mode.bits >= mode.bits else { return false }
@@ -70,48 +68,7 @@ package struct CodingChoice: Hashable {
 
     /// Bounds below are refused. What a block says of its distortion leaves out the rounding of the basis to 8 bits, which
     /// takes about 0.0001; closer than this the bound would not be the truth.
-    static let leastBound: Float = 0.0005
+    package static let leastBound: Float = 0.0005
 
     static let lossless = CodingChoice(Policy(mode: .lossless))
-}
-
-/// What a coded page is to those who rely on it.
-package struct CodedPage: Hashable {
-    /// Rows that come back bit-identical.
-    package var exact: RowSet
-    package var mode: Mode
-    /// As `BlockHeader.distortion`.
-    package var distortion: Float
-
-    package init(exact: RowSet, mode: Mode, distortion: Float = 0) {
-        (self.exact, self.mode, self.distortion) = (exact, mode, distortion)
-    }
-
-    package init(_ header: BlockHeader) {
-        self.init(
-            exact: header.mode.isExact ? RowSet.full(header.tokens) : header.protected, mode: header.mode,
-            distortion: header.distortion)
-    }
-
-    package var isExact: Bool { exact.count == exact.capacity }
-}
-
-/// What a session may rely on of its pages: how they are coded, and the rows that its policy keeps exact.
-package struct Promise {
-    package var choice: CodingChoice
-    package var protection: Protection
-
-    package init(choice: CodingChoice, protection: Protection) { (self.choice, self.protection) = (choice, protection) }
-
-    /// Whether there is anything to keep of a page that begins at a position.
-    package func asks(first: Int, tokens: Int, window: Bool) -> Bool {
-        choice.isStrict || !protection.rows(first: first, tokens: tokens, window: window).isEmpty
-    }
-
-    /// Whether a page that begins at a position is no worse. `window` says whether rows count that only the window protects.
-    package func isKept(by page: CodedPage, first: Int, window: Bool) -> Bool {
-        guard choice.isMet(by: page) else { return false }
-        let rows = protection.rows(first: first, tokens: page.exact.capacity, window: window)
-        return page.exact.isSuperset(of: rows)
-    }
 }

@@ -1,5 +1,5 @@
 import KVTCCodec
-import KVTCStore
+import struct KVTCStore.StoreKey
 
 // What becomes of the window of an idle session, where its policy has a bound for that.
 extension Ledger {

@@ -1,21 +1,5 @@
-import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-import KVTCStore
-
-/// What it takes to code pages of one shape; shared by the sessions that have that shape and the jobs of their pages.
-package final class CodingContext: Sendable {
-    /// Codes and decodes.
-    package let codec: PageCodec
-    /// How pages lie in the worker's memory.
-    package let layout: PageLayout
-
-    /// A context for pages of a codec's geometry in a layout.
-    package init(codec: PageCodec, layout: PageLayout) {
-        self.codec = codec
-        self.layout = layout
-    }
-}
+import struct KVTCStore.StoreKey
 
 /// One page as a session sees it.
 package struct SessionPage: Hashable {
@@ -52,7 +36,7 @@ package struct Session {
     package var wholeUse: UInt64 = 0
     /// What came of its pages that were coded while it lived.
     package var tally = CodingTally()
-    /// How they compare with what the profile promises.
+    /// How they compare with what the profile expects.
     package var drift = Drift()
 
     package init(
@@ -75,7 +59,7 @@ package struct Session {
     package var windowBegin: Int { max(0, tokens - Int(policy.window)) }
 
     /// All but the list of pages: a second reference to that would make the next push copy it.
-    var withoutPages: Session {
+    package var withoutPages: Session {
         var bare = self
         bare.pages = []
         return bare

@@ -1,10 +1,7 @@
 import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-import TestSupport
+import KVTCSessions
 import Testing
-
-@testable import KVTCDaemon
 
 @Suite struct PageNamespaceTests {
     static func namespace(
@@ -21,7 +18,7 @@ import Testing
             try Self.namespace(""), try Self.namespace("a"), try Self.namespace("b"), try Self.namespace("", layer: 1),
             try Self.namespace("", frequencies: [1, Float(0.5).nextUp]), try Self.namespace("", element: .bf16),
         ]
-        let keys = (0..<10).map { Pages.key($0) }
+        let keys = (0..<10).map { SIMD4<UInt64>($0, 0, 0, $0) }
         let known = namespaces.flatMap { namespace in
             (1...2).flatMap { tenant in keys.map { namespace.key($0, tenant: tenant) } }
         }

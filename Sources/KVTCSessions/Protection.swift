@@ -1,6 +1,4 @@
-import KVTCCodec
 import KVTCModel
-import KVTCProtocol
 
 /// Which positions a session's policy keeps lossless, given how many tokens the session has.
 package struct Protection {

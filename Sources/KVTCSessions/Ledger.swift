@@ -1,7 +1,5 @@
-import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-import KVTCStore
+import struct KVTCStore.StoreKey
 
 /// What an encode job has to do.
 package struct EncodePlan {
@@ -9,41 +7,6 @@ package struct EncodePlan {
     package var context: CodingContext
     package var choice: CodingChoice
     package var protected: RowSet
-}
-
-/// A page that a session uses or that waits for its coder.
-package struct LedgerPage {
-    package enum Phase: Equatable {
-        /// Not coded and not asked for.
-        case raw
-        /// An encode job was asked for.
-        case queued
-        /// The job runs.
-        case encoding
-        /// The coded block takes the raw one's place right now.
-        case replacing
-        /// Coded, and what it is then; nil when that has not been read yet.
-        case coded(CodedPage?)
-
-        package var isCoded: Bool { if case .coded = self { true } else { false } }
-    }
-
-    package let generation: UInt64
-    package let tokens: Int
-    package let context: CodingContext
-    package var phase: Phase
-    /// The sessions that use it, with the position of its first token in each.
-    package var users: [UInt32: Int] = [:]
-    /// Rows that sessions protected which are over by now, or have gone back over it.
-    package var retained: RowSet
-    /// What the sessions that use it no more were promised, the pusher's choice where that leaves it open.
-    package var promised: CodingChoice?
-    /// The strictest wish of the sessions that are over and had it in their window.
-    package var near: CodingChoice?
-    /// The session that pushed it.
-    package var owner: UInt32
-
-    package var isCoded: Bool { phase.isCoded }
 }
 
 /// Which pages sessions use, which of their rows are protected, and which pages may be coded now. Pure bookkeeping: it
@@ -98,7 +61,7 @@ package struct Ledger {
                 generation: generations, tokens: tokens, context: context, phase: coded == true ? .coded(nil) : .raw,
                 retained: RowSet(count: tokens), owner: id)
             if let before {
-                (page.users, page.promised, page.near) = (before.users, before.promised, before.near)
+                (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
                 page.retained = before.tokens == tokens ? before.retained : RowSet.full(tokens)
             }
             if let retaining { page.retained.formUnion(retaining) }
@@ -120,7 +83,7 @@ package struct Ledger {
         var page = LedgerPage(
             generation: generations, tokens: tokens, context: before.context, phase: .raw,
             retained: before.tokens == tokens ? before.retained : RowSet.full(tokens), owner: before.owner)
-        (page.users, page.promised, page.near) = (before.users, before.promised, before.near)
+        (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
         if let retaining { page.retained.formUnion(retaining) }
         pages[key] = page
         return queued([key])
@@ -173,12 +136,12 @@ package struct Ledger {
         return rows
     }
 
-    /// What keeps everybody's promise: the pusher's choice, made stricter where others ask for more.
+    /// What does for everybody: the pusher's choice, made stricter where others ask for more.
     private func choice(_ page: LedgerPage) -> CodingChoice {
         func choice(of id: UInt32) -> CodingChoice? { sessions[id].map { CodingChoice($0.policy) } }
         let pusher = page.users[page.owner] == nil ? nil : choice(of: page.owner)
         let users = page.users.keys.sorted().map(choice)
-        return CodingChoice.joined([nearChoice(page), pusher, page.promised] + users) ?? .lossless
+        return CodingChoice.joined([nearChoice(page), pusher, page.retainedChoice] + users) ?? .lossless
     }
 
     /// Starts a queued job. Nil when the page is gone, or a window has taken it back meanwhile.
@@ -282,7 +245,7 @@ package struct Ledger {
     package func isUsed(_ key: StoreKey) -> Bool { pages[key]?.users.isEmpty == false }
 
     /// The raw pages of which something must stay exact when the session ends.
-    package func promises(of id: UInt32) -> [StoreKey] {
+    package func pagesToRetain(of id: UInt32) -> [StoreKey] {
         guard let session = sessions[id] else { return [] }
         let (protection, isExact) = (session.protection, CodingChoice(session.policy).mode.isExact)
         return session.pages.filter { entry in
@@ -312,7 +275,8 @@ package struct Ledger {
             page.retained.formUnion(
                 protection.rows(first: entry.first, tokens: page.tokens, window: isInWindow && near == nil))
             page.near = CodingChoice.strictest([page.near, near])
-            page.promised = CodingChoice.joined(page.owner == id ? [choice, page.promised] : [page.promised, choice])
+            let asked = [choice, page.retainedChoice]
+            page.retainedChoice = CodingChoice.joined(page.owner == id ? asked : asked.reversed())
             pages[entry.key] = page.isCoded && page.users.isEmpty ? nil : page
         }
     }

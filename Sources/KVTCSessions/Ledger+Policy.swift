@@ -1,7 +1,5 @@
-import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-import KVTCStore
+import struct KVTCStore.StoreKey
 
 extension Ledger {
     /// Coded pages of the session that have not been looked at yet, as far as the policy protects any of their rows.

@@ -1,8 +1,7 @@
 import CCrypto
 import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-import KVTCStore
+import struct KVTCStore.StoreKey
 
 /// Everything that decides whether a page is the one asked for, besides its tenant and the client's key. Pages are kept
 /// under the client's key XOR the namespace's salt, so those of another identity, geometry, profile or element type never
@@ -25,18 +24,20 @@ package struct PageNamespace: Hashable, Sendable {
         salt = digest
     }
 
-    /// What the store knows a page by.
-    package func key(_ key: PageKey, tenant: UInt32) -> StoreKey { StoreKey(tenant: tenant, words: key.vector ^ salt) }
+    /// What the store knows a page by that the client knows by these 32 bytes, four little-endian words.
+    package func key(_ page: SIMD4<UInt64>, tenant: UInt32) -> StoreKey { StoreKey(tenant: tenant, words: page ^ salt) }
 }
 
 /// The namespaces that a tenant's sessions used last.
-struct RecentNamespaces: Sendable {
+package struct RecentNamespaces: Sendable {
     /// Dropping keys without naming a session looks under so many.
-    static let limit = 64
+    package static let limit = 64
     /// The one used last at the end.
-    private(set) var all: [PageNamespace] = []
+    package private(set) var all: [PageNamespace] = []
 
-    mutating func use(_ namespace: PageNamespace) {
+    package init() {}
+
+    package mutating func use(_ namespace: PageNamespace) {
         all.removeAll { $0 == namespace }
         if all.count == RecentNamespaces.limit { all.removeFirst() }
         all.append(namespace)

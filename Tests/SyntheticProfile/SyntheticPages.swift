@@ -1,19 +1,20 @@
 import KVTCCalibration
 import KVTCCodec
 import KVTCModel
-import KVTCProtocol
-
-@testable import KVTCDaemon
 
 /// A cache of correlated rows and a profile calibrated on its first contexts, made once a test run: what it takes to
 /// code pages as a model's are coded.
-struct SyntheticPages {
-    static let shared: Result<SyntheticPages, any Error> = Result { try SyntheticPages() }
-    static let tokens = 64
-    static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
+package struct SyntheticPages {
+    package static let shared: Result<SyntheticPages, any Error> = Result { try SyntheticPages() }
+    /// Tokens of a page.
+    package static let tokens = 64
+    /// How its pages lie.
+    package static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
 
-    let profile: Profile
-    let file: [UInt8]
+    /// What the calibration gave.
+    package let profile: Profile
+    /// The same as a file's bytes.
+    package let file: [UInt8]
     private let cache: SyntheticCache
 
     private init() throws {
@@ -22,18 +23,16 @@ struct SyntheticPages {
         profile = try Profile(bytes: file)
     }
 
-    var rowBytes: Int { cache.geometry.rowElements * 2 }
+    /// Bytes of one token of a page, in half precision.
+    package var rowBytes: Int { cache.geometry.rowElements * 2 }
 
-    var context: CodingContext {
-        get throws {
-            CodingContext(
-                codec: try PageCodec(geometry: cache.geometry, profile: profile),
-                layout: PageLayout(element: .f16, order: .tokenTensorHead))
-        }
+    /// Codes and decodes pages of the cache's geometry.
+    package var codec: PageCodec {
+        get throws { try PageCodec(geometry: cache.geometry, profile: profile) }
     }
 
     /// So many pages, scaled, from a page of the last context on.
-    func pages(_ count: Int, scale: Float = 1) -> [[UInt8]] {
+    package func pages(_ count: Int, scale: Float = 1) -> [[UInt8]] {
         (0..<count).map { page in
             let start = 5 * 2048 + page * SyntheticPages.tokens
             let width = cache.geometry.rowElements
@@ -49,7 +48,7 @@ struct SyntheticPages {
     }
 
     /// Squared error over squared norm of a page's row.
-    func error(_ page: [UInt8], _ other: [UInt8], row: Int) -> Double {
+    package func error(_ page: [UInt8], _ other: [UInt8], row: Int) -> Double {
         var (error, energy) = (0.0, 0.0)
         for at in stride(from: row * rowBytes, to: (row + 1) * rowBytes, by: 2) {
             func value(_ bytes: [UInt8]) -> Double {
