@@ -67,7 +67,7 @@ struct AllocationSearch {
         var choicesOf: [[Choice]] = []
         for (index, group) in groups.enumerated() {
             let common = allocation.options[group.basis][group.first / TransformCoder.group]
-            let coarse = TransformCoder.option(octaves: 1, drift: TransformCoder.drift(common))
+            let coarse = TransformCoder.option(octaves: 1, classOffset: TransformCoder.classOffset(common))
             let choices = control.withScratch(coefficients) { scratch in
                 [common, coarse, TransformCoder.cutGroup].map { option in
                     let cost = control.groupCost(

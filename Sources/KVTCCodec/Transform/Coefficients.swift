@@ -15,7 +15,7 @@ final class Coefficients {
     private var computed: [Int]
     // Owns the values.
     let memory: CoderMemory
-    private var drifts: [[Int?]]
+    private var classOffsets: [[Int?]]
 
     /// - Parameters:
     ///   - weighted: [rows][rowElements].
@@ -31,7 +31,7 @@ final class Coefficients {
         memory.reserve(bases: profile.bases.count)
         values = zip(profile.bases, memory.bases).map { $1.values.reserve($0.rank * rows) }
         computed = profile.bases.map { _ in 0 }
-        drifts = profile.bases.map {
+        classOffsets = profile.bases.map {
             [Int?](repeating: nil, count: ($0.rank + TransformCoder.group - 1) / TransformCoder.group)
         }
         let width = profile.geometry.rowElements
@@ -83,10 +83,10 @@ final class Coefficients {
     }
 
     /// Classes that a group of 64 components is away from the profile's; measured when first asked for.
-    func drift(basis index: Int, group: Int, measure: () -> Int) -> Int {
-        if let known = drifts[index][group] { return known }
-        let drift = measure()
-        drifts[index][group] = drift
-        return drift
+    func classOffset(basis index: Int, group: Int, measure: () -> Int) -> Int {
+        if let known = classOffsets[index][group] { return known }
+        let offset = measure()
+        classOffsets[index][group] = offset
+        return offset
     }
 }

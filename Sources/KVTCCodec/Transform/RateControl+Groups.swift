@@ -42,40 +42,40 @@ extension RateControl {
         return (0..<groups).map { group in
             TransformCoder.option(
                 octaves: 0,
-                drift: coefficients.drift(basis: index, group: group) {
-                    drift(basis: index, first: group * TransformCoder.group, stepIndex, coefficients)
+                classOffset: coefficients.classOffset(basis: index, group: group) {
+                    classOffset(basis: index, first: group * TransformCoder.group, stepIndex, coefficients)
                 })
         }
     }
 
     /// Classes between the profile's scale of a group and what codes this page's coefficients in the fewest bits. It hardly
     /// depends on the step: measured at one, it serves the others.
-    private func drift(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
+    private func classOffset(basis index: Int, first: Int, _ stepIndex: Int, _ coefficients: Coefficients) -> Int {
         let components = first..<min(first + TransformCoder.group, profile.bases[index].rank)
         return withScratch(coefficients) { codes in
             // The codes are the same whichever tables code them.
             coefficients.quantise(components, basis: index, step: TransformCoder.step(stepIndex), codes: codes)
-            return drift { drift in
+            return classOffset { offset in
                 groupBits(
-                    TransformCoder.option(octaves: 0, drift: drift), basis: profile.bases[index], components,
+                    TransformCoder.option(octaves: 0, classOffset: offset), basis: profile.bases[index], components,
                     stepIndex: stepIndex, codes: codes, rows: coefficients.rows)
             }
         }
     }
 
-    /// The drift that takes the fewest bits, which fall towards it from either side.
-    private func drift(_ bits: (Int) -> UInt64) -> Int {
-        var best = (drift: 0, bits: bits(0))
+    /// The offset that takes the fewest bits, which fall towards it from either side.
+    private func classOffset(_ bits: (Int) -> UInt64) -> Int {
+        var best = (offset: 0, bits: bits(0))
         for direction in [-1, 1] {
-            var next = best.drift + direction
-            while TransformCoder.driftRange.contains(next) {
+            var next = best.offset + direction
+            while TransformCoder.classOffsetRange.contains(next) {
                 let cost = bits(next)
                 guard cost < best.bits else { break }
                 best = (next, cost)
                 next += direction
             }
         }
-        return best.drift
+        return best.offset
     }
 
     /// Bits (in 1/64) of a group's codes, [component][row] from its first component on.

@@ -14,7 +14,7 @@ package struct TransformCoder: RowCoder {
     static let sumLimit = 1 << 24
     package static let cutGroup: UInt8 = 0xFF
     /// How far a group's class may be from its calibrated one, in quarter octaves.
-    package static let driftRange = -16...15
+    package static let classOffsetRange = -16...15
 
     let profile: Profile
     let kernels: KernelTable
@@ -22,19 +22,19 @@ package struct TransformCoder: RowCoder {
     /// Step of an index: 2^(index / 64).
     static func step(_ index: Int) -> Float { Float(exp2(Double(index) / 64)) }
 
-    /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `drift` classes
-    /// from those of the profile because this page's coefficients are that much wider.
-    package static func option(octaves: Int, drift: Int) -> UInt8 {
-        UInt8(truncatingIfNeeded: octaves | (drift << 2)) & 0x7F
+    /// Option of a group that is not cut: its step is 2^octaves times the common one, its symbol tables are `classOffset`
+    /// classes from those of the profile because this page's coefficients are that much wider.
+    package static func option(octaves: Int, classOffset: Int) -> UInt8 {
+        UInt8(truncatingIfNeeded: octaves | (classOffset << 2)) & 0x7F
     }
 
     package static func octaves(_ option: UInt8) -> Int { Int(option & 3) }
 
-    package static func drift(_ option: UInt8) -> Int { Int(Int8(bitPattern: option << 1) >> 3) }
+    package static func classOffset(_ option: UInt8) -> Int { Int(Int8(bitPattern: option << 1) >> 3) }
 
     /// Class of a component of a group with that option.
     static func entropyClass(level: Int, stepIndex: Int, option: UInt8) -> Int {
-        EntropyTables.classOf(level: level + 16 * drift(option), stepIndex: stepIndex + 64 * octaves(option))
+        EntropyTables.classOf(level: level + 16 * classOffset(option), stepIndex: stepIndex + 64 * octaves(option))
     }
 
     /// Bytes of a section beside the entropy-coded bits: header, allocation, rANS states, rounding.

@@ -3,14 +3,14 @@ import KVTCModel
 import TestSupport
 import Testing
 
-@Suite struct DriftTests {
+@Suite struct ClassOffsetTests {
     @Test func everyOptionComesBack() {
         for octaves in 0...3 {
-            for drift in TransformCoder.driftRange {
-                let option = TransformCoder.option(octaves: octaves, drift: drift)
+            for classOffset in TransformCoder.classOffsetRange {
+                let option = TransformCoder.option(octaves: octaves, classOffset: classOffset)
                 #expect(option <= 0x7F)
                 #expect(TransformCoder.octaves(option) == octaves)
-                #expect(TransformCoder.drift(option) == drift)
+                #expect(TransformCoder.classOffset(option) == classOffset)
             }
         }
     }
@@ -20,7 +20,7 @@ import Testing
         let real = try RealPages.shared.get()
         let codec = try real.codec()
         let page = real.pages[3]
-        func drifts(scale: Float) throws -> [Int] {
+        func classOffsets(scale: Float) throws -> [Int] {
             var values = [Float](repeating: 0, count: page.bytes.count / 2)
             page.bytes.withUnsafeBytes { convertToFloat(.f16, $0.baseAddress!, &values, values.count) }
             let wide = values.flatMap { value -> [UInt8] in
@@ -38,9 +38,9 @@ import Testing
             let rank = Int(section[section.startIndex + 12]) | Int(section[section.startIndex + 13]) << 8
             let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
             return section.dropFirst(16).prefix(groups).filter { $0 != TransformCoder.cutGroup }.map(
-                TransformCoder.drift)
+                TransformCoder.classOffset)
         }
-        let (own, wide) = (try drifts(scale: 1), try drifts(scale: 4))
+        let (own, wide) = (try classOffsets(scale: 1), try classOffsets(scale: 4))
         #expect(own.allSatisfy { (-4...4).contains($0) })
         #expect(wide.allSatisfy { $0 >= 4 })
     }
