@@ -65,7 +65,7 @@ public struct FisherInformation: Sendable {
         means = ofHeads.map { max($0, least) }
     }
 
-    /// Cost of a unit of squared error of each element, and no less than ``leastCost`` allows.
+    /// Cost of a unit of squared error of each element, and no less than `leastCost` allows.
     /// - Parameter variances: of the elements.
     func costs(variances: [Double]) -> [Double] {
         let heads = moments.blocks.map { (width: $0.count, variance: variances[$0].reduce(0, +)) }

@@ -76,7 +76,7 @@ public struct Notifier: Sendable {
 public struct InheritedDescriptors: Sendable {
     /// Listening Unix stream sockets.
     public var listeners: [UnixListener] = []
-    /// Every other descriptor, by name: what ``Notifier/store(_:name:)`` kept. The caller owns them.
+    /// Every other descriptor, by name: what ``Notifier/store(_:name:lost:)`` kept. The caller owns them.
     public var stored: [(name: String, descriptor: Int32)] = []
 
     /// Takes all of them, out of the environment as well, so that children don't see them.

@@ -1,6 +1,6 @@
 import KVTCModel
 
-/// A way to code the rows of a page that need not come back bit-identical. A mode has one; ``Mode`` lists them.
+/// A way to code the rows of a page that need not come back bit-identical. A mode has one; `Mode` lists them.
 ///
 /// It is made for one call, with the profile that it needs.
 protocol RowCoder {
