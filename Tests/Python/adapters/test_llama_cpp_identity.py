@@ -149,7 +149,6 @@ def test_nothing_to_offload_is_no_refusal(client: Client, worker: LlamaWorker) -
     session = session_of(client, worker)
     worker.clear()
     assert llama_cpp.offload(session, worker, []) == llama_cpp.Offload(0)
-    assert llama_cpp.offload(session, worker, TOKENS).reason
 
 
 def test_a_session_of_other_adapters_is_of_no_use(client: Client, worker: LlamaWorker, tmp_path: Path) -> None:
