@@ -46,7 +46,9 @@ extension Store {
         // Before the pages are looked at: one that was on disk then may be in a segment whose sync fails the next moment.
         let failuresBefore = try withLog { (log) throws(StoreError) in log.syncFailures }
         let targets = collect(keys, order)
-        let isRun = order == .mostWorthFirst && !targets.isEmpty
+        let isRun =
+            order == .mostWorthFirst
+            && index.withLock { index in targets.contains { !index.isDurable($0.number) } }
         if isRun { try withLog { (log) throws(StoreError) in log.setRun(true) } }
         defer { if isRun { try? withLog { (log) throws(StoreError) in log.setRun(false) } } }
         let budget = configuration.diskBudget

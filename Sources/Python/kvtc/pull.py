@@ -21,14 +21,21 @@ _ATTEMPTS = 3
 
 @dataclass
 class Part:
-    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for. It was right if
-    that does not raise; after a connection that was lost the part comes again."""
+    """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for, which fails, or
+    brings the part again, where the connection and with it the memory ended before that."""
 
     index: int
     key: bytes
     outcome: PullOutcome
     layers: range
     data: memoryview
+    #: The one whose shared memory it lies in.
+    connection: Connection | None = None
+
+    def require_valid(self) -> None:
+        """Raises ConnectionLost where what was read of ``data`` may have been zeros."""
+        if self.connection is not None:
+            self.connection.require_open()
 
 
 @dataclass
@@ -159,12 +166,10 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
             pending, region, batch = under_way[0]
             body, more, _ = pending.next()
             if more:
-                part = _part(pull, batch, messages.PullPart.decode(body), region)
+                part = _part(connection, pull, batch, messages.PullPart.decode(body), region)
                 if part.index not in pull.ended:
                     yield part
-                    # Only now it is known that the memory was still the arena's while the caller read it.
-                    if region is not None:
-                        connection.require_open()
+                    part.require_valid()
                     if pull.is_last(part):
                         pull.ended.add(part.index)
                 continue
@@ -197,7 +202,7 @@ def _message(pull: _Pull, batch: _Batch, number: int, lease: int, region: Region
     return messages.Pull(number, lease, region.arena.number if region else NONE32, begin, end, pull.step, entries)
 
 
-def _part(pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | None) -> Part:
+def _part(connection: Connection, pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | None) -> Part:
     if part.entry >= len(batch.pages):
         raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch.pages)}")
     index = batch.pages[part.entry]
@@ -209,4 +214,5 @@ def _part(pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | 
             if part.offset < region.offset or part.offset + part.length > region.offset + region.length:
                 raise KvtcError("the daemon's reply points outside the region of its request", advice="report this as a bug of kvtcd")
             data = region.arena.view[part.offset : part.offset + part.length]
-    return Part(index, pull.keys[index], outcome, range(part.layer_begin, part.layer_end), data)
+    layers = range(part.layer_begin, part.layer_end)
+    return Part(index, pull.keys[index], outcome, layers, data, connection if region is not None else None)

@@ -232,8 +232,13 @@ def test_a_limit_on_the_distortion_and_the_protection_of_outliers(loaded):
             seen.append((row["outlier_rows"], bool(exact[70]), row["limited"], row["kept_lossless"]))
             session.drop()
     assert seen == [(1, True, 0, 0), (0, False, 0, 0), (1, True, 4, 0)]
+    with pytest.raises(ValueError, match="distortion_limit.*0.0005"):
+        Policy(mode="transform", distortion_limit=0.0001)
+    policy = Policy(mode="transform")
+    # What an older client sends.
+    object.__setattr__(policy, "distortion_limit", 0.0001)
     with pytest.raises(kvtc.KvtcError, match="policy.distortionLimit.*0.0005"):
-        client.open_session("limits", profile=identifier, layout=LAYOUT, policy=Policy(mode="transform", distortion_limit=0.0001))
+        client.open_session("limits", profile=identifier, layout=LAYOUT, policy=policy)
 
 
 def test_kvtcctl_sets_bounds_and_shows_drift(daemon, loaded):

@@ -84,17 +84,12 @@ def pull_pages(
             found = _lookup(session, keys, wanted)
             try:
                 if place := prepare(found.leading_run):
-                    placed: int | None = None
                     for part in session.pull(keys[: found.leading_run], lease=found.lease):
-                        # That there is a next part says that the last one's memory was the arena's until it was read.
-                        if placed is not None:
-                            arrived[placed] = True
-                        placed = None
-                        if part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes:
+                        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
+                        if is_whole:
                             place(part.index, np.frombuffer(part.data, np.uint8))
-                            placed = part.index
-                    if placed is not None:
-                        arrived[placed] = True
+                            part.require_valid()
+                        arrived[part.index] = is_whole
             finally:
                 # It ends by itself, too.
                 with suppress(KvtcError):
