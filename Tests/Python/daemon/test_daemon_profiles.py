@@ -234,7 +234,7 @@ def test_a_limit_on_the_distortion_and_the_protection_of_outliers(loaded):
     assert seen == [(1, True, 0, 0), (0, False, 0, 0), (1, True, 4, 0)]
     with pytest.raises(ValueError, match="distortion_limit.*0.0005"):
         Policy(mode="transform", distortion_limit=0.0001)
-    policy = Policy(mode="transform")
+    policy = Policy(mode="transform", distortion_limit=0.001)
     # What an older client sends.
     object.__setattr__(policy, "distortion_limit", 0.0001)
     with pytest.raises(kvtc.KvtcError, match="policy.distortionLimit.*0.0005"):
