@@ -172,7 +172,8 @@ class Round:
 
     def _start(self, faults=True):
         self.trace = self.daemon.directory / "trace"
-        self.daemon.prefix = (self._strace() if faults and self.is_injecting else []) + self.log.prefix
+        # The shell is not traced: its loader reads as well, and what fails there is no fault of the daemon.
+        self.daemon.prefix = self.log.prefix + (self._strace() if faults and self.is_injecting else [])
         self.daemon.start()
         self.state = ProcessState(self.daemon)
 

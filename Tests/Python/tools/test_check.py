@@ -47,7 +47,8 @@ def test_fsck(daemon):
     status, output, _ = fsck(directory, "--json")
     report = json.loads(output)
     assert status == 0 and not report["damaged"] and report["pages"] == 6
-    assert [file["verdict"] for file in report["files"]] == ["clean"] and report["files"][0]["sealed"]
+    # One more where the stop had blocks to write that took the place of pages after the flush.
+    assert 1 <= len(report["files"]) <= 2 and all(file["verdict"] == "clean" and file["sealed"] for file in report["files"])
     # Byte 60 of the first page's payload.
     flip(segments(daemon)[0], 64 + 128 + 60)
     status, output, _ = fsck(directory)
