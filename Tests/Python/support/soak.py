@@ -181,7 +181,8 @@ class Round:
         faults = LIES if self.kind == "lying" else FAULTS
         call = self.random.choice(list(faults))
         fault = self.random.choice(faults[call])
-        first, step = self.random.randint(3, 30), self.random.randint(5, 40)
+        # The loader and the configuration's reader come first, whose faults are reasons not to start.
+        first, step = self.random.randint(8, 35), self.random.randint(5, 40)
         inject = f"inject={call}:{fault}:when={first}+{step}"
         self.injected.append(inject)
         # The lines tell how many faults there were.
