@@ -77,7 +77,7 @@ private struct OwnMemory {
 
     init(threads: Int) {
         // Of proc_pid_statm(5): in pages the whole size first, data and stacks sixth.
-        let fields = lines("/proc/self/statm").first?.split(separator: " ").compactMap { Int($0) } ?? []
+        let fields = SmallFile.lines("/proc/self/statm").first?.split(separator: " ").compactMap { Int($0) } ?? []
         let page = Int(sysconf(Int32(_SC_PAGESIZE)))
         let more = OwnMemory.request + OwnMemory.stacks + threads * (4 << 20)
         mapped = (fields.first ?? 0) * page + more
@@ -95,9 +95,9 @@ struct ControlGroups {
 
     init(root: String) {
         self.root = root
-        let mounts = lines(root + "/proc/self/mountinfo").compactMap(Mount.init)
+        let mounts = SmallFile.lines(root + "/proc/self/mountinfo").compactMap(Mount.init)
         var paths: [(controllers: [Substring], path: String)] = []
-        for line in lines(root + "/proc/self/cgroup") {
+        for line in SmallFile.lines(root + "/proc/self/cgroup") {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             if parts.count == 3 { paths.append((parts[1].split(separator: ","), String(parts[2]))) }
         }
@@ -138,7 +138,7 @@ struct ControlGroups {
 
     /// The numbers in a file up to the first word that is none: `max` and -1 stand for no limit.
     private func numbers(_ file: String) -> [Int] {
-        let words = lines(root + file).first?.split(separator: " ") ?? []
+        let words = SmallFile.lines(root + file).first?.split(separator: " ") ?? []
         return Array(words.map { Int($0) }.prefix { $0 != nil && $0! >= 0 }.compactMap(\.self))
     }
 }
@@ -169,19 +169,4 @@ private struct Mount {
             below.prefix(count).reduce(point) { $0 + "/" + $1 }
         }
     }
-}
-
-/// The lines of a small file of the kernel's; none when it cannot be read.
-private func lines(_ path: String) -> [Substring] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return [] }
-    defer { close(descriptor) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65_536)
-    while true {
-        let count = read(descriptor, &buffer, buffer.count)
-        guard count > 0 else { break }
-        bytes += buffer[..<count]
-    }
-    return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
 }

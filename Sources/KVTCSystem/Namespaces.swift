@@ -67,21 +67,7 @@ extension UnixConnection {
     private static func depth(ofProcess raw: Int32) -> Int {
         guard raw >= 0 else { return 0 }
         defer { close(raw) }
-        let line = SmallFile.text("/proc/self/fdinfo/\(raw)").split(separator: "\n").first { $0.hasPrefix("NSpid:") }
+        let line = SmallFile.lines("/proc/self/fdinfo/\(raw)").first { $0.hasPrefix("NSpid:") }
         return line?.split(separator: "\t").count { Int($0) ?? 0 > 0 } ?? 0
-    }
-}
-
-/// A file of /proc.
-enum SmallFile {
-    /// Its text, empty when it cannot be read.
-    static func text(_ path: String) -> String {
-        let raw = open(path, O_RDONLY | O_CLOEXEC)
-        guard raw >= 0 else { return "" }
-        defer { close(raw) }
-        let bytes = [UInt8](unsafeUninitializedCapacity: 8192) { buffer, filled in
-            filled = max(0, read(raw, buffer.baseAddress, buffer.count))
-        }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }
