@@ -212,38 +212,39 @@ extension Engine {
     }
 
     private func drop(_ keys: [StoreKey]) -> Int {
-        // A coder that is just putting a block in place must not put it over a page pushed after the drop.
-        let dropped = ledger.update(when: { $0.isSettled(keys) }) {
+        removing({ _ in keys }) {
             $0.drop(keys)
             return store.takeOut(keys)
         }
-        // Without the ledger, which no request can do without, whatever the disk takes its time for.
-        store.noteRemovals()
-        return dropped
     }
 
     private func dropAll(of tenant: UInt32) -> Int {
         store.removeUnread(tenant: tenant)
-        let dropped = ledger.update(when: { $0.isSettled($0.keys(ofTenant: tenant)) }) {
+        return removing({ $0.keys(ofTenant: tenant) }) {
             $0.dropAll(tenant: tenant)
             return store.takeOut(store.keys(tenant: tenant))
         }
-        store.noteRemovals()
-        return dropped
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.
     private func dropPages(of session: UInt32) -> Int {
-        let (dropped, ready) =
-            ledger.update(when: { $0.isSettled($0.keys(of: session)) }) { ledger in
-                let (left, ready) = ledger.truncate(session, to: 0)
-                let unused = left.filter { !ledger.isUsed($0) }
-                ledger.drop(unused)
-                return (store.takeOut(unused), ready.filter(ledger.isUsed))
-            }
-        store.noteRemovals()
+        let (dropped, ready) = removing({ $0.keys(of: session) }) { ledger in
+            let (left, ready) = ledger.truncate(session, to: 0)
+            let unused = left.filter { !ledger.isUsed($0) }
+            ledger.drop(unused)
+            return (store.takeOut(unused), ready.filter(ledger.isUsed))
+        }
         enqueue(ready)
         return dropped
+    }
+
+    /// Takes pages out of ledger and store, and waits until that is written down.
+    private func removing<Value>(_ keys: (Ledger) -> [StoreKey], _ body: (inout Ledger) -> Value) -> Value {
+        // A coder that is just putting a block in place must not put it over a page pushed after the drop.
+        let value = ledger.update(when: { $0.isSettled(keys($0)) }, body)
+        // Without the ledger, which no request can do without, whatever the disk takes its time for.
+        store.noteRemovals()
+        return value
     }
 
     /// The pages that a FLUSH is about: those of a session or of the caller's tenant; nil for all, which an administrator may.
