@@ -67,11 +67,6 @@ struct KeyTable {
         fill[table] += 1
     }
 
-    /// Gives what is there under a hash another number.
-    mutating func renumber(_ number: UInt32, to other: UInt32, _ hash: UInt64) {
-        set(probe(hash) { $0 == number }, other, tag(hash))
-    }
-
     /// Takes out a number that is there.
     /// - Parameter hashOf: the hash of any other number that is there.
     mutating func remove(_ number: UInt32, _ hash: UInt64, hashOf: (UInt32) -> UInt64) {
