@@ -1,6 +1,9 @@
 # Sourced by the scripts beside it; not a command of its own.
 KVTC_VENV=${KVTC_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/kvtc/venv}
 
+# A virtual environment for each engine, whose releases of torch and the like exclude each other.
+KVTC_ENGINES=${KVTC_ENGINES:-$(dirname "$KVTC_VENV")/engines}
+
 # One line of progress on standard error, so that standard output stays free for results.
 say() { printf '==> %s\n' "$*" >&2; }
 
