@@ -39,6 +39,7 @@ def _write(source: Path, target: Path) -> None:
     import transformers
     from safetensors.torch import save_file
 
+    transformers.utils.logging.disable_progress_bar()
     location: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     model = transformers.AutoModelForCausalLM.from_pretrained(**location, dtype=torch.float32)
     transformers.AutoTokenizer.from_pretrained(**location).save_pretrained(target)
@@ -48,6 +49,7 @@ def _write(source: Path, target: Path) -> None:
         del config.quantization_config
     config.architectures = [type(model).__name__]
     config.save_pretrained(target)
-    # The head is the embedding once more.
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    # A head that is the embedding once more would be refused: safetensors holds no tensor twice.
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
