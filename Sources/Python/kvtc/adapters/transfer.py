@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..leases import Lookup
+from ..leases import Lease, Lookup
 from ..protocol.errors import ErrorCode, KvtcError, Unavailable
-from ..protocol.messages import PullOutcome, PushOutcome
+from ..protocol.messages import PullOutcome, PushOutcome, Residence
 from ..push import Page
 from ..session import Session
 
@@ -84,12 +84,7 @@ def pull_pages(
             found = _lookup(session, keys, wanted)
             try:
                 if place := prepare(found.leading_run):
-                    for part in session.pull(keys[: found.leading_run], lease=found.lease):
-                        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
-                        if is_whole:
-                            place(part.index, np.frombuffer(part.data, np.uint8))
-                            part.require_valid()
-                        arrived[part.index] = is_whole
+                    _bring(session, keys[: found.leading_run], place, arrived, found.lease)
             finally:
                 # It ends by itself, too.
                 with suppress(KvtcError):
@@ -98,6 +93,39 @@ def pull_pages(
     except KvtcError as error:
         _explain(session, error)
     return arrived
+
+
+def pull_found(session: Session, keys: Sequence[bytes], place: Place, *, deadline: float = DEADLINE) -> NDArray[np.bool_]:
+    """Brings those of the pages that are there, wherever they stand among the keys; which arrived whole and in time [keys].
+
+    For engines that have looked the pages up before and have a place for each.
+    """
+    arrived = np.zeros(len(keys), bool)
+    try:
+        with session.client.bounded(deadline):
+            _bring(session, keys, place, arrived, None)
+    except KvtcError as error:
+        _explain(session, error)
+    return arrived
+
+
+def found_pages(session: Session, keys: Sequence[bytes], *, deadline: float = DEADLINE) -> NDArray[np.bool_]:
+    """Which of the pages kvtcd has; none where it does not answer in time [keys]."""
+    try:
+        with session.client.bounded(deadline):
+            return np.array([where != Residence.ABSENT for where in session.lookup(keys).residence], bool)
+    except KvtcError as error:
+        _explain(session, error)
+        return np.zeros(len(keys), bool)
+
+
+def _bring(session: Session, keys: Sequence[bytes], place: Place, arrived: NDArray[np.bool_], lease: Lease | None) -> None:
+    for part in session.pull(keys, lease=lease):
+        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
+        if is_whole:
+            place(part.index, np.frombuffer(part.data, np.uint8))
+            part.require_valid()
+        arrived[part.index] = is_whole
 
 
 def _lookup(session: Session, keys: Sequence[bytes], lease_ms: int) -> Lookup:

@@ -1,0 +1,200 @@
+"""Pages under names that an engine makes, for engines that ask for a batch of them at a time: stored, found, brought, never raising.
+
+kvtcd may start after the engine, end before it and come back; whatever it does not give in time is a miss.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client import Client
+from ..keys import part_key
+from ..protocol.errors import KvtcError, Unavailable
+from ..protocol.messages import PushOutcome
+from ..protocol.policy import Mode
+from ..push import Page
+from ..session import Session
+from ..transport.deadline import Breaker, is_away
+from . import sessions, transfer
+from .options import Options
+from .sessions import CacheForm
+from .transfer import Place
+
+log = logging.getLogger("kvtc")
+
+_STREAMS = 32
+"""Sequences that go on at a time. What the one that was used longest ago has in its window stays exact for good."""
+_LAP = 1024
+"""Pages without a place in a sequence go one behind another, and from the start again after so many: a session knows each of its pages."""
+_KEPT = (PushOutcome.STORED, PushOutcome.PRESENT, PushOutcome.NON_FINITE)
+
+
+class KeyedPages:
+    """The pages of one cache: one identity, geometry and layout, ``page_tokens`` tokens each.
+
+    Keys are an engine's, which mean the same in every process (``WireProtocol.md``, Duties of the caller). ``weights``: the digest by
+    which a profile is found. A daemon that is away now is tried again later; what it refuses for good is said once in the log. Thread-safe;
+    a process that was forked connects by itself.
+    """
+
+    def __init__(self, options: Options, cache: CacheForm, name: str, page_tokens: int, weights: bytes = b"") -> None:
+        self._options, self._cache, self._name, self._page_tokens, self._weights = options, cache, name, page_tokens, weights
+        self._opening = threading.Lock()
+        self._pushing = threading.Lock()
+        self._left: list[object] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._breaker = Breaker()
+        self._client: Client | None = None
+        self._session: Session | None = None
+        self._refusal = ""
+        self._lap = 0
+        self._streams: OrderedDict[bytes, Session] = OrderedDict()
+
+    @property
+    def page_bytes(self) -> int:
+        return self._cache.token_bytes * self._page_tokens
+
+    @property
+    def refusal(self) -> str:
+        """Why kvtcd keeps nothing of this cache; empty where it does, or is away."""
+        return self._refusal
+
+    def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which of them kvtcd has [keys]."""
+        session = self._opened()
+        if session is None or not keys:
+            return np.zeros(len(keys), bool)
+        return transfer.found_pages(session, self._named(keys), deadline=self._options.deadline)
+
+    def get(self, keys: Sequence[bytes], place: Place) -> NDArray[np.bool_]:
+        """Hands those that are there to ``place``, in any order; which arrived whole and in time [keys]."""
+        session = self._opened()
+        if session is None or not keys:
+            return np.zeros(len(keys), bool)
+        return transfer.pull_found(session, self._named(keys), place, deadline=self._options.deadline)
+
+    def set(
+        self, keys: Sequence[bytes], page: Callable[[int], object], first: int | None = None, before: bytes | None = None
+    ) -> NDArray[np.bool_]:
+        """Stores pages that follow one another; which kvtcd has now [keys].
+
+        ``page``: the bytes of the page with that index. ``first``: the position of the first page's first token, and ``before`` the key of
+        the page before it, which says what sequence they continue; without a position they have none.
+        """
+        if self._opened() is None or not keys:
+            return np.zeros(len(keys), bool)
+        names = self._named(keys)
+        with self._pushing:
+            if first is None:
+                if self._lap + len(keys) > _LAP:
+                    self._lap = 0
+                start, self._lap = self._lap * self._page_tokens, self._lap + len(keys)
+                session = self._session
+            else:
+                start, session = first, self._stream(before)
+            if session is None:
+                return np.zeros(len(keys), bool)
+            size = self._page_tokens
+            pages = (Page(name, start + index * size, page(index), size) for index, name in enumerate(names))
+            done = transfer.push_pages(session, pages, len(keys), len(keys) * self.page_bytes, deadline=self._options.deadline)
+            if first is not None:
+                self._streams[keys[-1]] = session
+        kept = [outcome in _KEPT for outcome in done.outcomes]
+        return np.array(kept or [False] * len(keys), bool)
+
+    def drop(self, keys: Sequence[bytes]) -> int:
+        """Forgets them; how many there were."""
+        session = self._opened()
+        if session is None or not keys:
+            return 0
+        try:
+            with session.client.bounded(self._options.deadline):
+                return session.drop(self._named(keys))
+        except KvtcError as error:
+            log.warning("%s; nothing dropped", error)
+            return 0
+
+    def close(self) -> None:
+        """Hangs up. Pages stay with kvtcd."""
+        with self._opening:
+            client = self._client
+            self._reset()
+            self._refusal = "closed"
+        if client:
+            client.close()
+
+    @staticmethod
+    def _named(keys: Sequence[bytes]) -> list[bytes]:
+        """Keys of any length as kvtcd has them."""
+        return [part_key(key, "") for key in keys]
+
+    def _stream(self, before: bytes | None) -> Session | None:
+        """The session of the sequence that ended with that page: its window is then that sequence's own end."""
+        if self._options.mode == Mode.LOSSLESS:
+            return self._session
+        if before and (known := self._streams.pop(before, None)):
+            return known
+        while len(self._streams) >= _STREAMS:
+            # Closed with the next request, without waiting for it.
+            self._streams.popitem(last=False)
+        client = self._client
+        if client is None:
+            return None
+        try:
+            with client.bounded(self._options.deadline):
+                return self._open(client)
+        except KvtcError as error:
+            if not isinstance(error, Unavailable):
+                log.warning("%s; pages of several sequences go on as one", error)
+            return self._session
+
+    def _opened(self) -> Session | None:
+        """The session that finds and brings pages; None while there is none to be had."""
+        with self._opening:
+            if self._process != os.getpid():
+                # The parent's connection: closing it, or forgetting it, would be said on the parent's behalf.
+                self._left += [self._client, self._session, self._streams]
+                self._reset()
+            if self._session is None and not self._refusal:
+                try:
+                    with self._breaker.guard(self._options.deadline, lambda: None):
+                        if self._client is None:
+                            arena = self._options.arena_mib << 20
+                            self._client = Client(self._options.socket, name=self._name, arena_bytes=arena)
+                        self._session = self._open(self._client)
+                except KvtcError as error:
+                    self._explain(error)
+            return self._session
+
+    def _open(self, client: Client) -> Session:
+        options, profile = self._options, self._options.profile
+        if options.mode in (Mode.TRANSFORM, Mode.KVTC):
+            profile = profile or sessions.profile_for(client, self._weights)
+            if not profile:
+                raise KvtcError(
+                    f"there is no profile of these weights ({self._weights.hex()[:12]}…) for the mode {options.mode.name.lower()}",
+                    advice="make one with 'kvtcctl calibrate', load it with 'kvtcctl profile load', and start the engine anew",
+                )
+        return sessions.open_session(
+            client, self._name, self._cache, profile=profile, policy=options.policy, page_tokens=self._page_tokens
+        )
+
+    def _explain(self, error: KvtcError) -> None:
+        if isinstance(error, Unavailable):
+            return
+        if is_away(error):
+            log.warning("%s; going on without kvtcd", error)
+        elif not self._refusal:
+            self._refusal = str(error)
+            log.error("kvtcd keeps nothing of %s: %s", self._name, error)
+

@@ -1,0 +1,74 @@
+"""What a user may set of an adapter in the engine's own configuration, the same names in every engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocol.policy import Mode, Policy
+from .transfer import DEADLINE
+
+log = logging.getLogger("kvtc")
+
+_POLICY = ("mode", "sink", "window", "priority", "ttl_seconds", "near", "distortion_limit")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``socket``: of kvtcd (none: as ``Client`` finds it). ``model``: where the weights lie, if the engine does not say. ``profile``:
+    its id; empty: the daemon's of these weights. ``deadline``: seconds that a call waits. ``salt``: keeps pages of engines apart
+    that share all else. ``ratio`` or ``distortion`` of the user's is the policy's quality."""
+
+    policy: Policy
+    socket: str | None = None
+    model: str = ""
+    profile: str = ""
+    deadline: float = DEADLINE
+    salt: str = ""
+    arena_mib: int = 256
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], ignored: Collection[str] = ()) -> Options:
+        """Raises ValueError, in a sentence that names the key, for a value that none of them can have. Keys that nothing knows are
+        warned of; ``ignored`` are those that the engine has for itself."""
+        unknown = [key for key in given if key not in _KEYS and key not in ignored]
+        if unknown:
+            log.warning("kvtc knows no option %s; it has %s", ", ".join(map(repr, unknown)), ", ".join(sorted(_KEYS)))
+        if given.get("ratio") is not None and given.get("distortion") is not None:
+            raise ValueError("kvtc's options 'ratio' and 'distortion' exclude each other")
+        values: dict[str, Any] = {key: given[key] for key in _POLICY if given.get(key) is not None}
+        for key in ("ratio", "distortion"):
+            if given.get(key) is not None:
+                values |= {"quality_kind": key, "quality": given[key]}
+        try:
+            policy = Policy(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"kvtc's options: {error}") from None
+        own = {key: _checked(key, given[key]) for key in _OWN if given.get(key) is not None}
+        return cls(policy, **own)
+
+    @property
+    def mode(self) -> Mode:
+        return Mode(self.policy.mode)
+
+
+_OWN: dict[str, tuple[type, ...]] = {
+    "socket": (str,),
+    "model": (str,),
+    "profile": (str,),
+    "deadline": (int, float),
+    "salt": (str,),
+    "arena_mib": (int,),
+}
+_KEYS = {*_POLICY, *_OWN, "ratio", "distortion"}
+
+
+def _checked(key: str, value: Any) -> Any:
+    types: Any = _OWN[key]
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a {'number' if int in types else 'text'}")
+    if int in types and not value > 0:
+        raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a number above 0")
+    return value
