@@ -18,6 +18,8 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let heap: Target.Dependency = .product(name: "HeapModule", package: "swift-collections")
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 
 let package = Package(
@@ -31,6 +33,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
@@ -47,14 +50,14 @@ let package = Package(
         module("KVTCCodec", ["KVTCModel", "CKernels", "CLZ4", "CXXHash", "CDeflate", "CCrypto"]),
         module("KVTCProtocol", ["KVTCModel"]),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
-        module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem"]),
+        module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem", heap]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore"]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
         module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
         module(
             "KVTCDaemon",
-            ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", logging]),
+            ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", deque, logging]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", "KVTCCommandLine", "KVTCProtocol", arguments, logging],
             swiftSettings: swiftFlags),

@@ -1,3 +1,4 @@
+import KVTCSystem
 import Synchronization
 
 /// Keeps pages (opaque bytes) under their keys in RAM and on disk, within two byte budgets.
@@ -6,19 +7,20 @@ import Synchronization
 /// and lowest priority first. Pinned, leased and held pages may move but are not dropped. Every byte handed out has been
 /// verified against the checksum taken when it was put.
 ///
-/// All methods may be called from any thread. Lock order: disk log, index, arenas; callers' code runs under none of them.
+/// All methods may be called from any thread. The order of the locks is in `LockOrder.swift`; callers' code runs under
+/// none of them.
 public final class Store: Sendable {
     /// What the store was opened with.
     public let configuration: StoreConfiguration
     let ram: RAMTier
     let reserved = ReservedBytes()
-    let index: Mutex<StoreIndex>
-    let log: Mutex<DiskLog?>
+    let index: RankedMutex<StoreIndex>
+    let log: RankedMutex<DiskLog?>
     let timeline: Timeline
     /// Why the disk tier is not open although there should be one; it is opened as soon as that works.
-    let unopened: Mutex<DeviceError?>
+    let unopened: RankedMutex<DeviceError?>
     /// Arenas of an earlier process whose pages wait for a disk to go to.
-    let surplus: Mutex<[RAMArena]>
+    let surplus: RankedMutex<[RAMArena]>
     private let written = Atomic<UInt64>(0)
 
     init(
@@ -27,11 +29,11 @@ public final class Store: Sendable {
     ) {
         self.configuration = configuration
         self.timeline = timeline
-        self.unopened = Mutex(unopened)
-        self.surplus = Mutex(surplus)
+        self.unopened = RankedMutex(unopened, rank: .unopened)
+        self.surplus = RankedMutex(surplus, rank: .surplus)
         self.ram = ram
-        self.index = Mutex(index)
-        self.log = Mutex(log)
+        self.index = RankedMutex(index, rank: .index)
+        self.log = RankedMutex(log, rank: .log)
     }
 
     /// The largest page in bytes that can ever be put.

@@ -20,8 +20,8 @@ public struct StoreConfiguration: Sendable {
     public var keeper: ArenaKeeper?
     /// Called after every store to a RAM directory.
     package var ramStep: (@Sendable () -> Void)?
-    /// Pages that the index keeps entries of although they might rest: some 260 KB.
-    package var awakePages = 1000
+    /// Pages that the index keeps expanded although they might be compact: some 260 KB.
+    package var expandedPages = 1000
     /// The device the disk tier works on.
     package var device: any StorageDevice = LinuxStorageDevice()
     /// Draws the salt of a new segment.

@@ -19,7 +19,7 @@ public struct StoreStatistics: Hashable, Sendable {
     /// Segment files.
     public var segments = 0
     /// Unused pages, of which the index keeps little.
-    public var restingPages = 0
+    public var compactPages = 0
     /// The memory that the index takes up for all pages.
     public var indexBytes = 0
     /// All pages.

@@ -5,11 +5,14 @@ import Glibc
 public final class Monitor<State>: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let rank: LockRank?
     private var state: State
 
     /// State that only its lock gives access to.
-    public init(_ state: sending State) {
+    /// - Parameter rank: its place in the order of locks; nil for a lock under which no other is taken.
+    public init(_ state: sending State, rank: LockRank? = nil) {
         self.state = state
+        self.rank = rank
         pthread_mutex_init(mutex, nil)
         // Deadlines must not move with the wall clock.
         var attributes = pthread_condattr_t()
@@ -26,29 +29,39 @@ public final class Monitor<State>: @unchecked Sendable {
         mutex.deallocate()
     }
 
+    private func lock() {
+        assert(rank?.enter() ?? true, "a lock is taken out of order")
+        pthread_mutex_lock(mutex)
+    }
+
+    private func unlock() {
+        pthread_mutex_unlock(mutex)
+        assert(rank?.leave() ?? true, "a lock is given back that is not held")
+    }
+
     /// Works on the state alone.
     public func withLock<R, E: Error>(_ body: (inout State) throws(E) -> R) throws(E) -> R {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
+        lock()
+        defer { unlock() }
         return try body(&state)
     }
 
     /// Works on the state alone and then wakes everybody who waits for a change.
     public func update<R, E: Error>(_ body: (inout State) throws(E) -> R) throws(E) -> R {
-        pthread_mutex_lock(mutex)
+        lock()
         defer {
             pthread_cond_broadcast(condition)
-            pthread_mutex_unlock(mutex)
+            unlock()
         }
         return try body(&state)
     }
 
     /// Waits until the state is ready, works on it and wakes everybody who waits for a change.
     public func update<R>(when isReady: (State) -> Bool, _ body: (inout State) -> R) -> R {
-        pthread_mutex_lock(mutex)
+        lock()
         defer {
             pthread_cond_broadcast(condition)
-            pthread_mutex_unlock(mutex)
+            unlock()
         }
         while !isReady(state) { pthread_cond_wait(condition, mutex) }
         return body(&state)
@@ -57,8 +70,8 @@ public final class Monitor<State>: @unchecked Sendable {
     /// Waits until `body` gives a value, which it is asked for now and after every change. Nil when the deadline (on
     /// ``MonotonicClock``; nil for none) passes first.
     public func wait<R>(until deadline: UInt64? = nil, _ body: (inout State) -> R?) -> R? {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
+        lock()
+        defer { unlock() }
         while true {
             if let result = body(&state) { return result }
             guard let deadline else {

@@ -69,8 +69,8 @@ extension StoreConfiguration {
         var configuration = StoreConfiguration(
             directory: directory, ramBudget: ram, diskBudget: directory == nil ? 0 : disk, segmentBytes: segment,
             clock: clock.clock)
-        // So that pages rest although there are few.
-        configuration.awakePages = 2
+        // So that pages are compact although there are few.
+        configuration.expandedPages = 2
         return configuration
     }
 }

@@ -27,7 +27,7 @@ final class Engine: Sendable {
     let profiles: ProfileRegistry
     let metrics = Metrics()
     let ledger: Monitor<Ledger>
-    let leases = Mutex<[UInt64: Lease]>([:])
+    let leases = RankedMutex<[UInt64: Lease]>([:], rank: .leases)
     /// Pages that wait to be brought from the disk because a client of the tenant asked beforehand.
     let prefetching = Mutex<[UInt32: Int]>([:])
     /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
@@ -61,7 +61,7 @@ final class Engine: Sendable {
         configuration: DaemonConfiguration, store: Store, pool: WorkPool, readers: WorkPool, profiles: ProfileRegistry,
         log: Logger, ledger: sending Ledger = Ledger(numbersAtRandom: true)
     ) {
-        self.ledger = Monitor(ledger)
+        self.ledger = Monitor(ledger, rank: .ledger)
         self.configuration = configuration
         self.store = store
         self.pool = pool

@@ -62,7 +62,7 @@ final class PulledPage: Sendable {
     let entry: PullEntry
     let index: UInt32
     /// Held while the page is read and opened, so that the steps of one page do so once.
-    let state = Mutex(State.untouched)
+    let state = RankedMutex(State.untouched, rank: .pulledPage)
 
     init(key: StoreKey, entry: PullEntry, index: UInt32) {
         self.key = key

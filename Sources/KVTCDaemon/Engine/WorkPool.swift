@@ -1,3 +1,4 @@
+import DequeModule
 import KVTCSystem
 
 /// A fixed number of threads that compute. What a client waits for goes before what runs in the background.
@@ -10,30 +11,11 @@ package final class WorkPool: Sendable {
         case background = 1
     }
 
+    private typealias Job = @Sendable () -> Void
+
     private struct State {
-        // Rings, so that taking the first job does not move the others.
-        var queues: [Ring] = [Ring(), Ring()]
+        var queues: [Deque<Job>] = [[], []]
         var isStopping = false
-    }
-
-    private struct Ring {
-        var jobs: [(@Sendable () -> Void)?] = []
-        var head = 0
-        var count: Int { jobs.count - head }
-
-        mutating func push(_ job: @escaping @Sendable () -> Void) { jobs.append(job) }
-
-        mutating func pop() -> (@Sendable () -> Void)? {
-            guard head < jobs.count else { return nil }
-            let job = jobs[head]
-            jobs[head] = nil
-            head += 1
-            if head > 1024, head * 2 > jobs.count {
-                jobs.removeFirst(head)
-                head = 0
-            }
-            return job
-        }
     }
 
     private let state = Monitor(State())
@@ -62,7 +44,7 @@ package final class WorkPool: Sendable {
 
     /// Runs the next job on the caller's thread; false when none waits.
     package func runNext() -> Bool {
-        guard let job = state.withLock({ $0.queues[0].pop() ?? $0.queues[1].pop() }) else { return false }
+        guard let job = state.withLock({ $0.queues[0].popFirst() ?? $0.queues[1].popFirst() }) else { return false }
         job()
         return true
     }
@@ -70,7 +52,7 @@ package final class WorkPool: Sendable {
     private static func next(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
         // A double optional: nil keeps waiting, a nil inside ends the thread.
         let taken: (@Sendable () -> Void)?? = state.wait { state in
-            if let job = state.queues[0].pop() ?? state.queues[1].pop() { return .some(job) }
+            if let job = state.queues[0].popFirst() ?? state.queues[1].popFirst() { return .some(job) }
             return state.isStopping ? .some(nil) : nil
         }
         return taken.flatMap { $0 }
@@ -78,7 +60,7 @@ package final class WorkPool: Sendable {
 
     /// Adds a job behind those of the same urgency.
     package func submit(_ urgency: Urgency, _ job: @escaping @Sendable () -> Void) {
-        state.update { $0.queues[urgency.rawValue].push(job) }
+        state.update { $0.queues[urgency.rawValue].append(job) }
     }
 
     /// The values of `body` for 0 ..< `count`, computed by the caller's thread and by those of the pool that are free:
@@ -110,7 +92,7 @@ package final class WorkPool: Sendable {
     /// Forgets the jobs that wait; how many there were.
     package func discard(_ urgency: Urgency) -> Int {
         state.update { state in
-            defer { state.queues[urgency.rawValue] = Ring() }
+            defer { state.queues[urgency.rawValue] = [] }
             return state.queues[urgency.rawValue].count
         }
     }

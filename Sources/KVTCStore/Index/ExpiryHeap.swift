@@ -1,62 +1,45 @@
-/// The pages in RAM or awake that expire, soonest first. Items may be out of date and are checked against the page when popped. At most
-/// twice as many as there are rows, or a few thousand.
+import HeapModule
+
+/// The pages in RAM or expanded that expire, soonest first. Items may be out of date and are checked against the page
+/// when popped: a use puts an expiry off in O(1), without looking for its item. At most twice as many as there are
+/// numbers of pages, or a few thousand.
 struct ExpiryHeap {
-    private var items: [(expires: UInt64, number: UInt32)] = []
+    struct Item: Comparable {
+        let expires: UInt64
+        let number: UInt32
+
+        static func < (a: Item, b: Item) -> Bool { (a.expires, a.number) < (b.expires, b.number) }
+    }
+
+    private var heap = Heap<Item>()
     private static let least = 4096
     private var limit = Self.least
 
-    var count: Int { items.count }
-    var first: (expires: UInt64, number: UInt32)? { items.first }
+    var count: Int { heap.count }
+    var first: Item? { heap.min }
 
     mutating func push(_ expires: UInt64, _ number: UInt32) {
-        if items.count >= limit { thin() }
-        items.append((expires, number))
-        var child = items.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            if items[parent].expires <= items[child].expires { break }
-            items.swapAt(parent, child)
-            child = parent
-        }
+        if heap.count >= limit { thin() }
+        heap.insert(Item(expires: expires, number: number))
     }
 
-    mutating func pop() -> (expires: UInt64, number: UInt32)? {
-        guard let top = items.first else { return nil }
-        let last = items.removeLast()
-        if items.isEmpty { return top }
-        items[0] = last
-        sink(0)
-        return top
-    }
+    mutating func pop() -> Item? { heap.popMin() }
 
-    /// Of a row that pages come into and leave again only the earliest item stays: popping it finds the page that is there
-    /// then, and when that expires.
+    /// Of a number that pages come to and leave again only the earliest item stays: popping it finds the page that is
+    /// there then, and when that expires.
     private mutating func thin() {
         var earliest: [UInt64?] = []
-        for item in items {
+        for item in heap.unordered {
             let number = Int(item.number)
             if number >= earliest.count {
                 earliest.append(contentsOf: repeatElement(nil, count: number + 1 - earliest.count))
             }
             earliest[number] = min(earliest[number] ?? .max, item.expires)
         }
-        items.removeAll(keepingCapacity: true)
-        for (number, expires) in earliest.enumerated() {
-            if let expires { items.append((expires, UInt32(number))) }
-        }
-        for parent in (0..<items.count / 2).reversed() { sink(parent) }
-        limit = max(Self.least, 2 * items.count)
-    }
-
-    private mutating func sink(_ number: Int) {
-        var parent = number
-        while true {
-            var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2]
-            where child < items.count && items[child].expires < items[least].expires { least = child }
-            if least == parent { return }
-            items.swapAt(parent, least)
-            parent = least
-        }
+        heap = Heap(
+            earliest.enumerated().lazy.compactMap { number, expires in
+                expires.map { Item(expires: $0, number: UInt32(number)) }
+            })
+        limit = max(Self.least, 2 * heap.count)
     }
 }

@@ -30,7 +30,7 @@ extension StoreIndex {
 
     /// A segment's file is gone: its pages stay if they are in RAM, otherwise they are dropped.
     mutating func drop(segment: UInt64) {
-        for entry in entries(in: segment, waking: { _ in true }) {
+        for entry in entries(in: segment, expanding: { _ in true }) {
             if entry.ram != nil {
                 mutate(entry) { $0.disk = nil }
             } else {
@@ -45,7 +45,7 @@ extension StoreIndex {
     /// A segment's sync failed: only records below `durable` are safe. Returns the number of pages still in it.
     mutating func abandon(_ segment: Segment, durable: Int) -> Int {
         unsafeSegments[segment.id] = durable
-        // What rests and is durable may go on resting.
+        // What is compact and durable may stay compact.
         let lost = entries(in: segment.id) { $0.offset >= durable }
         var left = pages.numbers(in: segment.id).count
         for entry in lost {
@@ -77,32 +77,30 @@ extension StoreIndex {
     mutating func returnTombstones(_ removals: [Removal]) { tombstones.insert(contentsOf: removals, at: 0) }
 
     /// Whether the page's present bytes would survive a power cut once the log is synced.
-    func isSafe(_ entry: PageEntry) -> Bool {
-        guard let disk = entry.disk else { return false }
-        guard let durable = unsafeSegments[disk.segment.id] else { return true }
-        return disk.offset < durable
+    func isSafe(_ entry: PageEntry) -> Bool { isSafe(entry.disk) }
+
+    private func isSafe(_ disk: DiskLocation?) -> Bool {
+        guard let disk else { return false }
+        return disk.offset < unsafeSegments[disk.segment.id] ?? .max
     }
 
     /// The same by number; a page that is gone needs nothing more.
     func isSafe(_ number: UInt32) -> Bool {
-        if let entry = pages.awake(number) { return isSafe(entry) }
-        let row = pages[number]
-        guard row.state == .inRAM else { return true }
-        guard let disk = pages.location(row) else { return false }
-        return disk.offset < unsafeSegments[disk.segment.id] ?? .max
+        let state = pages[number].state
+        if state == .free || state == .onDisk { return true }
+        return isSafe(pages.location(number))
     }
 
     /// Whether that holds for its attributes too.
     func isDurable(_ number: UInt32) -> Bool {
-        let isDirty = pages.awake(number)?.attributesDirty ?? pages[number].attributesDirty
-        return !isDirty && isSafe(number)
+        !pages.attributesDirty(number) && isSafe(number)
     }
 
     /// The least recently used page that is in RAM only.
     var firstDirty: StoreKey? {
         let oldest = tenants.values.filter { $0.usage.dirtyPages > 0 }.flatMap { tenant in
             tenant.lists.compactMap { list in
-                pages.first(list) { pages.awake($0)?.isDirty ?? !pages[$0].isOnDisk }
+                pages.first(list, where: pages.isDirty)
             }
         }
         return oldest.min { pages.lastUse($0) < pages.lastUse($1) }.map { pages[$0].key }

@@ -1,18 +1,17 @@
 // Pages whose time is over.
 extension StoreIndex {
-    /// Removes pages that have expired and do not rest on disk, looking at no more than `limit`; returns how many.
+    /// Removes pages that have expired, but for compact ones on disk only, looking at no more than `limit`; returns how
+    /// many.
     mutating func purgeExpired(at now: UInt64, limit: Int = .max) -> Int {
         var (looked, purged) = (0, 0)
         var leased: [(UInt64, UInt32)] = []
         while looked < limit, let top = expiry.first, top.expires <= now {
             looked += 1
             _ = expiry.pop()
-            let row = pages[top.number]
-            // Those that rest on disk are found by looking there; one that is pinned comes back when it no longer is.
-            if row.state == .free || row.state == .onDisk { continue }
-            let awake = pages.awake(top.number)
-            guard let expires = awake.map(\.attributes.expires) ?? row.expiry,
-                !(awake?.attributes.pinned ?? row.isPinned)
+            // Compact ones on disk only are found by the sweep; one that is pinned comes back when it no longer is.
+            let state = pages[top.number].state
+            guard state != .free, state != .onDisk, let expires = pages.expiry(top.number),
+                !pages.isPinned(top.number)
             else { continue }
             if expires > now {
                 // Used since, or another page.
@@ -32,8 +31,8 @@ extension StoreIndex {
         return purged
     }
 
-    /// Removes pages resting on disk that have expired; returns how many. Looks at a part of them at a time.
-    mutating func purgeResting(at now: UInt64, looking limit: Int = 1 << 16) -> Int {
+    /// Removes compact pages on disk only that have expired; returns how many. Looks at a part of them at a time.
+    mutating func purgeCompact(at now: UInt64, looking limit: Int = 1 << 16) -> Int {
         let numbers = pages.expired(at: now, looking: limit)
         for number in numbers {
             remove(entry(number))

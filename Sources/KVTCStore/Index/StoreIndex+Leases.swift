@@ -1,9 +1,3 @@
-/// A promise that some pages stay fetchable.
-struct Lease {
-    var deadline: UInt64
-    let entries: [StoreKey: PageEntry]
-}
-
 extension StoreIndex {
     mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: UInt64) -> UInt64 {
         var entries: [StoreKey: PageEntry] = [:]

@@ -18,16 +18,14 @@ extension StoreIndex {
                 if removed.insert(header.key).inserted { tombstones.append(Removal(header.key)) }
                 continue
             }
-            if (pages.awake(number)?.attributes ?? pages.attributes(number)).hasSameMarks(as: header.attributes) {
-                continue
-            }
+            if pages.attributes(number).hasSameMarks(as: header.attributes) { continue }
             let entry = entry(number)
             (entry.attributesDirty, entry.marksDirty) = (true, true)
         }
     }
 
     private mutating func loseRecords(in segment: UInt64, from end: Int) {
-        for entry in entries(in: segment, waking: { $0.offset + $0.recordBytes > end }) {
+        for entry in entries(in: segment, expanding: { $0.offset + $0.recordBytes > end }) {
             guard let disk = entry.disk, disk.offset + disk.recordBytes > end else { continue }
             if entry.ram != nil {
                 mutate(entry) { $0.disk = nil }

@@ -5,7 +5,7 @@ extension StoreIndex {
     ) -> RecordHeader? {
         if let removal = Removal(header, at: position) { return isUnread ? nil : removal.header }
         let number = pages.find(header.key)
-        let disk = number.flatMap { pages.awake($0).map(\.disk) ?? pages.location(pages[$0]) }
+        let disk = number.flatMap { pages.location($0) }
         let place = disk.map { LogPosition(segment: $0.segment.id, offset: $0.offset) }
         switch header.kind {
         case .page:

@@ -33,9 +33,7 @@ extension StoreIndex {
     /// The number of the last of the pages that is linked in that list, or in any.
     func lastInRAM(_ keys: ArraySlice<StoreKey>, _ wanted: Int? = nil) -> UInt32? {
         for key in keys.reversed() {
-            guard let number = pages.find(key) else { continue }
-            let row = pages[number]
-            guard let list = row.state == .inRAM ? row.list : pages.awake(number)?.list else { continue }
+            guard let number = pages.find(key), let list = pages.list(number) else { continue }
             if list == wanted ?? list { return number }
         }
         return nil

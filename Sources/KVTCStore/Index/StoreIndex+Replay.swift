@@ -2,7 +2,7 @@ extension StoreIndex {
     /// Counts what was found, and leaves out what has expired meanwhile.
     mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: UInt64) {
         mayMissRecords = recovered?.missesRecords == true
-        _ = purgeExpired(at: now) + purgeResting(at: now, looking: .max)
+        _ = purgeExpired(at: now) + purgeCompact(at: now, looking: .max)
         counters.recovered = UInt64(pages.count)
         counters.corrupt = UInt64((recovered?.skipped ?? 0) + inherited.damaged)
         counters.corruptSegments = UInt64(recovered?.corruptSegments ?? 0)
@@ -35,8 +35,8 @@ extension StoreIndex {
     mutating func replay(_ record: SegmentRecord, in segment: Segment) {
         let header = record.header
         if var removal = Removal(header, at: LogPosition(segment: segment.id, offset: record.offset)) {
-            // What an earlier process found without reading this may by now be promised: it lies in earlier segments, or was
-            // written again in later ones.
+            // What an earlier process found without reading this may by now be one that a flush has answered for: it
+            // lies in earlier segments, or was written again in later ones.
             if segment.isUnread { removal.since = segment.id }
             return replay(removal)
         }
@@ -56,7 +56,7 @@ extension StoreIndex {
             entry.logged = true
             insert(entry, use: nextReplayed(in: segment))
             entry.writtenUse = entry.lastUse
-            restIfPossible(entry)
+            compactIfPossible(entry)
         }
     }
 
@@ -71,7 +71,7 @@ extension StoreIndex {
             } else if isCovered {
                 forgetReplayed(entry)
             } else {
-                restIfPossible(entry)
+                compactIfPossible(entry)
             }
         }
     }

@@ -52,17 +52,16 @@ extension StoreIndex {
     mutating func trimDisk(of tenant: UInt32, by bytes: Int, quota: Int) -> Bool {
         func used() -> Int { tenants[tenant]?.usage.diskBytes ?? 0 }
         guard isOverDiskQuota(tenant, bytes, quota) else { return true }
-        let awake = pages.entries.filter { $0.key.tenant == tenant && $0.disk != nil && !$0.isProtected }
+        let droppable = pages.numbers {
+            pages[$0].tenant == tenant && pages.isOnDisk($0) && !pages.isProtected($0)
+        }
         // Of pages used together the end of a conversation goes first.
-        var order = awake.map { entry in
-            let attributes = entry.attributes
-            return (entry.number, rank: (attributes.priority, entry.lastUse, .max - attributes.firstPosition))
+        let order = droppable.map { number in
+            (number, rank: (pages.priority(number), pages.lastUse(number), .max - pages.firstPosition(number)))
         }
-        order += pages.resting { $0.tenant == tenant && $0.isOnDisk && !$0.isPinned }.map { number in
-            (number, (pages[number].priority, pages.lastUse(number), .max - pages[number].position))
+        for (number, _) in order.sorted(by: { $0.rank < $1.rank }) where used() + bytes > quota - quota / 16 {
+            _ = drop(entry(number))
         }
-        order.sort { $0.rank < $1.rank }
-        for (number, _) in order where used() + bytes > quota - quota / 16 { _ = drop(entry(number)) }
         return used() + bytes <= quota
     }
 }

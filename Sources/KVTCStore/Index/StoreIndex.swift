@@ -1,8 +1,9 @@
 /// All pages, their order of use, leases and counters. Lives behind the store's index lock and does no I/O.
 struct StoreIndex {
     var pages = PageTable()
-    /// Entries that are kept although they may rest, so that pages in frequent use are not put down and taken up all the time.
-    let awakeLimit: Int
+    /// Pages that stay expanded although they might be compact, so that pages in frequent use are not put down and
+    /// taken up all the time.
+    let expandedLimit: Int
     var tenants: [UInt32: TenantPages] = [:]
     /// Segments whose sync failed, with the offset up to which they are known to be durable.
     var unsafeSegments: [UInt64: Int] = [:]
@@ -19,7 +20,7 @@ struct StoreIndex {
     /// The number of the last record written to a RAM directory.
     private var sequence: UInt64 = 0
 
-    init(awakeLimit: Int) { self.awakeLimit = awakeLimit }
+    init(expandedLimit: Int) { self.expandedLimit = expandedLimit }
 
     /// Changes an entry that is in the index, keeping totals and lists right.
     mutating func mutate(_ entry: PageEntry, _ change: (PageEntry) -> Void) {
@@ -30,7 +31,7 @@ struct StoreIndex {
         relink(entry)
         if entry.ram !== extent || entry.attributes != attributes { publish(entry) }
         if entry.ram !== extent { extent?.retract() }
-        restIfPossible(entry)
+        compactIfPossible(entry)
     }
 
     /// Lets the page in RAM outlive the process, as it is now.
@@ -52,7 +53,7 @@ struct StoreIndex {
 
     private mutating func add(_ entry: PageEntry, after before: ArraySlice<StoreKey> = [], use: UInt64? = nil) {
         precondition(pages.find(entry.key) == nil, "the key is in the index already")
-        pages.restSome(beyond: awakeLimit, looking: 2)
+        pages.compactSome(beyond: expandedLimit, looking: 2)
         let list = wantedList(entry)
         // In a long conversation of which little is left in RAM it is not looked for to the end.
         let neighbour = list.flatMap { self.lastInRAM(before.suffix(1024), $0) }

@@ -1,6 +1,6 @@
 extension Store {
-    /// Promises that those of the pages that are there stay fetchable until `deadline` (see ``milliseconds``) or until
-    /// the lease is released, their expiry notwithstanding. Returns the lease's id, never 0.
+    /// Sees to it that those of the pages that are there stay fetchable until `deadline` (see ``milliseconds``) or
+    /// until the lease is released, their expiry notwithstanding. Returns the lease's id, never 0.
     public func lease(_ keys: [StoreKey], until deadline: UInt64) -> UInt64 {
         index.withLock { index in
             index.releaseOverdue(at: milliseconds)
@@ -60,7 +60,7 @@ extension Store {
     @discardableResult
     public func unhold(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard let number = index.pages.find(key), let entry = index.pages.awake(number), entry.holds > 0 else {
+            guard let number = index.pages.find(key), let entry = index.pages.expanded(number), entry.holds > 0 else {
                 return false
             }
             index.mutate(entry) { $0.holds -= 1 }
@@ -78,9 +78,9 @@ extension Store {
     public func purgeExpired() -> Int {
         index.withLock { index in
             index.releaseOverdue(at: milliseconds)
-            // What many were woken for may be over.
-            index.pages.restSome(beyond: index.awakeLimit, looking: 1 << 14)
-            return index.purgeExpired(at: now) + index.purgeResting(at: now)
+            // What many were expanded for may be over.
+            index.pages.compactSome(beyond: index.expandedLimit, looking: 1 << 14)
+            return index.purgeExpired(at: now) + index.purgeCompact(at: now)
         }
     }
 
@@ -90,7 +90,7 @@ extension Store {
     /// What the store holds and has done.
     public var statistics: StoreStatistics {
         var (counters, tenants) = index.withLock { index in
-            index.counters.restingPages = index.pages.resting
+            index.counters.compactPages = index.pages.compactCount
             index.counters.indexBytes = index.pages.bytes
             return (index.counters, index.tenants.values.map(\.usage))
         }

@@ -1,11 +1,11 @@
 import Synchronization
 
 extension Store {
-    /// A page a flush has promised to make durable.
+    /// A page that a flush is to make durable.
     private struct Target: Sendable {
         let number: UInt32
         let tag: UInt64
-        /// Nil for a page that rested: that has no older bytes on disk.
+        /// Nil for a page that was compact: that has no older bytes on disk.
         let entry: PageEntry?
         let version: UInt32
         /// What it takes on disk, and how much it is worth keeping.
@@ -76,10 +76,9 @@ extension Store {
             }
         }
         index.withLock { index in
-            for entry in index.pages.entries where entry.isProtected {
-                add(entry.length, isPinned: entry.attributes.pinned)
+            for number in index.pages.numbers(where: index.pages.isProtected) {
+                add(index.pages.length(number), isPinned: index.pages.isPinned(number))
             }
-            for number in index.pages.resting(where: \.isPinned) { add(index.pages[number].bytes, isPinned: true) }
         }
         return result
     }
@@ -153,17 +152,16 @@ extension Store {
         let targets = index.withLock { index -> [Target] in
             var targets: [Target] = []
             func add(_ number: UInt32) {
-                let (row, entry) = (index.pages[number], index.pages.awake(number))
-                // What rests on disk is as safe as it can be, and only its expiry may have been put off.
-                if row.state == .onDisk, !row.attributesDirty { return }
-                if entry?.isExpired(at: now) ?? row.isExpired(at: now) { return }
+                let (page, entry) = (index.pages[number], index.pages.expanded(number))
+                // What is compact and on disk only is as safe as it can be, and only its expiry may have been put off.
+                if page.state == .onDisk, !page.attributesDirty { return }
+                if index.pages.isExpired(number, at: now) { return }
                 targets.append(
                     Target(
-                        number: number, tag: row.tag, entry: entry, version: entry?.version ?? 0,
-                        recordBytes: RecordHeader.recordBytes(payload: entry?.length ?? row.bytes)!,
-                        isProtected: entry?.isProtected ?? row.isPinned,
-                        priority: entry?.attributes.priority ?? row.priority, lastUse: index.pages.lastUse(number),
-                        firstPosition: entry?.attributes.firstPosition ?? row.position))
+                        number: number, tag: page.tag, entry: entry, version: entry?.version ?? 0,
+                        recordBytes: RecordHeader.recordBytes(payload: index.pages.length(number))!,
+                        isProtected: index.pages.isProtected(number), priority: index.pages.priority(number),
+                        lastUse: index.pages.lastUse(number), firstPosition: index.pages.firstPosition(number)))
             }
             if let keys {
                 for key in keys { index.pages.find(key).map(add) }
@@ -171,7 +169,9 @@ extension Store {
                 for entry in index.pages.entries where entry.ram == nil { add(entry.number) }
                 for number in index.inRAM { add(number) }
                 if index.pages.renewed > 0 {
-                    for number in index.pages.resting(where: { $0.state == .onDisk && $0.attributesDirty }) {
+                    for number in index.pages.numbers(where: {
+                        index.pages[$0].state == .onDisk && index.pages[$0].attributesDirty
+                    }) {
                         add(number)
                     }
                 }
@@ -220,15 +220,14 @@ extension Store {
         index.withLock { index in
             // They may have changed meanwhile, or a record with later ones may lie before this one.
             entry.noteLogged(attributes)
-            index.restIfPossible(entry)
+            index.compactIfPossible(entry)
         }
     }
 
     private func isCovered(_ target: Target, _ index: borrowing StoreIndex) -> Bool {
         let isSame = index.pages[target.number].tag == target.tag
-        guard let entry = target.entry ?? (isSame ? index.pages.awake(target.number) : nil) else {
-            let row = index.pages[target.number]
-            return !isSame || row.isExpired(at: now) || index.isSafe(target.number)
+        guard let entry = target.entry ?? (isSame ? index.pages.expanded(target.number) : nil) else {
+            return !isSame || index.pages.isExpired(target.number, at: now) || index.isSafe(target.number)
         }
         guard index.pages.contains(entry), !entry.isExpired(at: now) else { return true }
         // Bytes replaced meanwhile are not covered, but the durable older record still is there.

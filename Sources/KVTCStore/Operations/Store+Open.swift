@@ -20,12 +20,12 @@ extension Store {
         }
         let timeline = Timeline(configuration.clock)
         let ram = RAMTier(configuration, timeline)
-        var index = StoreIndex(awakeLimit: configuration.awakePages)
+        var index = StoreIndex(expandedLimit: configuration.expandedPages)
         // Pages in RAM come first: whatever the log says of their keys is older.
         var inheritance = ram.inherit()
         index.inherit(inheritance.pages)
         inheritance.pages = []
-        index.pages.restSome(beyond: index.awakeLimit, looking: index.pages.count)
+        index.pages.compactSome(beyond: index.expandedLimit, looking: index.pages.count)
         var recovered: RecoveredLog?
         var unopened: DeviceError?
         if let directory = configuration.directory {

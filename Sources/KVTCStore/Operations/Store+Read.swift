@@ -57,8 +57,8 @@ extension Store {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }
-            let row = index.pages[number]
-            if row.state == .onDisk { return .disk(index.pages.location(row)!, length: row.bytes) }
+            let page = index.pages[number]
+            if page.state == .onDisk { return .disk(index.pages.location(number)!, length: page.bytes) }
             let entry = index.entry(number)
             if let extent = entry.ram { return .ram(extent, hash: entry.hash!) }
             guard let location = entry.disk else { preconditionFailure("a page is neither in RAM nor on disk") }
@@ -73,7 +73,8 @@ extension Store {
     func reject(_ key: StoreKey, inRAM extent: RAMExtent) -> Bool {
         index.withLock { index in
             index.counters.corrupt += 1
-            guard let number = index.pages.find(key), let entry = index.pages.awake(number), entry.ram === extent else {
+            guard let number = index.pages.find(key), let entry = index.pages.expanded(number), entry.ram === extent
+            else {
                 return false
             }
             guard entry.disk != nil else {

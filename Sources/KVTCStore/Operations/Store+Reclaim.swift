@@ -16,7 +16,7 @@ extension Store {
     /// Throws ``StoreError/diskFull`` without any I/O when protected pages alone leave no room.
     private func expectProgress(_ recordBytes: Int, _ log: borrowing DiskLog) throws(StoreError) {
         let protected = index.withLock { index in
-            _ = index.purgeExpired(at: now) + index.purgeResting(at: now)
+            _ = index.purgeExpired(at: now) + index.purgeCompact(at: now)
             index.releaseOverdue(at: milliseconds)
             return index.pages.entries.reduce(index.pages.pinnedBytes) { sum, entry in
                 entry.isProtected ? sum + (entry.disk?.recordBytes ?? 0) : sum

@@ -58,7 +58,7 @@ extension Store {
     /// Writes marks of a page on disk only that ``update(_:pinned:priority:expiry:promised:waits:)`` has left to this.
     public func writeMarks(_ key: StoreKey) {
         let entry = index.withLock { index -> PageEntry? in
-            guard let number = index.pages.find(key), let entry = index.pages.awake(number) else { return nil }
+            guard let number = index.pages.find(key), let entry = index.pages.expanded(number) else { return nil }
             return entry.ram == nil && entry.marksDirty ? entry : nil
         }
         if let entry { writeMarks(entry) }

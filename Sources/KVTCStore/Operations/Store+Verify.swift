@@ -51,7 +51,7 @@ extension Store {
     private func copyInRAM(_ number: UInt32) -> Copy? {
         index.withLock { index in
             // It may have left RAM by now.
-            guard [.awake, .inRAM].contains(index.pages[number].state) else { return nil }
+            guard [.expanded, .inRAM].contains(index.pages[number].state) else { return nil }
             let entry = index.entry(number)
             return entry.ram.map { Copy(key: entry.key, place: .ram($0, hash: entry.hash!)) }
         }
@@ -60,15 +60,15 @@ extension Store {
     /// In the order of the file, which disks like.
     private func copies(in segment: UInt64) -> [Copy] {
         index.withLock { index in
-            let numbers = index.pages.numbers(in: segment) + index.pages.resting(index.inRAM, in: segment)
-            let resting = numbers.map { number in
-                let row = index.pages[number]
-                return (row.key, index.pages.location(row)!, row.bytes)
+            let numbers = index.pages.numbers(in: segment) + index.pages.compact(index.inRAM, in: segment)
+            let compact = numbers.map { number in
+                let page = index.pages[number]
+                return (page.key, index.pages.location(number)!, page.bytes)
             }
-            let awake = index.pages.entries.compactMap { entry in
+            let expanded = index.pages.entries.compactMap { entry in
                 entry.disk.flatMap { $0.segment.id == segment ? (entry.key, $0, entry.length) : nil }
             }
-            return (awake + resting).sorted { $0.1.offset < $1.1.offset }.map {
+            return (expanded + compact).sorted { $0.1.offset < $1.1.offset }.map {
                 Copy(key: $0.0, place: .disk($0.1, length: $0.2))
             }
         }

@@ -77,7 +77,7 @@ public struct StoreCheck: Sendable {
         var sizes: [String: Int] = [:]
         for name in found { sizes[name] = size(directory + "/" + name, device) }
         let total = sizes.values.reduce(0, +)
-        var (check, index, done) = (StoreCheck(), StoreIndex(awakeLimit: 0), 0)
+        var (check, index, done) = (StoreCheck(), StoreIndex(expandedLimit: 0), 0)
         for name in found {
             progress(done, total)
             let path = directory + "/" + name

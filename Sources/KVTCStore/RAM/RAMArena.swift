@@ -1,7 +1,7 @@
 import CLinux
 import CXXHash
 import Glibc
-import Synchronization
+import KVTCSystem
 
 /// One sealed memory file mapped into the process: a header, a directory of slots, and data cut into extents.
 ///
@@ -17,8 +17,8 @@ final class RAMArena: @unchecked Sendable {
     let file: Int32
     private let base: UnsafeMutableRawPointer
     private let header: RAMHeader
-    let allocator: Mutex<ExtentAllocator>
-    let slots: Mutex<SlotAllocator>
+    let allocator: RankedMutex<ExtentAllocator>
+    let slots: RankedMutex<SlotAllocator>
     /// Called after every store to the directory; nil but in tests, which look at the memory then.
     private let step: (@Sendable () -> Void)?
 
@@ -42,8 +42,8 @@ final class RAMArena: @unchecked Sendable {
         self.file = file
         self.base = base
         self.step = step
-        allocator = Mutex(ExtentAllocator(capacity: bytes))
-        slots = Mutex(SlotAllocator(free: [], used: 0))
+        allocator = RankedMutex(ExtentAllocator(capacity: bytes), rank: .room)
+        slots = RankedMutex(SlotAllocator(free: [], used: 0), rank: .slots)
         header.write(to: UnsafeMutableRawBufferPointer(start: base, count: RAMHeader.bytes))
         mark.write(to: UnsafeMutableRawBufferPointer(start: base + RAMHeader.markOffset, count: TimeMark.bytes))
     }
@@ -84,8 +84,8 @@ final class RAMArena: @unchecked Sendable {
         self.file = file
         self.base = base
         self.step = step
-        allocator = Mutex(ExtentAllocator(capacity: header.dataBytes))
-        slots = Mutex(SlotAllocator(free: [], used: directory.usedSlots))
+        allocator = RankedMutex(ExtentAllocator(capacity: header.dataBytes), rank: .room)
+        slots = RankedMutex(SlotAllocator(free: [], used: directory.usedSlots), rank: .slots)
     }
 
     deinit {

@@ -1,13 +1,13 @@
 /// A piece of an arena that holds one page. A holder of the object may read it; the room is free again when the last
 /// holder lets go, so a page can be evicted while it is being read.
 ///
-/// Unchecked because `slot` and `isResting` are read and written under the store's index lock only.
+/// Unchecked because `slot` and `isDetached` are read and written under the store's index lock only.
 final class RAMExtent: @unchecked Sendable {
     let arena: RAMArena
     let length: Int
     private let range: Range<Int>
     private var slot: Int?
-    private var isResting = false
+    private var isDetached = false
 
     init(_ arena: RAMArena, _ range: Range<Int>, length: Int, slot: Int?) {
         self.arena = arena
@@ -16,7 +16,7 @@ final class RAMExtent: @unchecked Sendable {
         self.slot = slot
     }
 
-    /// The extent of a page that rested.
+    /// The extent of a page that was compact.
     convenience init(_ arena: RAMArena, place: UInt32, length: Int, slot: UInt32) {
         let begin = Int(place) * ExtentAllocator.granularity
         self.init(arena, begin..<begin + ExtentAllocator.rounded(length)!, length: length, slot: Int(slot))
@@ -24,13 +24,13 @@ final class RAMExtent: @unchecked Sendable {
 
     /// Gives what is needed to make this object again, and leaves the room to the page. For the last holder, of a page that
     /// is published.
-    func rest() -> (place: UInt32, slot: UInt32) {
-        isResting = true
+    func detach() -> (place: UInt32, slot: UInt32) {
+        isDetached = true
         return (UInt32(range.lowerBound / ExtentAllocator.granularity), UInt32(slot!))
     }
 
     deinit {
-        if isResting { return }
+        if isDetached { return }
         // A page that still has a slot is left as it is: a process that ends must not take its pages along.
         if slot == nil { arena.wipe(range) }
         arena.release(range)

@@ -1,4 +1,4 @@
-import Synchronization
+import KVTCSystem
 
 /// The RAM budget: a few large arenas, made when they are first needed.
 final class RAMTier: Sendable {
@@ -8,8 +8,8 @@ final class RAMTier: Sendable {
     private let clock: StoreClock
     private let timeline: Timeline
     private let step: (@Sendable () -> Void)?
-    private let arenas = Mutex<[RAMArena]>([])
-    private let lastRefusal = Mutex<String?>(nil)
+    private let arenas = RankedMutex<[RAMArena]>([], rank: .arenas)
+    private let lastRefusal = RankedMutex<String?>(nil, rank: .refusal)
 
     init(_ configuration: StoreConfiguration, _ timeline: Timeline) {
         self.timeline = timeline

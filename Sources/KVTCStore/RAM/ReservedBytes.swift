@@ -1,8 +1,8 @@
-import Synchronization
+import KVTCSystem
 
 /// Bytes of RAM that tenants have taken for pages that are not in the index yet.
 final class ReservedBytes: Sendable {
-    private let byTenant = Mutex<[UInt32: Int]>([:])
+    private let byTenant = RankedMutex<[UInt32: Int]>([:], rank: .reserved)
 
     func of(_ tenant: UInt32) -> Int { byTenant.withLock { $0[tenant] ?? 0 } }
 

@@ -5,7 +5,7 @@ import Testing
 @testable import KVTCStore
 
 @Suite struct ExpiryHeapTests {
-    /// Whatever is left out, each row comes up as early as its earliest item says, and in order.
+    /// Whatever is left out, each number comes up as early as its earliest item says, and in order.
     @Test func theEarliestItemsStay() {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = SeededGenerator(seed: seed)

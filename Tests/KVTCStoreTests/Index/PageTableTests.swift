@@ -5,7 +5,7 @@ import Testing
 @testable import KVTCStore
 
 @Suite struct PageTableTests {
-    /// Whatever comes and goes, rests and wakes, the table has what a dictionary would have.
+    /// Whatever comes and goes, becomes compact and expanded, the table has what a dictionary would have.
     @Test func entriesAreFoundAsInADictionary() {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = SeededGenerator(seed: seed)
@@ -30,7 +30,7 @@ import Testing
         }
         #expect(table.count == expected.count && Set(table.entries.map(\.key)) == Set(expected.keys), "seed \(seed)")
         for (name, entry) in expected {
-            #expect(table.find(name).flatMap { table.awake($0) } === entry, "seed \(seed)")
+            #expect(table.find(name).flatMap { table.expanded($0) } === entry, "seed \(seed)")
         }
     }
 
@@ -71,8 +71,8 @@ import Testing
         table.insert(entry)
     }
 
-    /// A page in RAM is after a rest what it was before, and its room is free once it goes.
-    @Test func aPageInRAMRestsAndWakes() throws {
+    /// A page in RAM is as an expanded entry again what it was before, and its room is free once it goes.
+    @Test func aPageInRAMIsCompactedAndExpanded() throws {
         let arena = try arena()
         var table = PageTable()
         let attributes = (0..<40).map { (n: Int) -> PageAttributes in
@@ -83,20 +83,20 @@ import Testing
         }
         for n in 0..<40 { try insert(n, attributes[n], arena, &table) }
         let used = arena.used
-        table.restSome(beyond: 0, looking: 80)
-        #expect(table.entries.isEmpty && table.resting == 40 && arena.used == used)
+        table.compactSome(beyond: 0, looking: 80)
+        #expect(table.entries.isEmpty && table.compactCount == 40 && arena.used == used)
         for n in 0..<40 {
             let number = try #require(table.find(key(n)))
-            let row = table[number]
-            #expect(row.state == .inRAM && row.key == key(n))
-            #expect(row.bytes == 700 + n)
+            let page = table[number]
+            #expect(page.state == .inRAM && page.key == key(n))
+            #expect(page.bytes == 700 + n)
             #expect(table.attributes(number) == attributes[n])
             let list = n % 3 == 0 ? TenantPages.protectedList : n
             let use = UInt64(2 * n + 3)
-            #expect(row.list == list)
+            #expect(page.list == list)
             #expect(table.lastUse(number) == use)
             if n == 4 { table.noteUse(number, 1000) }
-            let entry = table.wake(number)
+            let entry = table.expand(number)
             #expect(table.contains(entry) && entry.number == number && entry.attributes == attributes[n])
             #expect(entry.hash == UInt64(n + 1) && entry.list == list && entry.disk == nil)
             #expect(entry.logged == !n.isMultiple(of: 2))
@@ -110,12 +110,12 @@ import Testing
         #expect(arena.used == 0 && table.count == 0)
     }
 
-    /// What somebody uses, and what would be forgotten, stays awake.
-    @Test func someStayAwake() throws {
+    /// What somebody uses, and what would be forgotten, stays expanded.
+    @Test func someStayExpanded() throws {
         let arena = try arena()
         var table = PageTable()
         for n in 0..<8 { try insert(n, PageAttributes(), arena, &table) }
-        func entry(_ n: Int) -> PageEntry { table.awake(table.find(key(n))!)! }
+        func entry(_ n: Int) -> PageEntry { table.expanded(table.find(key(n))!)! }
         let held = entry(0)
         let extent = entry(1).ram
         entry(2).leases = 1
@@ -123,9 +123,9 @@ import Testing
         entry(4).shadow = 7
         entry(5).attributes.tokens = UInt32(UInt16.max) + 1
         entry(6).attributes.rawBytes = UInt64(UInt32.max) + 1
-        table.restSome(beyond: 0, looking: 100)
+        table.compactSome(beyond: 0, looking: 100)
         #expect(Set(table.entries.map(\.key)) == Set((0..<7).map { key($0) }) && table.contains(held))
-        #expect(table.resting == 1 && table.find(key(7)).map { table[$0].state } == .inRAM)
+        #expect(table.compactCount == 1 && table.find(key(7)).map { table[$0].state } == .inRAM)
         withExtendedLifetime((held, extent)) {}
     }
 }

@@ -102,7 +102,7 @@ import Testing
         let store = try open(killed)
         let statistics = store.statistics
         #expect(statistics.pages == 6 && statistics.ramPages == 6 && statistics.corrupt == 0)
-        #expect(statistics.diskPages == 3 && statistics.dirtyPages == 3 && statistics.restingPages >= 3)
+        #expect(statistics.diskPages == 3 && statistics.dirtyPages == 3 && statistics.compactPages >= 3)
         #expect(store.attributes(key(1))?.priority == 1)
         let calls = killed.calls
         #expect(try store.evictToDisk([key(0), key(5)]) == 2)

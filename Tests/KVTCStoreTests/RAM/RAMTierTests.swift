@@ -39,11 +39,11 @@ import Testing
         for n in 0..<10 {
             _ = store.put(key(n), bytes: page(n, bytes: 400 + n), attributes: PageAttributes(tokens: UInt32(n)))
         }
-        #expect(store.statistics.restingPages >= 7 && store.statistics.ramPages == 10)
+        #expect(store.statistics.compactPages >= 7 && store.statistics.ramPages == 10)
         for n in 0..<10 {
             #expect(store.bytes(key(n)) == page(n, bytes: 400 + n) && store.attributes(key(n))?.tokens == UInt32(n))
         }
-        #expect(store.statistics.restingPages >= 6 && store.statistics.hits == 10)
+        #expect(store.statistics.compactPages >= 6 && store.statistics.hits == 10)
     }
 
     @Test func tenantsDoNotMeet() throws {

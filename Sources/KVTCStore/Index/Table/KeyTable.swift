@@ -1,9 +1,15 @@
 import CLinux
 
-/// Finds numbers by keys. It holds no keys: its owner knows the key of each number, and is asked for it.
+/// Finds numbers by keys. It holds no keys: its owner knows the key of each number, and is asked for it. A dictionary
+/// would hold them, in 90 bytes a page and more, where this takes 7 to 14.
+///
+/// Open addressing with linear probing, at most three quarters full, and deletion that moves up what it can (Knuth, The
+/// Art of Computer Programming, volume 3, 6.4, algorithms L and R); a byte of the hash beside each place spares most
+/// looks elsewhere, as in Swiss tables. All operations are O(1) expected; one that grows a shard takes as long as that
+/// is large.
 struct KeyTable {
     private static let none = UInt32.max
-    /// Hash tables grow by doubling; many small ones never take long.
+    /// Hash tables grow by doubling; a small one never takes long.
     private static let shards = 256
 
     private var tables = [ContiguousArray<UInt32>](repeating: [], count: shards)

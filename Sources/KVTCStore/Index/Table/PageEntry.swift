@@ -1,4 +1,5 @@
-/// What the index knows of one page that is in use, or of which more is to be remembered than fits its ``PageRow``.
+/// What the index knows of one page that is in use, or of which more is to be remembered than fits its
+/// ``CompactEntry``.
 ///
 /// Unchecked because every mutable field is read and written only under the index lock; references cross locks only to
 /// be compared.
@@ -36,7 +37,7 @@ final class PageEntry: @unchecked Sendable {
     private var listNumber: Int16 = -1
     var leases: Int32 = 0
     var holds: Int32 = 0
-    /// Its row in the index's table.
+    /// Its number in the index's table.
     var number: UInt32 = 0
 
     init(key: StoreKey, attributes: PageAttributes, length: Int, hash: UInt64?) {

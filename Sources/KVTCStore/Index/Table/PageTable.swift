@@ -1,97 +1,54 @@
-/// All pages. Most of them rest in their rows; those in use, and those of which something unusual is to be remembered, are
-/// awake: they have an entry besides. Between 87 and 94 bytes a page that rests.
+/// All pages. Every page has a compact entry. Those in use, and those of which something unusual is to be remembered,
+/// are expanded: they have a ``PageEntry`` besides, which counts. Between 87 and 94 bytes a page that is not.
 struct PageTable {
-    private var rows = PageRows()
+    private var all = CompactEntries()
     private var table = KeyTable()
-    /// The entries of pages that are awake, in no order, without gaps.
+    /// The entries of expanded pages, in no order, without gaps.
     private(set) var entries: ContiguousArray<PageEntry> = []
-    /// Where the next entry is looked for that may rest.
+    /// Where the next entry is looked for that is not in use any more: it goes round, as the hand of the CLOCK
+    /// algorithm does.
     private var hand = 0
-    private var segments = SegmentNumbers()
-    private var arenas: [RAMArena?] = []
+    private(set) var segments = SegmentNumbers()
+    private(set) var arenas = ArenaNumbers()
     /// Pages.
     private(set) var count = 0
-    /// Record bytes of pinned pages that rest.
+    /// Record bytes of pinned pages that are compact.
     private(set) var pinnedBytes = 0
-    /// Pages that rest on disk and expire some day.
-    private var expiring = 0
-    /// Pages that rest on disk and expire later than the log says.
+    /// Compact pages on disk only that expire later than the log says.
     private(set) var renewed = 0
-    /// None of them expires before this second.
-    private var earliest = UInt64.max
-    private var nextEarliest = UInt64.max
-    private var cursor: UInt32 = 0
+    private var sweep = ExpirySweep()
 
     /// An entry and its extent take this much, as measured.
     private static let entryBytes = 260
     /// Memory taken up.
-    var bytes: Int { rows.bytes + table.bytes + entries.count * Self.entryBytes }
-    /// Pages that rest.
-    var resting: Int { count - entries.count }
+    var bytes: Int { all.bytes + table.bytes + entries.count * Self.entryBytes }
+    /// Pages that are compact.
+    var compactCount: Int { count - entries.count }
 
-    subscript(_ number: UInt32) -> PageRow { rows[number] }
+    subscript(_ number: UInt32) -> CompactEntry { all[number] }
 
-    /// Where a page that rests lies on disk.
-    func location(_ row: PageRow) -> DiskLocation? {
-        row.isOnDisk ? DiskLocation(segments[row.segment], row.offset, row.recordBytes) : nil
-    }
-
-    /// Position in the order of use.
-    func lastUse(_ number: UInt32) -> UInt64 {
-        let row = rows[number]
-        return switch row.state {
-        case .free: 0
-        case .awake: entries[Int(row.word)].lastUse
-        case .inRAM: arenas[Int(row.arena)]!.lastUse(Int(row.word))
-        case .onDisk: row.use
-        }
-    }
-
-    func firstPosition(_ number: UInt32) -> UInt32 {
-        awake(number)?.attributes.firstPosition ?? rows[number].firstPosition
-    }
-
-    /// Seconds that a page that rests lives after a use.
-    private func ttl(_ row: PageRow) -> UInt32 {
-        // Of a page that never expires the slot, which is elsewhere in memory, need not be looked at.
-        if row.expiry == nil { return 0 }
-        return row.state == .inRAM ? arenas[Int(row.arena)]!.ttl(Int(row.word)) : row.place
-    }
-
-    /// What is said of a page, which rests or is awake.
-    func attributes(_ number: UInt32) -> PageAttributes {
-        awake(number)?.attributes ?? rows[number].attributes(ttl: ttl(rows[number]))
-    }
-
-    /// Whether a use of a page that rests puts its expiry off, and until when.
-    func renewal(_ number: UInt32, at now: UInt64) -> UInt64? {
-        guard let expiry = rows[number].expiry else { return nil }
-        let ttl = ttl(rows[number])
-        return ttl > 0 && now &+ UInt64(ttl) > expiry ? now &+ UInt64(ttl) : nil
-    }
-
-    /// Puts off the expiry of a page that rests on disk.
+    /// Puts off the expiry of a compact page on disk only.
     mutating func renew(_ number: UInt32, until second: UInt64) {
-        if !rows[number].attributesDirty { renewed += 1 }
-        rows[number].renew(until: second)
+        if !all[number].attributesDirty { renewed += 1 }
+        all[number].renew(until: second)
     }
 
-    /// The numbers of pages that rest and for which `isWanted` holds. Goes through all of them, of which there may be millions.
-    func resting(where isWanted: (PageRow) -> Bool) -> [UInt32] {
-        rows.numbers { ($0.state == .inRAM || $0.state == .onDisk) && isWanted($0) }
+    /// The pages for which `isWanted` holds. Goes through all of them, of which there may be millions.
+    func numbers(where isWanted: (UInt32) -> Bool) -> [UInt32] {
+        (0..<all.count).filter { all[$0].state != .free && isWanted($0) }
     }
 
     // MARK: - Finding
 
-    func find(_ key: StoreKey) -> UInt32? { table.find(table.hash(key)) { rows[$0].matches(key) } }
+    func find(_ key: StoreKey) -> UInt32? { table.find(table.hash(key)) { all[$0].matches(key) } }
 
-    /// The entry of a page that is awake.
-    func awake(_ number: UInt32) -> PageEntry? {
-        rows[number].state == .awake ? entries[Int(rows[number].word)] : nil
+    /// The entry of a page that is expanded.
+    func expanded(_ number: UInt32) -> PageEntry? {
+        all[number].state == .expanded ? entries[Int(all[number].word)] : nil
     }
 
     /// Whether this very entry is there.
-    func contains(_ entry: PageEntry) -> Bool { entry.number < rows.count && awake(entry.number) === entry }
+    func contains(_ entry: PageEntry) -> Bool { entry.number < all.count && expanded(entry.number) === entry }
 
     /// Asks for the memory that finding these keys will touch, so that many are waited for at a time and not one after another.
     func prefetch(_ keys: ArraySlice<StoreKey>) {
@@ -99,7 +56,7 @@ struct PageTable {
         let hashes = keys.map { table.hash($0) }
         table.prefetch(hashes)
         for hash in hashes {
-            if let number = table.guess(hash) { rows.prefetch(number) }
+            if let number = table.guess(hash) { all.prefetch(number) }
         }
     }
 
@@ -107,11 +64,11 @@ struct PageTable {
 
     /// Enters an entry whose key is not there.
     mutating func insert(_ entry: PageEntry) {
-        entry.number = rows.insert(PageRow(entry.key, entry: entries.count))
+        entry.number = all.insert(CompactEntry(entry.key, entry: entries.count))
         do {
-            // Apart from the table, so that it can ask for keys while it changes; given back before the rows change.
-            let (rows, hash) = (rows, table.hash)
-            table.insert(entry.number, hash(entry.key)) { hash(rows[$0].key) }
+            // Apart from the table, so that it can ask for keys while it changes; given back before they change.
+            let (all, hash) = (all, table.hash)
+            table.insert(entry.number, hash(entry.key)) { hash(all[$0].key) }
         }
         entries.append(entry)
         count += 1
@@ -120,11 +77,11 @@ struct PageTable {
     /// Takes out an entry that is there and in no list.
     mutating func remove(_ entry: PageEntry) {
         do {
-            let (rows, hash) = (rows, table.hash)
-            table.remove(entry.number, hash(entry.key)) { hash(rows[$0].key) }
+            let (all, hash) = (all, table.hash)
+            table.remove(entry.number, hash(entry.key)) { hash(all[$0].key) }
         }
-        removeEntry(Int(rows[entry.number].word))
-        rows.remove(entry.number)
+        removeEntry(Int(all[entry.number].word))
+        all.remove(entry.number)
         count -= 1
     }
 
@@ -132,132 +89,111 @@ struct PageTable {
         let last = entries.removeLast()
         guard position < entries.count else { return }
         entries[position] = last
-        rows[last.number].moveEntry(to: position)
+        all[last.number].moveEntry(to: position)
     }
 
-    /// Makes an entry of a page that rests.
-    mutating func wake(_ number: UInt32) -> PageEntry {
-        let row = rows[number]
-        let entry = PageEntry(key: row.key, attributes: attributes(number), length: row.bytes, hash: nil)
+    /// Expands a page that is compact.
+    mutating func expand(_ number: UInt32) -> PageEntry {
+        let page = all[number]
+        let entry = PageEntry(key: page.key, attributes: attributes(number), length: page.bytes, hash: nil)
         entry.number = number
-        entry.disk = location(row)
-        entry.logged = row.logged
-        entry.attributesDirty = row.attributesDirty
-        if row.state == .inRAM {
-            let arena = arenas[Int(row.arena)]!
-            entry.ram = RAMExtent(arena, place: row.place, length: row.bytes, slot: row.word)
-            entry.hash = arena.hash(Int(row.word))
-            entry.list = row.list
+        entry.disk = location(number)
+        entry.logged = page.logged
+        entry.attributesDirty = page.attributesDirty
+        if page.state == .inRAM {
+            let arena = arenas[page.arena]
+            entry.ram = RAMExtent(arena, place: page.place, length: page.bytes, slot: page.word)
+            entry.hash = arena.hash(Int(page.word))
+            entry.list = page.list
         } else {
-            rows.unlink(number, from: &segments.pages[Int(row.segment)]!.onDisk)
-            if row.expiry != nil { expiring -= 1 }
-            if row.attributesDirty { renewed -= 1 }
+            all.unlink(number, from: &segments.pages[Int(page.segment)]!.onDisk)
+            if page.expiry != nil { sweep.leave() }
+            if page.attributesDirty { renewed -= 1 }
         }
-        if row.isOnDisk { segments.leave(row.segment) }
-        if row.isPinned { pinnedBytes -= row.recordBytes }
+        if page.isOnDisk { segments.leave(page.segment) }
+        if page.isPinned { pinnedBytes -= page.recordBytes }
         // Only the order counts, and whether the page was used since it was written.
         entry.lastUse = max(1, lastUse(number))
-        entry.writtenUse = row.isUsed ? entry.lastUse - 1 : entry.lastUse
-        rows[number].wake(entry: entries.count)
+        entry.writtenUse = page.isUsed ? entry.lastUse - 1 : entry.lastUse
+        all[number].expand(entry: entries.count)
         entries.append(entry)
         return entry
     }
 
-    /// Lets unused pages in RAM rest: looks at a few and goes on from there the next time.
-    mutating func restSome(beyond limit: Int, looking attempts: Int) {
+    /// Makes unused pages in RAM compact: looks at a few and goes on from there the next time.
+    mutating func compactSome(beyond limit: Int, looking attempts: Int) {
         for _ in 0..<attempts where entries.count > limit {
             if hand >= entries.count { hand = 0 }
-            if !restInRAM(hand) { hand += 1 }
+            if !compactInRAM(hand) { hand += 1 }
         }
     }
 
     /// False when the page is not in RAM, is in use, or more is to be remembered of it than fits.
-    private mutating func restInRAM(_ position: Int) -> Bool {
+    private mutating func compactInRAM(_ position: Int) -> Bool {
         // A holder of the entry or its extent may change the one or read the other, and got it under the lock that is held here.
         guard isKnownUniquelyReferenced(&entries[position]), isKnownUniquelyReferenced(&entries[position].ram)
         else { return false }
         let entry = entries[position]
-        guard !entry.marksDirty, let extent = entry.ram, let arena = register(extent.arena), rest(entry) else {
+        guard !entry.marksDirty, let extent = entry.ram, let arena = arenas.enter(extent.arena), compact(entry) else {
             return false
         }
-        let (place, slot) = extent.rest()
-        rows[entry.number].set(arena: arena, place: place, slot: slot)
+        let (place, slot) = extent.detach()
+        all[entry.number].set(arena: arena, place: place, slot: slot)
         return true
     }
 
-    /// Lets a page rest that is on disk only and in no list; false when more is to be remembered of it than fits.
-    mutating func restOnDisk(_ entry: PageEntry) -> Bool {
-        guard entry.ram == nil, entry.disk != nil, rest(entry) else { return false }
+    /// Makes a page compact that is on disk only and in no list; false when more is to be remembered of it than fits.
+    mutating func compactOnDisk(_ entry: PageEntry) -> Bool {
+        guard entry.ram == nil, entry.disk != nil, compact(entry) else { return false }
         let number = entry.number
-        rows[number].setUse(entry.lastUse)
-        rows.append(number, to: &segments.pages[Int(rows[number].segment)]!.onDisk)
+        all[number].setUse(entry.lastUse)
+        all.append(number, to: &segments.pages[Int(all[number].segment)]!.onDisk)
         if entry.attributesDirty { renewed += 1 }
-        if let expires = entry.attributes.expires {
-            expiring += 1
-            earliest = min(earliest, expires)
-            nextEarliest = min(nextEarliest, expires)
-        }
+        if let expires = entry.attributes.expires { sweep.enter(expires) }
         return true
     }
 
-    private mutating func rest(_ entry: PageEntry) -> Bool {
-        var row = rows[entry.number]
-        let position = Int(row.word)
-        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, row.rest(entry) else { return false }
+    private mutating func compact(_ entry: PageEntry) -> Bool {
+        var page = all[entry.number]
+        let position = Int(page.word)
+        guard entry.leases == 0, entry.holds == 0, entry.shadow == nil, page.take(entry) else { return false }
         if let segment = entry.disk?.segment {
             guard let number = segments.enter(segment) else { return false }
-            row.set(segment: number)
+            page.set(segment: number)
         } else {
-            row.set(segment: SegmentNumbers.none)
+            page.set(segment: SegmentNumbers.none)
         }
-        if row.isPinned { pinnedBytes += row.recordBytes }
-        rows[entry.number] = row
+        if page.isPinned { pinnedBytes += page.recordBytes }
+        all[entry.number] = page
         removeEntry(position)
         return true
     }
 
-    /// Notes a use of a page that rests.
+    /// Notes a use of a page that is compact.
     mutating func noteUse(_ number: UInt32, _ use: UInt64) {
-        if rows[number].state == .inRAM {
-            arenas[Int(rows[number].arena)]!.noteUse(Int(rows[number].word), use)
+        if all[number].state == .inRAM {
+            arenas[all[number].arena].noteUse(Int(all[number].word), use)
         } else {
-            rows[number].setUse(use)
+            all[number].setUse(use)
         }
-        rows[number].setUsed()
-    }
-
-    // MARK: - Arenas
-
-    private mutating func register(_ arena: RAMArena) -> UInt8? {
-        if let number = arenas.firstIndex(where: { $0 === arena }) { return UInt8(number) }
-        let number = arenas.firstIndex { $0 == nil } ?? arenas.count
-        guard let result = UInt8(exactly: number) else { return nil }
-        if number == arenas.count { arenas.append(nil) }
-        arenas[number] = arena
-        return result
-    }
-
-    /// Whether a page in RAM lies in the arena.
-    func isIn(_ arena: RAMArena, _ number: UInt32) -> Bool {
-        awake(number).map { $0.ram?.arena === arena } ?? (arenas[Int(rows[number].arena)] === arena)
+        all[number].setUsed()
     }
 
     /// Forgets an arena that has no pages left.
-    mutating func forget(_ arena: RAMArena) {
-        if let number = arenas.firstIndex(where: { $0 === arena }) { arenas[number] = nil }
-    }
+    mutating func forget(_ arena: RAMArena) { arenas.forget(arena) }
+
+    /// Forgets a segment that has no pages left here, so that its file can be closed.
+    mutating func forget(segment id: UInt64) { segments.forget(id) }
 }
 
-// MARK: - Lists, and going through what rests on disk
-
 extension PageTable {
-    mutating func append(_ number: UInt32, to list: inout PageList) { rows.append(number, to: &list) }
+    mutating func append(_ number: UInt32, to list: inout PageList) { all.append(number, to: &list) }
 
     mutating func insert(_ number: UInt32, before other: UInt32, in list: inout PageList) {
-        rows.insert(number, before: other, in: &list)
+        all.insert(number, before: other, in: &list)
     }
 
-    mutating func unlink(_ number: UInt32, from list: inout PageList) { rows.unlink(number, from: &list) }
+    mutating func unlink(_ number: UInt32, from list: inout PageList) { all.unlink(number, from: &list) }
 
     /// The pages of a list, oldest first.
     func numbers(_ list: PageList) -> [UInt32] {
@@ -265,7 +201,7 @@ extension PageTable {
         var number = list.oldest
         while number != PageList.none {
             result.append(number)
-            number = rows[number].next
+            number = all[number].next
         }
         return result
     }
@@ -273,40 +209,22 @@ extension PageTable {
     /// The oldest page of a list for which `isWanted` holds.
     func first(_ list: PageList, where isWanted: (UInt32) -> Bool) -> UInt32? {
         var number = list.oldest
-        while number != PageList.none, !isWanted(number) { number = rows[number].next }
+        while number != PageList.none, !isWanted(number) { number = all[number].next }
         return number == PageList.none ? nil : number
     }
 
-    /// The pages that rest in a segment only, in no order.
+    /// The compact pages in a segment only, in no order.
     func numbers(in id: UInt64) -> [UInt32] {
         segments.number(id).map { numbers(segments.pages[Int($0)]!.onDisk) } ?? []
     }
 
-    /// Of pages in RAM, those that rest and have a record in a segment too.
-    func resting(_ numbers: [UInt32], in id: UInt64) -> [UInt32] {
+    /// Of pages in RAM, those that are compact and have a record in a segment too.
+    func compact(_ numbers: [UInt32], in id: UInt64) -> [UInt32] {
         guard let segment = segments.number(id) else { return [] }
-        return numbers.filter { rows[$0].state == .inRAM && rows[$0].segment == segment }
+        return numbers.filter { all[$0].state == .inRAM && all[$0].segment == segment }
     }
 
-    /// Forgets a segment that has no pages left here, so that its file can be closed.
-    mutating func forget(segment id: UInt64) { segments.forget(id) }
-
-    /// Pages that rest on disk whose time is over. Looks at a limited number and goes on from there the next time.
-    mutating func expired(at now: UInt64, looking limit: Int) -> [UInt32] {
-        guard expiring > 0, earliest <= now, rows.count > 0 else { return [] }
-        var result: [UInt32] = []
-        for _ in 0..<min(limit, Int(rows.count)) {
-            let row = rows[cursor]
-            if row.state == .onDisk, !row.isPinned, let expires = row.expiry {
-                if expires <= now { result.append(cursor) } else { nextEarliest = min(nextEarliest, expires) }
-            }
-            cursor += 1
-            if cursor == rows.count {
-                cursor = 0
-                (earliest, nextEarliest) = (nextEarliest, .max)
-                break
-            }
-        }
-        return result
-    }
+    /// Pages on disk only, with a compact entry, whose time is over. Looks at a limited number and goes on from there
+    /// the next time.
+    mutating func expired(at now: UInt64, looking limit: Int) -> [UInt32] { sweep.next(limit, of: all, at: now) }
 }

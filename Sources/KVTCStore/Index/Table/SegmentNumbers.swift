@@ -1,4 +1,4 @@
-/// Numbers of 16 bits for the segments that have pages that rest.
+/// Numbers of 16 bits for the segments that have compact pages.
 struct SegmentNumbers {
     struct Pages {
         let segment: Segment

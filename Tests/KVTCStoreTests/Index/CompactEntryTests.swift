@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// Pages that nobody uses, of which there are many. KVTC_SCALE sets how many (default 20 000) and prints figures.
-@Suite struct RestingTests {
+@Suite struct CompactEntryTests {
     private static let scale = ProcessInfo.processInfo.environment["KVTC_SCALE"].flatMap { Int($0) }
 
     private func seconds(_ body: () throws -> Void) rethrows -> Double {
@@ -48,7 +48,7 @@ import Testing
         let opening = try seconds { opened = try Store.open(configuration) }
         let store = opened!
         let statistics = store.statistics
-        #expect(statistics.recovered == UInt64(count) && statistics.restingPages == count)
+        #expect(statistics.recovered == UInt64(count) && statistics.compactPages == count)
         #expect(statistics.indexBytes <= 96 * count + (1 << 20), "96 bytes a page, and what an empty index takes")
         var missing = 0
         let looking = seconds {
@@ -135,6 +135,6 @@ import Testing
         }
         #expect(store.statistics.corrupt == 0 && store.statistics.dropped == 0)
         _ = store.removeAll(tenant: 7)
-        #expect(store.statistics.pages == 0 && store.statistics.restingPages == 0 && store.statistics.storedBytes == 0)
+        #expect(store.statistics.pages == 0 && store.statistics.compactPages == 0 && store.statistics.storedBytes == 0)
     }
 }

@@ -1,11 +1,12 @@
-/// What the index keeps of every page: 80 bytes, which is all of it while the page rests, that is while it is not used and
-/// nothing unusual is to be remembered. The checksum and the last use of a page in RAM lie in its slot of the arena.
-struct PageRow {
+/// What the index keeps of every page: 80 bytes, which is all of it while the page is compact, that is while it is not
+/// used and nothing unusual is to be remembered. The checksum and the last use of a page in RAM lie in its slot of the
+/// arena.
+struct CompactEntry {
     enum State: UInt8 {
         /// No page.
         case free
-        /// There is an entry, which knows more.
-        case awake
+        /// There is a ``PageEntry``, which counts.
+        case expanded
         /// In RAM, perhaps on disk too.
         case inRAM
         case onDisk
@@ -14,11 +15,11 @@ struct PageRow {
     // Four words and not a vector, which would be aligned to 32 bytes.
     private let words: (UInt64, UInt64, UInt64, UInt64)
     let tenant: UInt32
-    /// Neighbours among the pages that leave RAM in turn, or among those that are only in the same segment. ``next`` of a
-    /// free row is another one.
+    /// Neighbours among the pages that leave RAM in turn, or among those that are only in the same segment. ``next`` of
+    /// a free one is another one.
     var previous = PageList.none
     var next = PageList.none
-    /// In RAM: the slot of the arena's directory. On disk only: the last use. Awake: where the entry is.
+    /// In RAM: the slot of the arena's directory. On disk only: the last use. Expanded: where the entry is.
     private(set) var word: UInt32
     /// In RAM: where, in units of the allocator. On disk only: the seconds that the page lives after a use.
     private(set) var place: UInt32 = 0
@@ -48,12 +49,12 @@ struct PageRow {
         words = (key.words[0], key.words[1], key.words[2], key.words[3])
         tenant = key.tenant
         word = UInt32(entry)
-        state = .awake
+        state = .expanded
     }
 
-    /// Notes what an entry says; false when a number does not fit, which takes pages of 4 GiB or of 16 384 tokens, or dates
-    /// after 2106.
-    mutating func rest(_ entry: PageEntry) -> Bool {
+    /// Notes what an entry says; false when a number does not fit, which takes pages of 4 GiB or of 16 384 tokens, or
+    /// dates after 2106.
+    mutating func take(_ entry: PageEntry) -> Bool {
         let attributes = entry.attributes
         guard let length = UInt32(exactly: entry.length), let rawBytes = UInt32(exactly: attributes.rawBytes),
             let tokens = UInt16(exactly: attributes.tokens), tokens >> Self.tokenBits == 0,
@@ -72,9 +73,9 @@ struct PageRow {
         return true
     }
 
-    mutating func wake(entry: Int) {
+    mutating func expand(entry: Int) {
         word = UInt32(entry)
-        state = .awake
+        state = .expanded
     }
 
     mutating func moveEntry(to position: Int) { word = UInt32(position) }
@@ -84,7 +85,7 @@ struct PageRow {
         state = .free
     }
 
-    /// Tells most pages from another one that has the row later.
+    /// Tells most pages from another one that has the number later.
     var tag: UInt64 { words.0 }
 
     var key: StoreKey { StoreKey(tenant: tenant, words: SIMD4(words.0, words.1, words.2, words.3)) }
@@ -95,8 +96,8 @@ struct PageRow {
     }
 }
 
-// What a row says of a page that rests.
-extension PageRow {
+// What it says of a compact page.
+extension CompactEntry {
     var bytes: Int { Int(length) }
     var isPinned: Bool { flags & 1 != 0 }
     var isOnDisk: Bool { segment != SegmentNumbers.none }
