@@ -13,7 +13,7 @@ extension Ledger {
 
     /// Takes sessions without a request since `deadline` for idle where their policy makes something of it. Gives the pages
     /// of their windows that may be coded now; they count as queued.
-    package mutating func rest(unusedSince deadline: UInt64) -> [StoreKey] {
+    package mutating func markIdle(unusedSince deadline: UInt64) -> [StoreKey] {
         var ready: [StoreKey] = []
         for (id, session) in sessions
         where session.policy.near != nil && !session.isIdle && session.lastUse <= deadline {

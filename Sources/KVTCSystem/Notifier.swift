@@ -56,7 +56,7 @@ public struct Notifier: Sendable {
     /// Milliseconds for a service manager to read what matters.
     private static let patience: Int32 = 5000
 
-    /// Waits for the service manager where nobody waits for that.
+    /// Waits for the service manager where no request waits for this.
     private func aside(_ body: @escaping @Sendable () -> Void) {
         do throws(SystemError) { try Thread.start(name: "kvtc-notify", body).detach() } catch { body() }
     }

@@ -56,7 +56,7 @@ extension LedgerTests {
                         &ledger, id, page..<page + 1, branch: branch, coded: known.map(\.isCoded))
                     #expect(ledger.sessions[id]?.tokens ?? 0 >= page * 16 + 16, "seed \(seed)")
                 }
-            case 8: queued += ledger.rest(unusedSince: UInt64(max(0, now - 50)))
+            case 8: queued += ledger.markIdle(unusedSince: UInt64(max(0, now - 50)))
             case 9:
                 // A page coded near-losslessly may be pushed anew by any session, at its place.
                 guard let (key, page) = ledger.pages.filter({ $0.value.isCoded }).randomElement(using: &generator),

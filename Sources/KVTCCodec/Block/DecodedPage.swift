@@ -1,7 +1,7 @@
 import CKernels
 import KVTCModel
 
-/// What a block holds once its symbols are decoded, whoever makes a page of it: rows of elements, and codes of the others.
+/// What a block holds once its symbols are decoded, before a page is made of it: rows of elements, and codes of the others.
 ///
 /// It keeps its memory from block to block.
 package final class DecodedPage: @unchecked Sendable {

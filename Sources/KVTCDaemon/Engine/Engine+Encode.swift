@@ -124,7 +124,7 @@ extension Engine {
     func restIdleSessions(now: UInt64) {
         let patience = UInt64(configuration.nearAfterSeconds) * 1_000_000_000
         guard now >= patience else { return }
-        enqueue(ledger.update { $0.rest(unusedSince: now - patience) })
+        enqueue(ledger.update { $0.markIdle(unusedSince: now - patience) })
     }
 
     /// Waits until none of the pages is with its coder or waits for it; false when the time was over first.

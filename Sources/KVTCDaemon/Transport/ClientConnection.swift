@@ -219,7 +219,7 @@ final class ClientConnection: Sendable {
         return slow
     }
 
-    private func finish(_ item: Item, _ rest: RequestRouter.Rest) {
+    private func finish(_ item: Item, _ rest: RequestRouter.Remainder) {
         defer { settle(true) }
         guard !inbox.withLock({ $0.isLost }) else { return }
         do throws(RouterError) {

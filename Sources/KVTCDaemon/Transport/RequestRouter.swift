@@ -21,7 +21,7 @@ struct RequestRouter {
     }
     typealias Send = (Answer) throws(ConnectionError) -> Void
     /// The part of an answer that may take long; it needs nothing of the router.
-    typealias Rest = @Sendable (Send) throws(RouterError) -> Void
+    typealias Remainder = @Sendable (Send) throws(RouterError) -> Void
 
     private let engine: Engine
     private let quota: Quota
@@ -40,7 +40,7 @@ struct RequestRouter {
 
     /// Answers one request; or gives what is left to do where that may take as long as the disk, so that the requests behind
     /// it need not wait. What it is about is settled by then.
-    mutating func answer(_ item: ClientConnection.Item, _ send: Send) throws(RouterError) -> Rest? {
+    mutating func answer(_ item: ClientConnection.Item, _ send: Send) throws(RouterError) -> Remainder? {
         let opcode: Opcode
         do throws(WireError) { opcode = try admit(item.header) } catch { throw .refused(error) }
         switch opcode {
@@ -61,7 +61,7 @@ struct RequestRouter {
     /// Leaves its arenas' memory to the client.
     func leaveArenas() { for arena in arenas.values { arena.leave() } }
 
-    private func flush(_ body: [UInt8]) throws(RouterError) -> Rest {
+    private func flush(_ body: [UInt8]) throws(RouterError) -> Remainder {
         let (engine, caller) = (engine, caller)
         let request: FlushRequest
         let keys: [StoreKey]?
@@ -73,14 +73,14 @@ struct RequestRouter {
         }
     }
 
-    private func profile(_ body: [UInt8]) throws(RouterError) -> Rest {
+    private func profile(_ body: [UInt8]) throws(RouterError) -> Remainder {
         let (engine, caller) = (engine, caller)
         let request: ProfileRequest
         do throws(WireError) { request = try ProfileRequest(body: body) } catch { throw .refused(error) }
         return RequestRouter.later { () throws(WireError) in try engine.profile(request, caller).encodedBody }
     }
 
-    private func storeProfile(_ body: [UInt8]) throws(RouterError) -> Rest {
+    private func storeProfile(_ body: [UInt8]) throws(RouterError) -> Remainder {
         let (engine, caller) = (engine, caller)
         let request: StoreProfileRequest
         let memory: Arena?
@@ -93,7 +93,7 @@ struct RequestRouter {
         }
     }
 
-    private static func later(_ body: @escaping @Sendable () throws(WireError) -> [UInt8]) -> Rest {
+    private static func later(_ body: @escaping @Sendable () throws(WireError) -> [UInt8]) -> Remainder {
         { (send) throws(RouterError) in
             let fields: [UInt8]
             do throws(WireError) { fields = try body() } catch { throw .refused(error) }
@@ -186,7 +186,7 @@ struct RequestRouter {
         made.memory.closeDescriptor()
     }
 
-    private func verify(_ body: [UInt8]) throws(RouterError) -> Rest {
+    private func verify(_ body: [UInt8]) throws(RouterError) -> Remainder {
         do throws(WireError) {
             _ = try VerifyRequest(body: body)
             guard caller.isAdministrator else {

@@ -65,9 +65,9 @@ struct FlushCommand: ParsableCommand {
                 progress.finish()
                 return try result.get()
             }
-            let report = try client.call(StatusRequest()).decoded(as: StatusReport.self)
+            let point = try client.call(StatusRequest()).decoded(as: FlushPoint.self)
             let now = MonotonicClock.nanoseconds
-            if progress.show(report) { lastChange = now }
+            if progress.show(point) { lastChange = now }
             guard now - lastChange < UInt64(connection.timeout) * 1_000_000_000 else {
                 progress.finish()
                 throw ClientError.timedOut(.flush, seconds: connection.timeout)
@@ -76,32 +76,32 @@ struct FlushCommand: ParsableCommand {
     }
 }
 
+/// The part of STATUS that changes while a flush goes on: daemons of other versions have it, too.
+private struct FlushPoint: Decodable, Equatable {
+    struct Queues: Decodable, Equatable { var encode: Int }
+    struct Disk: Decodable, Equatable { var pages, used: Int }
+    struct Tiers: Decodable, Equatable { var disk: Disk }
+    struct Counters: Decodable, Equatable { var encoded: UInt64 }
+    struct Bytes: Decodable, Equatable { var written: UInt64? }
+    var queues: Queues
+    var tiers: Tiers
+    var counters: Counters
+    var bytes: Bytes
+}
+
 /// What a flush has done so far, as STATUS shows it, on a line of standard error.
 private struct FlushProgress {
-    private struct Point: Equatable {
-        var waiting, pages, used: Int
-        var encoded, written: UInt64
-
-        init(_ report: StatusReport) {
-            waiting = report.queues.encode
-            pages = report.tiers.disk.pages
-            used = report.tiers.disk.used
-            written = report.bytes.written ?? 0
-            encoded = report.counters.encoded
-        }
-    }
-
-    private var first, last: Point?
+    private var first, last: FlushPoint?
 
     /// Whether anything has happened since the last time.
-    mutating func show(_ report: StatusReport) -> Bool {
-        let point = Point(report)
+    mutating func show(_ point: FlushPoint) -> Bool {
         defer { last = point }
         let start = first ?? point
         first = start
         guard point != last else { return false }
-        let written = Text.count(point.pages - min(start.pages, point.pages), "page")
-        write("flushing: \(Text.count(point.waiting)) to encode, \(written) written")
+        let (pages, before) = (point.tiers.disk.pages, start.tiers.disk.pages)
+        let written = Text.count(pages - min(before, pages), "page")
+        write("flushing: \(Text.count(point.queues.encode)) to encode, \(written) written")
         return true
     }
 

@@ -59,7 +59,9 @@ func decodeStatus(_ document: String) throws -> StatusReport {
     do {
         return try JSONReply(json: document).decoded()
     } catch {
-        complain("the daemon's status can't be read (\(error)); is it of another version? Try --json.")
+        complain(
+            "the daemon's status can't be read (\(error)): it is of another version than kvtcctl. "
+                + "Restart it (systemctl restart kvtcd), or use --json.")
         throw ExitCode(1)
     }
 }

@@ -1,4 +1,4 @@
-// How a page is, whether it has an expanded entry or a compact one only: whoever asks need not know.
+// How a page is, whether it has an expanded entry or a compact one only: callers need not know which.
 extension PageTable {
     /// Whether it can be read from RAM.
     func isInRAM(_ number: UInt32) -> Bool { expanded(number).map { $0.ram != nil } ?? (self[number].state == .inRAM) }

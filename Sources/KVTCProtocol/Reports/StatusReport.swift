@@ -34,7 +34,7 @@ public struct StatusReport: Codable, Sendable {
     /// Events since the start.
     public struct Counters: Codable, Sendable {
         public var pushed: UInt64 = 0, present: UInt64 = 0, hits: UInt64 = 0, misses: UInt64 = 0
-        /// Damaged pages whoever found them, and those that a PULL asked for.
+        /// Damaged pages, found by any means, and those that a PULL asked for.
         public var corrupt: UInt64 = 0, corruptPulls: UInt64 = 0
         public var evictedToDisk: UInt64 = 0
         /// Pages let go for want of room, and those that DROP named.
