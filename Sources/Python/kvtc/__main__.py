@@ -16,6 +16,7 @@ PROGRAMS = {
     "evaluate": "kvtc_evaluation.evaluate",
     "demo": "kvtc_evaluation.demo",
     "benchmark": "kvtc_evaluation.benchmark",
+    "engines": "kvtc_evaluation.engines",
 }
 _USAGE = 64
 
