@@ -25,7 +25,7 @@ from ..transport.deadline import Breaker, is_away
 from . import sessions, transfer
 from .options import Options
 from .sessions import CacheForm
-from .transfer import Place
+from .transfer import Place, PlacePart
 
 log = logging.getLogger("kvtc")
 
@@ -82,6 +82,14 @@ class KeyedPages:
         if session is None or not keys:
             return np.zeros(len(keys), bool)
         return transfer.pull_found(session, self._named(keys), place, deadline=self._options.deadline)
+
+    def get_parts(self, keys: Sequence[bytes], layer_step: int, place: PlacePart) -> NDArray[np.bool_]:
+        """As ``get``, by so many layers at a time."""
+        session = self._opened()
+        if session is None or not keys:
+            return np.zeros(len(keys), bool)
+        geometry = self._cache.geometry
+        return transfer.pull_parts(session, self._named(keys), geometry, layer_step, place, deadline=self._options.deadline)
 
     def set(
         self, keys: Sequence[bytes], page: Callable[[int], object], first: int | None = None, before: bytes | None = None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..leases import Lease, Lookup
 from ..protocol.errors import ErrorCode, KvtcError, Unavailable
+from ..protocol.geometry import Geometry
 from ..protocol.messages import PullOutcome, PushOutcome, Residence
 from ..push import Page
 from ..session import Session
@@ -25,6 +26,8 @@ DEADLINE = 5.0
 _LONGEST_LEASE = 0xFFFFFFFF
 Place = Callable[[int, np.ndarray], None]
 """Takes a page by its index among the keys; its bytes are valid until it returns."""
+PlacePart = Callable[[int, range, np.ndarray], None]
+"""Takes some layers of a page, in the order of layers; those of a page that failed come again from the first, or not at all."""
 
 log = logging.getLogger("kvtc")
 
@@ -107,6 +110,30 @@ def pull_found(session: Session, keys: Sequence[bytes], place: Place, *, deadlin
     except KvtcError as error:
         _explain(session, error)
     return arrived
+
+
+def pull_parts(
+    session: Session, keys: Sequence[bytes], geometry: Geometry, layer_step: int, place: PlacePart, *, deadline: float = DEADLINE
+) -> NDArray[np.bool_]:
+    """Brings those of the pages that are there by so many layers at a time, the first ones of all pages before later ones of any; which
+    arrived whole and in time [keys]. For engines that compute with the first layers while the others are on their way.
+
+    ``geometry``: as the daemon has it, where the session leaves that to the profile.
+    """
+    here = np.zeros(len(keys), int)
+    try:
+        with session.client.bounded(deadline):
+            for part in session.pull(keys, layer_step=layer_step):
+                size = session.layout.page_bytes(geometry, session.page_tokens, part.layers)
+                if part.outcome != PullOutcome.HIT or len(part.data) != size:
+                    here[part.index] = 0
+                    continue
+                place(part.index, part.layers, np.frombuffer(part.data, np.uint8))
+                part.require_valid()
+                here[part.index] = part.layers.stop if part.layers.start in (0, here[part.index]) else 0
+    except KvtcError as error:
+        _explain(session, error)
+    return np.asarray(here >= geometry.layers)
 
 
 def found_pages(session: Session, keys: Sequence[bytes], *, deadline: float = DEADLINE) -> NDArray[np.bool_]:

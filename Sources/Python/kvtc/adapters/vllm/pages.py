@@ -1,0 +1,77 @@
+"""The pages of a model's parts (a rank's group of layers each), and how scheduler and workers speak of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..keyed import KeyedPages
+from ..sessions import CacheForm
+from .settings import Wishes, WishList
+
+log = logging.getLogger("kvtc")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker says of itself, so that the scheduler can look up what it has: each group's cache, and the weights' digest."""
+
+    forms: tuple[CacheForm, ...]
+    weights: bytes
+    page_tokens: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Consecutive pages of a request. ``blocks``: by group, the block ids of all their tokens in order; 0 for a block that is not there, or
+    not wanted. ``first``: the first page's number in its sequence; ``before``: the key of the page before it."""
+
+    request: str
+    keys: tuple[bytes, ...]
+    first: int
+    blocks: tuple[tuple[int, ...], ...]
+    before: bytes | None = None
+    wishes: Wishes = ()
+
+
+@dataclass
+class Plan:
+    """What the workers do in one step."""
+
+    loads: list[Transfer] = field(default_factory=list)
+    saves: list[Transfer] = field(default_factory=list)
+
+
+class PartPages:
+    """The pages of one worker, or of all as the scheduler sees them, under each request's wishes."""
+
+    def __init__(self, wishes: WishList, parts: Sequence[Parts]) -> None:
+        self._wishes, self._parts = wishes, parts
+        self._pages: dict[Wishes, list[KeyedPages]] = {}
+
+    def under(self, wishes: Wishes) -> list[KeyedPages]:
+        """One for each group of each part, in order. A session opens at its first use."""
+        if wishes not in self._pages:
+            options = self._wishes.options(wishes)
+            self._pages[wishes] = [
+                KeyedPages(options, form, f"vllm {form.identity.part}", part.page_tokens, part.weights)
+                for part in self._parts
+                for form in part.forms
+            ]
+        return self._pages[wishes]
+
+    def leading(self, wishes: Wishes, keys: Sequence[bytes]) -> int:
+        """How many of them, from the first on, every part has."""
+        for pages in self.under(wishes):
+            keys = keys[: int(np.argmin([*pages.contains(keys), False]))]
+            if not keys:
+                break
+        return len(keys)
+
+    def close(self) -> None:
+        for of_one in self._pages.values():
+            for pages in of_one:
+                pages.close()

@@ -1,0 +1,174 @@
+"""The connector's side beside the model: pages are brought into vLLM's blocks before they are read, and copied out when they are full."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ..background import Background
+from ..sessions import CacheForm
+from .identity import loaded_weights, part_identity
+from .layout import NULL_BLOCK, GroupCache, UnknownLayout, group_cache, kv_scales
+from .loading import Load
+from .pages import PartPages, Parts, Plan, Transfer
+from .settings import Settings, WishList
+
+log = logging.getLogger("kvtc")
+
+
+class WorkerSide:
+    """Called by the engine's thread. ``parts`` is None where nothing can be kept, and `refusal` says why."""
+
+    def __init__(self, settings: Settings, wishes: WishList, vllm_config: Any, kv_cache_config: Any, page_tokens: int) -> None:
+        self._settings, self._wishes, self._page_tokens = settings, wishes, page_tokens
+        self._config, self._groups_config = vllm_config, kv_cache_config.kv_cache_groups
+        self._groups: list[GroupCache] = []
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._pages: PartPages | None = None
+        self.parts: Parts | None = None
+        self.refusal = ""
+        # Two: a long prompt that is brought does not hold up a short one.
+        self._loaders = [Background(f"kvtc-load-{number}") for number in range(2)]
+        self._pusher = Background("kvtc-push", pending=1024)
+        self._turn = 0
+        self._apart: dict[str, Load] = {}
+        self._step: list[Load] = []
+        self._failed: set[int] = set()
+        self._failed_requests: set[str] = set()
+        self._staged = 0
+        self._staging = threading.Lock()
+
+    def register(self, caches: Mapping[str, Any]) -> None:
+        """Looks at the engine's memory and says what it is to kvtcd; refuses in the log what it does not understand."""
+        try:
+            self._register(caches)
+        except (UnknownLayout, ValueError, TypeError) as error:
+            self.refusal = str(error)
+            log.error("kvtcd keeps nothing of this engine: %s", error)
+
+    def _register(self, caches: Mapping[str, Any]) -> None:
+        cache = self._config.cache_config
+        if getattr(cache, "calculate_kv_scales", False):
+            raise UnknownLayout("scales that are calculated while serving (calculate_kv_scales) are different in every run")
+        parallel = self._config.parallel_config
+        if parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1:
+            raise UnknownLayout("ranks that share a sequence's tokens (context parallel) are not supported")
+        modules = self._config.compilation_config.static_forward_context
+        groups, forms = [], []
+        weights = loaded_weights(self._config, self._settings.options.model)
+        for number, group in enumerate(self._groups_config):
+            spec = group.kv_cache_spec
+            specs = getattr(spec, "kv_cache_specs", None) or dict.fromkeys(group.layer_names, spec)
+            found = group_cache(
+                group.layer_names, caches, specs, modules, str(cache.cache_dtype), self._config.model_config.dtype
+            )
+            scales = {}
+            if found.element.size == 1:
+                scales = {layer.names[0]: kv_scales(modules[layer.names[0]]) for layer in found.layers.values()}
+            identity = part_identity(
+                self._config, weights, number, len(self._groups_config), scales, self._settings.options.salt
+            )
+            groups.append(found)
+            # RoPE is left to the profile, where there is one.
+            forms.append(CacheForm(identity, found.geometry, found.token_bytes, found.layout, is_exact=False))
+            self._layers |= {name: (number, index) for index, layer in found.layers.items() for name in layer.names}
+        self._groups = groups
+        self.parts = Parts(tuple(forms), weights, self._page_tokens)
+        self._pages = PartPages(self._wishes, [self.parts])
+
+    def start(self, plan: Plan) -> None:
+        """Sets the loads of a step going."""
+        is_layerwise = self._settings.layerwise and len(self._groups) == 1
+        for transfer in plan.loads:
+            pages = self._pages.under(transfer.wishes) if self._pages else []
+            load = Load(transfer, self._groups, pages, is_layerwise)
+            if is_layerwise:
+                self._step.append(load)
+            else:
+                self._apart[transfer.request] = load
+            self._turn += 1
+            if not self._loaders[self._turn % len(self._loaders)].submit(load.run):
+                log.warning("too many loads wait; this one is computed")
+                load.give_up()
+
+    def wait(self, layer: str) -> None:
+        """Returns when the layer's rows of this step's loads are there, or have failed."""
+        if self._step and (place := self._layers.get(layer)):
+            for load in self._step:
+                load.wait(*place)
+
+    def save(self, plan: Plan) -> None:
+        """Copies the pages that the step filled, and leaves the copies to a thread. A step whose loads failed computed nonsense."""
+        lost = set()
+        for load in self._step:
+            load.finish()
+            self._failed |= load.failed
+            if load.failed:
+                lost.add(load.transfer.request)
+        self._step = []
+        for transfer in plan.saves:
+            if self._pages and transfer.request not in lost and not self._touches_failed(transfer):
+                for number in range(len(self._groups)):
+                    self._stage(transfer, number)
+
+    def _touches_failed(self, transfer: Transfer) -> bool:
+        """Whether a request shares blocks that another's load left without their rows."""
+        return any(not self._failed.isdisjoint(blocks) for blocks in transfer.blocks)
+
+    def _stage(self, transfer: Transfer, number: int) -> None:
+        """As many of the pages, from the first on, as there is memory for copies."""
+        assert self._pages
+        group, pages = self._groups[number], self._pages.under(transfer.wishes)[number]
+        each = len(transfer.blocks[number]) // len(transfer.keys)
+        room = (self._settings.staging_mib << 20) // pages.page_bytes
+        whole = 0
+        while whole < min(len(transfer.keys), room) and NULL_BLOCK not in transfer.blocks[number][whole * each : (whole + 1) * each]:
+            whole += 1
+        with self._staging:
+            whole = min(whole, room - self._staged)
+            self._staged += max(whole, 0)
+        if whole <= 0:
+            return
+        copies = group.gather(transfer.blocks[number][: whole * each], whole)
+
+        def push() -> None:
+            try:
+                # Waits for the device, where the pages are on one.
+                host = copies.cpu().numpy()
+                pages.set(transfer.keys[:whole], host.__getitem__, transfer.first * self._page_tokens, transfer.before)
+            finally:
+                with self._staging:
+                    self._staged -= whole
+
+        if not self._pusher.submit(push):
+            with self._staging:
+                self._staged -= whole
+
+    def finished(self) -> set[str]:
+        """The requests whose loads are over since the last call."""
+        over = {name for name, load in self._apart.items() if load.is_done}
+        for name in over:
+            load = self._apart.pop(name)
+            if load.failed:
+                self._failed_requests.add(name)
+                self._failed |= load.failed
+        return over
+
+    def failed_blocks(self) -> set[int]:
+        """Block ids without their rows since the last call; none where block ids of several groups mean different blocks."""
+        failed, self._failed = self._failed, set()
+        return failed if len(self._groups) == 1 else set()
+
+    def failed_requests(self) -> set[str]:
+        """Requests whose loads failed since the last call, for engines with several groups."""
+        failed, self._failed_requests = self._failed_requests, set()
+        return failed if len(self._groups) > 1 else set()
+
+    def close(self) -> None:
+        """What was copied is sent first, within the deadlines of its calls."""
+        for thread in (*self._loaders, self._pusher):
+            thread.close()
+        if self._pages:
+            self._pages.close()
