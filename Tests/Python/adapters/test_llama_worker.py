@@ -15,7 +15,8 @@ pytest.importorskip("xllamacpp")
 
 from kvtc.adapters.llama_cpp.context import SEQUENCE
 from kvtc.adapters.llama_cpp.files import ModelFiles, model_files
-from kvtc.adapters.llama_cpp.library import LlamaError, TokenError
+from kvtc.adapters.engine import TokenError
+from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 
 from random_models import VOCABULARY, WINDOW, write, write_adapter

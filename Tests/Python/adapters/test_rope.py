@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kvtc.adapters import llama_cpp
-from kvtc.adapters.llama_cpp.rope import Rope, measured
+from kvtc.adapters.rope import Rope, measured
 
 from fake_worker import GEOMETRY
 

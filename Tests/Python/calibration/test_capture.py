@@ -79,17 +79,17 @@ def test_options_reach_the_capture_or_are_refused(tmp_path, monkeypatch, capsys)
     seen = []
 
     class Loaded(Reader):
-        def __init__(self, path, *, context, threads):
-            super().__init__(context=context)
-            seen.append((context, threads))
-
         def __enter__(self):
             return self
 
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(capture, "LlamaWorker", Loaded)
+    def open_reader(path, *, context, threads):
+        seen.append((context, threads))
+        return Loaded(context=context)
+
+    monkeypatch.setattr(capture, "open_reader", open_reader)
     texts = tmp_path / "texts"
     texts.mkdir()
     for index in range(8):

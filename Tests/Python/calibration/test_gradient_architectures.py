@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("gguf")
-pytest.importorskip("jax")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
 pytest.importorskip("xllamacpp")
 
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
@@ -18,7 +19,7 @@ from kvtc_evaluation.demo.score import divergence, log_probabilities
 from random_models import HEADS, LAYERS, VOCABULARY, write
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma2"])
 def test_predictions_are_the_engines(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write(path, architecture, factors=architecture == "llama")

@@ -1,45 +1,59 @@
-"""Derivatives by the cache: against finite differences, on a small random model, where JAX is installed."""
+"""Derivatives by the cache: against finite differences, on small random models, where torch is installed."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-jax = pytest.importorskip("jax")
-pytest.importorskip("gguf")
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
-from kvtc.calibration.gradient_model import GradientModel, NoGradients, Shape, _predict
+from kvtc.adapters.geometry import ModelGeometry
+from kvtc.adapters.rope import Rope
+from kvtc.adapters.transformers import TransformersWorker
+from kvtc.calibration.gradient_model import GradientModel, NoGradients
 from kvtc.calibration.gradients import Plan, _Scale
 from kvtc.calibration.texts import MissingTexts
 
-VOCABULARY, CELLS = 23, 9
-SHAPE = Shape(layers=2, query_heads=4, heads=2, head_dim=8, epsilon=1e-5, interleaved=True)
+from torch_models import small
+
+CELLS, LAYERS, HEADS, WIDTH = 9, 2, 2, 8
 
 
-def weights(seed: int) -> dict:
-    random = np.random.default_rng(seed)
-
-    def matrix(*shape: int) -> np.ndarray:
-        return random.normal(0, 0.3, shape).astype(np.float32)
-
-    sizes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
-    sizes |= {"ffn_gate": (40, 32), "ffn_up": (40, 32), "ffn_down": (32, 40), "attn_norm": (32,), "ffn_norm": (32,)}
-    layers = {name: matrix(2, *size) for name, size in sizes.items()}
-    frequencies = (100.0 ** (-np.arange(4) / 4)).astype(np.float32)
-    embedding = matrix(VOCABULARY, 32)
-    return {"embedding": embedding, "output": embedding, "norm": 1 + matrix(32), "frequencies": frequencies, "layers": layers}
-
-
-def model(seed: int) -> GradientModel:
-    result = GradientModel.__new__(GradientModel)
-    result.shape, result._weights = SHAPE, weights(seed)
-    return result
+def model(seed: int, kind: str = "llama") -> GradientModel:
+    return GradientModel(TransformersWorker(small(kind, seed)))
 
 
 def cache(seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
-    keys, values = random.normal(0, 1, (2, 2, CELLS, 2, 8)).astype(np.float32)
+    keys, values = random.normal(0, 1, (2, LAYERS, CELLS, HEADS, WIDTH)).astype(np.float32)
     return keys, values
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gemma3_text", "mistral"])
+def test_derivatives_are_those_of_finite_differences(kind: str) -> None:
+    """Along random directions of K and of V, of the log-likelihood of the very tokens that were drawn."""
+    subject, cells, tokens = model(1, kind), cache(2), np.arange(6)
+    predictions, draw = subject.differentiate(*cells, tokens)
+    gradients = draw(5)
+    drawn = torch.multinomial(torch.from_numpy(predictions).exp(), 1, generator=torch.Generator().manual_seed(5))
+
+    def likelihood(keys: np.ndarray, values: np.ndarray) -> float:
+        changed, _ = subject.differentiate(keys, values, tokens)
+        return float(np.take_along_axis(changed.astype(np.float64), drawn.numpy(), -1).sum())
+
+    random = np.random.default_rng(3)
+    for role in (0, 1):
+        assert np.abs(gradients[role]).min(axis=(1, 2, 3)).shape == (LAYERS,)
+        for _ in range(3):
+            direction = [np.zeros_like(rows) for rows in cells]
+            direction[role] = random.normal(0, 1, cells[role].shape).astype(np.float32)
+            step = 1e-2
+            there, back = (likelihood(*(rows + sign * step * way for rows, way in zip(cells, direction))) for sign in (1, -1))
+            slope = float((gradients[role].astype(np.float64) * direction[role]).sum())
+            assert (there - back) / (2 * step) == pytest.approx(slope, rel=0.02, abs=2e-3)
 
 
 def test_half_the_fisher_information_is_the_divergence_that_an_error_causes() -> None:
@@ -63,16 +77,19 @@ def test_draws_repeat_and_differ() -> None:
     assert not np.array_equal(draw(7)[0], draw(8)[0])
 
 
-def test_cells_before_a_text_are_its_context() -> None:
-    """Predictions from a cache that the model computed itself are those of the whole text."""
-    own, tokens = weights(4), np.array([3, 1, 4, 1, 5, 9, 2, 6])
-    nothing = np.zeros((2, 0, 2, 8), np.float32)
-    whole = np.asarray(_predict(SHAPE, own, nothing, nothing, tokens=tokens))
-    changed = tokens.copy()
-    changed[6] = 0
-    other = np.asarray(_predict(SHAPE, own, nothing, nothing, tokens=changed))
-    assert np.allclose(np.exp(whole).sum(-1), 1, atol=1e-5)
-    assert np.allclose(whole[:6], other[:6], atol=1e-5) and not np.allclose(whole[6:], other[6:], atol=1e-3)
+def test_keys_that_lie_otherwise_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp turns neighbours where transformers turns halves: the same keys in another order, and so their derivatives."""
+    worker, (keys, values), tokens = TransformersWorker(small("llama", 1)), cache(2), np.arange(6)
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    predictions, draw = GradientModel(worker).differentiate(keys, values, tokens)
+    by_keys, by_values = draw(1)
+    rope = Rope.geometric("interleaved", 0, WIDTH, 10000.0, LAYERS)
+    monkeypatch.setattr("kvtc.calibration.gradient_model._widened", lambda _: worker)
+    other = GradientModel(SimpleNamespace(geometry=ModelGeometry(LAYERS, HEADS, WIDTH, WIDTH, rope)))
+    same, draw = other.differentiate(keys[..., order], values, tokens)
+    np.testing.assert_array_equal(same, predictions)
+    np.testing.assert_array_equal(draw(1)[0], by_keys[..., order])
+    np.testing.assert_array_equal(draw(1)[1], by_values)
 
 
 def test_one_scale_serves_all_documents() -> None:
@@ -88,9 +105,7 @@ def test_short_texts_and_unknown_models_are_refused() -> None:
     with pytest.raises(MissingTexts, match="too short"):
         Plan().fitting(300)
 
-    class Worker:
-        def metadata(self, key: str) -> str:
-            return "mamba"
-
-    with pytest.raises(NoGradients, match="mamba"):
-        GradientModel(Worker())
+    latent = SimpleNamespace(geometry=ModelGeometry(LAYERS, 1, 48, 0, Rope.geometric("interleaved", 32, 16, 10000.0, LAYERS)))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(NoGradients, match="latents"):
+        patch.setattr("kvtc.calibration.gradient_model._widened", lambda _: TransformersWorker(small("llama", 1)))
+        GradientModel(latent)

@@ -15,6 +15,23 @@ class EngineError(RuntimeError):
     """The engine refuses something, or its cache is not what it should be."""
 
 
+class TokenError(EngineError, ValueError):
+    """What was given are no tokens of this model, or more or fewer than can be; nothing was computed."""
+
+
+def checked_tokens(tokens: Sequence[int] | np.ndarray, context: int, vocabulary: int) -> list[int]:
+    """The tokens as integers. Raises TokenError for what are none of that vocabulary, or more than the context holds."""
+    array = np.asarray(tokens)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
+    if len(array) > context:
+        raise TokenError(f"{len(array)} tokens do not fit a context of {context}")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < vocabulary:
+        wrong = next(token for token in array.tolist() if not 0 <= token < vocabulary)
+        raise TokenError(f"token {wrong} is outside the vocabulary of {vocabulary}")
+    return [int(token) for token in array]
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a state's rows were computed from: the token of every position from 0 on, and the digest of the ``Identity`` of

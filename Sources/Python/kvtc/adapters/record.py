@@ -50,5 +50,12 @@ class TokenRecord:
             f"{what} {len(self.tokens)} tokens: cells were shifted or removed, and hold other keys than a computed sequence"
         )
 
+    def matching(self, tokens: Sequence[int], identity: bytes) -> int:
+        """How many of these tokens the cells begin with, as what has that identity computes them."""
+        if self.doubt or self.identity != identity:
+            return 0
+        pairs = enumerate(zip(self.tokens, tokens, strict=False))
+        return next((index for index, (held, wanted) in pairs if held != wanted), min(len(self.tokens), len(tokens)))
+
     def origin(self) -> Origin | None:
         return None if self.doubt else Origin(tuple(self.tokens), self.identity, self.is_exact)

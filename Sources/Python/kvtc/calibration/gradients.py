@@ -11,7 +11,8 @@ Writes shards `gradients-00.safetensors`, …: `k.<layer>` and `v.<layer>` F16 [
 cache as the engine keeps it, and `positions`. Only the rows between sinks and window, as only they are coded. The scale
 is the same in all files; it means nothing.
 
-Any framework with automatic differentiation can write such files for a model that this program does not know.
+Any decoder that transformers loads, from a directory or a GGUF file. Any framework with automatic differentiation can write such files
+for a model that this program does not know.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
-from ..adapters.llama_cpp.library import LlamaError
-from ..adapters.llama_cpp.worker import LlamaWorker
+from ..adapters.engine import EngineError
 from . import safetensors, sensitivity
 from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients
 from .predictions import SINKS, WINDOW, divergence, log_probabilities
 from .progress import bar, complain
+from .readers import Reader, open_reader
 from .texts import MissingTexts
 
 _LARGEST_DISAGREEMENT = 0.1
@@ -42,7 +43,7 @@ _LARGEST_DISAGREEMENT = 0.1
 
 @dataclass(frozen=True)
 class Plan(sensitivity.Plan):
-    """Sizes of the measurement; the defaults take about three minutes on two cores with the demo's model."""
+    """Sizes of the measurement; the defaults take about two minutes on two cores with the demo's model."""
 
     measured: ClassVar[str] = "gradients"
     candidates: ClassVar[int] = 2
@@ -65,7 +66,7 @@ class _Scale:
         return np.clip(gradients * np.float32(self._factor), -65504, 65504).astype("<f2")
 
 
-def capture_gradients(worker: LlamaWorker, out: Path, plan: Plan | None = None, corpus: Corpus | None = None) -> list[Path]:
+def capture_gradients(worker: Reader, out: Path, plan: Plan | None = None, corpus: Corpus | None = None) -> list[Path]:
     """Writes a shard a document beside `out`, of calibration documents only; returns their paths in order."""
     model = GradientModel(worker)
     plan, documents = (plan or Plan()).choose(worker, corpus or demo())
@@ -81,7 +82,7 @@ def capture_gradients(worker: LlamaWorker, out: Path, plan: Plan | None = None, 
 
 
 def _document(
-    worker: LlamaWorker, model: GradientModel, tokens: list[int], plan: Plan, scale: _Scale, progress: tqdm, seed: int
+    worker: Reader, model: GradientModel, tokens: list[int], plan: Plan, scale: _Scale, progress: tqdm, seed: int
 ) -> dict[str, list[np.ndarray]]:
     following = tokens[plan.prefix : plan.prefix + plan.scored]
     worker.clear()
@@ -120,10 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
-        with LlamaWorker(options.model, threads=options.threads) as worker:
+        with open_reader(options.model, threads=options.threads) as worker:
             for path in capture_gradients(worker, options.out, Plan(documents=options.documents), chosen_corpus(options)):
                 print(path)
-    except (LlamaError, MissingTexts, OSError) as error:
+    except (EngineError, MissingTexts, OSError) as error:
         complain("kvtc.calibration.gradients", error)
         return 1
     return 0

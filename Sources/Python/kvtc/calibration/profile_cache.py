@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..adapters.llama_cpp.worker import LlamaWorker
+from ..adapters.transformers.worker import TransformersWorker
 from ..digests import file_digest
 from . import capture, gradients, sensitivity
 from .corpus import Corpus, demo
 from .gradient_model import NoGradients
 from .progress import Phases, say
+from .readers import Reader
 
 _EDITION = 4
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
@@ -55,13 +56,13 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvtc"
 
 
-def profile_for(worker: LlamaWorker, kvtcctl: Path, effort: Effort, phases: Phases | None = None) -> Path:
+def profile_for(worker: Reader, kvtcctl: Path, effort: Effort, phases: Phases | None = None) -> Path:
     """The demo's profile: cached, or calibrated now."""
     return profiles_for(worker, kvtcctl, effort, demo(), [OURS], phases)[OURS]
 
 
 def profiles_for(
-    worker: LlamaWorker,
+    worker: Reader,
     kvtcctl: Path,
     effort: Effort,
     corpus: Corpus,
@@ -99,7 +100,7 @@ def profiles_for(
     return profiles
 
 
-def _weighting(worker: LlamaWorker, corpus: Corpus, effort: Effort, directory: Path) -> list[str]:
+def _weighting(worker: Reader, corpus: Corpus, effort: Effort, directory: Path) -> list[str]:
     """What errors cost the model: by its gradients, or where this program can't differentiate it, by trial."""
     try:
         plan = gradients.Plan(documents=effort.documents)
@@ -116,10 +117,12 @@ def _readable(profile: Path, kvtcctl: Path) -> bool:
     return profile.exists() and _run(kvtcctl, ["profile", "show", str(profile)], quiet=True)
 
 
-def _identity(worker: LlamaWorker, corpus: Corpus, effort: Effort) -> str:
+def _identity(worker: Reader, corpus: Corpus, effort: Effort) -> str:
     """Names what a profile depends on: the model file, the engine, the texts and how much of them is taken how."""
-    engine = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", "")
-    model = file_digest(worker.path).hex()
+    if isinstance(worker, TransformersWorker):
+        engine, model = worker.engine, worker.weights.hex()
+    else:
+        engine, model = _version("xllamacpp") or os.environ.get("KVTC_LLAMA_LIBRARY", ""), file_digest(worker.path).hex()
     rope = [] if worker.geometry.rope.base is not None else ["measured frequencies"]
     words = [str(_EDITION), engine, model, *([corpus.identity] if corpus.identity else []), *rope]
     # One of all gradients and components is named by its thousands of tokens.

@@ -24,11 +24,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..adapters.llama_cpp.library import LlamaError
-from ..adapters.llama_cpp.worker import LlamaWorker
+from ..adapters.engine import EngineError
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .predictions import SINKS, WINDOW, divergence, log_probabilities
 from .progress import bar, complain
+from .readers import Reader, open_reader
 from .texts import MissingTexts
 
 LEVELS = (0.2, 1.0)
@@ -57,7 +57,7 @@ class Plan:
             raise MissingTexts(f"texts of {tokens} tokens are too short to measure {self.measured} with; it takes {needed}")
         return replace(self, prefix=prefix)
 
-    def choose(self, worker: LlamaWorker, corpus: Corpus) -> tuple[Plan, list[list[int]]]:
+    def choose(self, worker: Reader, corpus: Corpus) -> tuple[Plan, list[list[int]]]:
         """The plan for these texts and this model, and the tokens of the documents to measure with."""
         documents = corpus.for_sensitivity(self.candidates * self.documents)
         texts = [worker.tokenize(document.text) for document in documents]
@@ -82,7 +82,7 @@ def coded(rows: np.ndarray, relative_error: float) -> np.ndarray:
 class _Probe:
     """One document: its exact cache and predictions, and the KL divergence that a change of one tensor causes."""
 
-    def __init__(self, worker: LlamaWorker, tokens: list[int], plan: Plan) -> None:
+    def __init__(self, worker: Reader, tokens: list[int], plan: Plan) -> None:
         self._worker, self._following = worker, tokens[plan.prefix : plan.prefix + plan.scored]
         worker.clear()
         worker.prefill(tokens[: plan.prefix])
@@ -104,7 +104,7 @@ class _Probe:
         return divergence(self._reference, log_probabilities(self._worker.score(self._following))), energy
 
 
-def measure(worker: LlamaWorker, plan: Plan, corpus: Corpus | None = None) -> dict[str, object]:
+def measure(worker: Reader, plan: Plan, corpus: Corpus | None = None) -> dict[str, object]:
     """Runs every layer's K and V over calibration documents; the content of the sensitivity file.
 
     What is held out plays no part here.
@@ -153,9 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_source_options(parser)
     options = parser.parse_args(arguments)
     try:
-        with LlamaWorker(options.model, threads=options.threads) as worker:
+        with open_reader(options.model, threads=options.threads) as worker:
             result = measure(worker, Plan(documents=options.documents), chosen_corpus(options))
-    except (LlamaError, MissingTexts, OSError) as error:
+    except (EngineError, MissingTexts, OSError) as error:
         complain("kvtc.calibration.sensitivity", error)
         return 1
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -17,10 +17,12 @@ at most `deadline` seconds (5, unless you say otherwise), and the calls after th
 and what became of pages that were offered is in `Offload`. Only wrong arguments raise.
 """
 
+from ..engine import TokenError
+from ..geometry import wire_geometry
 from ..prompts import fetch_state, offload, restore, resume
 from ..transfer import DEADLINE, Offload
-from .library import LlamaError, TokenError
-from .sessions import open_session, profile_for, wire_geometry
+from .library import LlamaError
+from .sessions import open_session, profile_for
 from .worker import LlamaWorker
 
 __all__ = [

@@ -13,8 +13,9 @@ import numpy as np
 
 from ...digests import file_digest
 from ...identity import Identity
+from ..engine import checked_tokens
 from .files import ModelFiles, model_files
-from .library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary, TokenError
+from .library import CACHE_TYPES, FLASH_ATTENTION_ON, LlamaError, LlamaLibrary
 
 SEQUENCE = 0
 
@@ -188,15 +189,7 @@ class LlamaContext:
 
     def checked(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
         """The tokens as integers. Raises TokenError for what are none of this model, or more than the context holds."""
-        array = np.asarray(tokens)
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise TokenError(f"tokens are whole numbers in one row, not {array.dtype} of shape {array.shape}")
-        if len(array) > self.context:
-            raise TokenError(f"{len(array)} tokens do not fit a context of {self.context}")
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocabulary_size:
-            wrong = next(token for token in array.tolist() if not 0 <= token < self.vocabulary_size)
-            raise TokenError(f"token {wrong} is outside the vocabulary of {self.vocabulary_size}")
-        return [int(token) for token in array]
+        return checked_tokens(tokens, self.context, self.vocabulary_size)
 
     def clear(self) -> None:
         """Forgets the sequence."""

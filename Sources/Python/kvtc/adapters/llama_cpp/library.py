@@ -21,10 +21,6 @@ class LlamaError(EngineError):
     """llama.cpp refused something, or is not the release this binding knows."""
 
 
-class TokenError(LlamaError, ValueError):
-    """What was given are no tokens of this model, or more or fewer than can be; nothing was computed."""
-
-
 class ContextParams(ctypes.Structure):
     """`llama_context_params`. The tail is carried along as the library filled it in."""
 

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...client import Client
 from ...protocol.errors import KvtcError
-from ...protocol.geometry import NO_ROPE, Geometry, Role, RotaryStyle, Tensor
 from ...protocol.policy import Policy
 from ...session import Session
 from .. import sessions
-from .geometry import ModelGeometry
+from ..geometry import wire_geometry
 from .worker import LlamaWorker
-
-
-def wire_geometry(model: ModelGeometry) -> Geometry:
-    """The geometry that a session of this model declares. RoPE is part of it where the model file tells its frequencies:
-    measured ones differ in their last digits from worker to worker."""
-    rope = model.rope
-    if rope.base is None:
-        rope = replace(rope, style="none", dims=0, offset=0)
-    tables = [list(table) for table in dict.fromkeys(rope.frequencies)] if rope.dims else []
-    style = RotaryStyle[rope.style.upper()]
-    keys, tensors = Role.LATENT if model.is_latent else Role.KEY, []
-    for layer in range(model.layers):
-        table = tables.index(list(rope.frequencies[layer])) if tables else NO_ROPE
-        tensors.append(Tensor(layer, keys, style, model.heads, model.head_dim, rope.offset, rope.dims, table))
-        if not model.is_latent:
-            tensors.append(Tensor(layer, Role.VALUE, RotaryStyle.NONE, model.heads, model.value_dim))
-    return Geometry(tensors, tables)
 
 
 def profile_for(client: Client, worker: LlamaWorker) -> str:

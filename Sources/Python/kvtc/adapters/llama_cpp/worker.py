@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine import Origin
+from ..engine import Origin, TokenError
+from ..geometry import ModelGeometry
 from ..record import TokenRecord
+from ..rope import Rope, measured
 from .context import SEQUENCE, LlamaContext
-from .geometry import ModelGeometry
-from .library import CACHE_BYTES, LlamaError, TokenError
-from .rope import Rope, measured
+from .library import CACHE_BYTES, LlamaError
 from .state import SequenceState, StateError, blank_state, cell_positions, parse_state
 
 _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
@@ -143,11 +143,8 @@ class LlamaWorker(LlamaContext):
 
     def matching(self, tokens: Sequence[int]) -> int:
         """How many of these tokens the cache begins with, as this worker with its present adapters computes them."""
-        origin = self.origin
-        if origin is None or origin.identity != self.identity.digest:
-            return 0
-        pairs = enumerate(zip(origin.tokens, tokens, strict=False))
-        return next((index for index, (held, wanted) in pairs if held != wanted), min(len(origin.tokens), len(tokens)))
+        self._observe()
+        return self._record.matching(tokens, self.identity.digest)
 
     def clear(self) -> None:
         """Forgets the sequence."""

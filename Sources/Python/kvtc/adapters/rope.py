@@ -1,8 +1,8 @@
 """What the engine's rotary embedding does to a model's keys, as measured on the engine.
 
 Model files describe it in many ways (bases of single layers, factors for single pairs, linear, YaRN and LongRoPE scaling), and
-not all of it is in them. But llama.cpp can move tokens that are in its cache to other positions, by turning their keys:
-the angles between keys before and after are the frequencies, whatever they come from.
+not all of it is in them. But an engine can have the same tokens at other positions (llama.cpp by turning the keys in its cache,
+others by computing them anew): the angles between the keys here and there are the frequencies, whatever they come from.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measured(
 ) -> Rope:
     """The rotation that the engine applies; `named`, which the model file describes, where that is the same.
 
-    `keys` are f16 [tokens, heads × head_dim] of every layer, `shifted` gives those of tokens moved so many positions.
+    `keys` are [tokens, heads × head_dim] of every layer, `shifted` gives those of tokens moved so many positions.
     """
     before = [_complex(named, rows, head_dim) for rows in keys]
     found = np.zeros((len(keys), named.dims // 2))

@@ -1,0 +1,5 @@
+"""A transformers model's cache, kept by kvtcd."""
+
+from .worker import TransformersWorker
+
+__all__ = ["TransformersWorker"]

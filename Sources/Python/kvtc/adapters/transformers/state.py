@@ -1,0 +1,81 @@
+"""A copy of one sequence's cache as numpy arrays, of any element type that transformers computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...protocol.geometry import Element
+from ..engine import Origin
+
+
+@dataclass
+class CacheState:
+    """K and V of every layer that has a cache, [cells, heads, width] each, in the numbers of `element` (bf16 as 16-bit integers).
+
+    A page is K of all layers, then V, token by token.
+    """
+
+    element: Element
+    key_rows: list[np.ndarray]
+    value_rows: list[np.ndarray]
+    origin: Origin | None = None
+
+    @classmethod
+    def blank(cls, element: Element, keys: Sequence[tuple[int, int]], values: Sequence[tuple[int, int]], cells: int) -> CacheState:
+        """Of layers with these heads and widths; its rows are to be replaced."""
+        key_rows, value_rows = ([np.zeros((cells, *shape), element.dtype) for shape in shapes] for shapes in (keys, values))
+        return cls(element, key_rows, value_rows)
+
+    @property
+    def cells(self) -> int:
+        return len(self.key_rows[0])
+
+    @property
+    def layers(self) -> int:
+        return len(self.key_rows)
+
+    @property
+    def positions(self) -> np.ndarray:
+        return np.arange(self.cells, dtype=np.int32)
+
+    def tensors(self) -> list[np.ndarray]:
+        """The arrays themselves, in the order of a page."""
+        return [*self.key_rows, *self.value_rows]
+
+    @property
+    def keys(self) -> list[np.ndarray]:
+        """K of every layer [cells, heads × width]: the arrays themselves, or widened copies where they are bf16."""
+        return [self._numbers(rows) for rows in self.key_rows]
+
+    @property
+    def values(self) -> list[np.ndarray]:
+        return [self._numbers(rows) for rows in self.value_rows]
+
+    def _numbers(self, rows: np.ndarray) -> np.ndarray:
+        flat = rows.reshape(len(rows), -1)
+        return (flat.astype(np.uint32) << 16).view(np.float32) if self.element == Element.BF16 else flat
+
+    def token_bytes(self) -> int:
+        return sum(rows[0].nbytes for rows in self.tensors())
+
+    def copy(self) -> CacheState:
+        return self.first(self.cells)
+
+    def first(self, cells: int) -> CacheState:
+        """A copy of the first cells."""
+        origin = self.origin and Origin(self.origin.tokens[:cells], self.origin.identity, self.origin.is_exact)
+        keys, values = ([rows[:cells].copy() for rows in tensors] for tensors in (self.key_rows, self.value_rows))
+        return CacheState(self.element, keys, values, origin)
+
+    def page(self, first: int, tokens: int) -> np.ndarray:
+        return np.concatenate([rows[first : first + tokens].reshape(-1).view(np.uint8) for rows in self.tensors()])
+
+    def replace(self, first: int, tokens: int, page: np.ndarray) -> None:
+        at = 0
+        for rows in self.tensors():
+            part = rows[first : first + tokens].reshape(-1).view(np.uint8)
+            part[:] = page[at : at + part.nbytes]
+            at += part.nbytes
