@@ -8,8 +8,8 @@ import kvtc
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.engine import Origin
 from kvtc.adapters.geometry import ModelGeometry
-from kvtc.adapters.rope import Rope
 from kvtc.adapters.llama_cpp.state import StateForm, blank_state
+from kvtc.adapters.rope import Rope
 from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc_evaluation.evaluate.caches import NEAR, DaemonWay
 

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
+from kvtc.adapters.engine import TokenError
 from kvtc.adapters.llama_cpp.context import SEQUENCE
 from kvtc.adapters.llama_cpp.files import ModelFiles, model_files
-from kvtc.adapters.engine import TokenError
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 

@@ -10,14 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from torch_models import small
+
 from kvtc.adapters.geometry import ModelGeometry
 from kvtc.adapters.rope import Rope
 from kvtc.adapters.transformers import TransformersWorker
 from kvtc.calibration.gradient_model import GradientModel, NoGradients
 from kvtc.calibration.gradients import Plan, _Scale
 from kvtc.calibration.texts import MissingTexts
-
-from torch_models import small
 
 CELLS, LAYERS, HEADS, WIDTH = 9, 2, 2, 8
 

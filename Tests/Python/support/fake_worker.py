@@ -8,8 +8,8 @@ import numpy as np
 from kvtc import Identity
 from kvtc.adapters.engine import Origin
 from kvtc.adapters.geometry import ModelGeometry
-from kvtc.adapters.rope import Rope
 from kvtc.adapters.llama_cpp.state import SequenceState, StateForm, blank_state
+from kvtc.adapters.rope import Rope
 
 GEOMETRY = ModelGeometry(layers=2, heads=3, head_dim=8, value_dim=8, rope=Rope.geometric("interleaved", 0, 8, 10000.0, 2))
 HEADER = bytes(8)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..adapters.engine import EngineError
 from ..adapters.geometry import ModelGeometry
 from ..adapters.rope import Rope
+from ..adapters.transformers.loading import load_model, source
+from ..adapters.transformers.rotary import frequency_tables
 from ..adapters.transformers.worker import TransformersWorker
 from .readers import Reader
 
@@ -64,7 +67,7 @@ def _widened(worker: Reader) -> TransformersWorker:
     try:
         import gguf
         import torch  # noqa: F401
-        import transformers  # noqa: F401
+        import transformers
     except ImportError as error:  # optional: deploy/setup --demo installs them
         raise NoGradients(f"the Python package {error.name} is missing: deploy/setup --demo installs it") from error
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
@@ -73,9 +76,24 @@ def _widened(worker: Reader) -> TransformersWorker:
     if needed > available:
         raise NoGradients(f"gradients of this model take {needed >> 20} MiB of memory, {available >> 20} MiB are free")
     try:
-        return TransformersWorker.load(worker.path, threads=worker.threads, tokenizer=False)
+        config = transformers.AutoConfig.from_pretrained(**source(worker.path))
+        # Not every architecture's is read from the file.
+        if getattr(config, "head_dim", None):
+            config.head_dim = worker.geometry.head_dim
+        model = load_model(worker.path, threads=worker.threads, config=config)
+        _retune(model, worker.geometry.rope)
+        return TransformersWorker(model)
     except (EngineError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise NoGradients(f"transformers does not load this model: {error}") from error
+
+
+def _retune(model: Any, rope: Rope) -> None:
+    """Gives a model with one table of frequencies those that the engine turns keys by: factors for single ones are not read."""
+    wanted = set(rope.frequencies)
+    if len(wanted) == len(frequency_tables(model)) == 1:
+        for name, buffer in model.named_buffers():
+            if name.endswith("inv_freq"):
+                buffer.copy_(buffer.new_tensor(rope.frequencies[0]))
 
 
 def _compare(given: ModelGeometry, own: ModelGeometry) -> None:
@@ -85,6 +103,8 @@ def _compare(given: ModelGeometry, own: ModelGeometry) -> None:
     turned = [(geometry.rope.offset, geometry.rope.dims) for geometry in (given, own)]
     if shapes[0] != shapes[1] or turned[0] != turned[1]:
         raise NoGradients(f"the engine's cache is {shapes[0]}, turned at {turned[0]}; transformers has {shapes[1]} and {turned[1]}")
+    if not np.allclose(given.rope.frequencies, own.rope.frequencies, rtol=0.01, atol=1e-5):
+        raise NoGradients("the engine turns keys by other frequencies than transformers, which reads no more of them from the file")
 
 
 def _repaired(heads: np.ndarray, source: Rope, target: Rope) -> np.ndarray:

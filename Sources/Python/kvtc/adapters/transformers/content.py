@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
-from ...digests import file_digest
-from ..engine import EngineError
+from ..weights import model_directory, model_files, weights_digest
 
 _INDIFFERENT = {"_name_or_path", "architectures", "transformers_version", "use_cache"}
 """Of a configuration: what says where a model came from and how it is run."""
@@ -84,21 +82,9 @@ def _rope_kinds(config: Any) -> set[str]:
     return {str(part.get("rope_type")) for part in [rope, *rope.values()] if isinstance(part, dict)}
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The files that a directory of a model keeps its weights in; none where it keeps none."""
-    for pattern in ("*.safetensors", "*.bin"):
-        if files := sorted(file for file in directory.glob(pattern) if file.is_file()):
-            return files
-    return []
-
-
 def files_digest(model: Any) -> bytes:
-    """SHA-256 of the content of the files that the model was loaded from, by which profiles are found; of their digests where there
-    are several; empty where they are not on this machine."""
-    place = Path(str(getattr(model, "name_or_path", "")))
-    files = [place] if place.is_file() else weight_files(place) if place.is_dir() else []
+    """Of the files that the model was loaded from, by which profiles are found; empty where they are not on this machine."""
     try:
-        digests = [file_digest(file) for file in files]
-    except OSError as error:
-        raise EngineError(f"cannot read {place}: {error.strerror or error}") from error
-    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest() if digests else b""
+        return weights_digest(model_files(model_directory(str(getattr(model, "name_or_path", "")))))
+    except ValueError:
+        return b""

@@ -17,6 +17,7 @@ from ..record import TokenRecord
 from ..rope import Rope
 from .content import ModelContent, files_digest, refusal, trained_context
 from .forward import cache_argument, takes
+from .loading import load_model, load_tokenizer
 from .rotary import frequency_tables, observed
 from .state import CacheState
 from .tensors import pairs, to_numpy, to_torch, widened
@@ -57,24 +58,9 @@ class TransformersWorker:
         context: int | None = None,
         threads: int | None = None,
         element: Element | None = None,
-        tokenizer: bool = True,
     ) -> Self:
         """From a directory, or a GGUF file, whose weights are widened. Nothing is looked for elsewhere. `threads` are the process's."""
-        import torch
-        import transformers
-
-        transformers.utils.logging.disable_progress_bar()
-        if threads:
-            torch.set_num_threads(threads)
-        source: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
-        if place.is_file():
-            source |= {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
-        model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=getattr(torch, dtype)).eval()
-        model.name_or_path = str(place)
-        # To be computed with, not trained.
-        model.requires_grad_(False)
-        reads = transformers.AutoTokenizer.from_pretrained(**source) if tokenizer else None
-        return cls(model, reads, context=context, element=element)
+        return cls(load_model(place, dtype, threads), load_tokenizer(place), context=context, element=element)
 
     def _learn(self, element: Element | None) -> None:
         """The cache's shape and what RoPE does, from a few tokens."""
