@@ -97,6 +97,12 @@ class Daemon:
         if status != 0:
             raise self._failed(f"kvtcd ended with status {status}")
 
+    def kill(self) -> None:
+        """Ends the daemon as a crash does."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
     def connect(self, **options: Any) -> Client:
         return Client(str(self.socket), **options)
 

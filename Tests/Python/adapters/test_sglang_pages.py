@@ -12,7 +12,8 @@ import pytest
 
 from kvtc import Element, Grouping, Order
 from kvtc.adapters import keyed
-from kvtc.adapters.sglang import HostPages, KvtcStorage
+from kvtc.adapters.options import Options
+from kvtc.adapters.sglang import HostPages, KvtcStorage, identity
 from kvtc.adapters.sglang.identity import rank_name
 
 PAGE, LAYERS, HEADS, WIDTH = 16, 3, 2, 8
@@ -156,6 +157,29 @@ def test_ranks_are_named_and_latents_are_every_rank_s():
     assert rank_name(config) == "tp1/4 pp0/2"
     config.is_mla_model, config.pp_size, config.attn_cp_size = True, 1, 2
     assert rank_name(config) == "cp0/2"
+
+
+def test_adapters_are_named_by_content_whatever_their_paths_are_given_as(tmp_path, monkeypatch):
+    for name in ("model", "a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "w.safetensors").write_bytes(name.encode())
+
+    def digest(given):
+        arguments = SimpleNamespace(model_path=str(tmp_path / "model"), lora_paths=given)
+        monkeypatch.setattr(identity, "_arguments", lambda: arguments)
+        config = SimpleNamespace(is_mla_model=False, tp_rank=0, tp_size=1, pp_rank=0, pp_size=1, attn_cp_rank=0, attn_cp_size=1)
+        return identity.origin(Options.parse({}), config, changed()).identity.digest
+
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    reference = SimpleNamespace(lora_name="x", lora_path=a)
+    forms = [[f"x={a}"], [a], {"x": a}, [{"lora_name": "x", "lora_path": a}], {"x": reference}]
+    assert len({digest(form) for form in forms}) == 1
+    assert len({digest(form) for form in ([a], [b], [a, b], None)}) == 4
+    before = digest([a])
+    (tmp_path / "a" / "w.safetensors").write_bytes(b"trained on")
+    assert digest([a]) != before
+    with pytest.raises(ValueError, match="LoRA"):
+        digest([7])
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +46,10 @@ def origin(options: Options, config: Any, pool: Any) -> Origin:
     ):
         if file.is_file():
             extra[name] = file_digest(file)
+    # SGLang names the adapters that it starts with by their paths, in which others may lie tomorrow; those loaded later by a number
+    # that is drawn.
+    for path in _adapter_paths(getattr(arguments, "lora_paths", None)):
+        extra[f"adapter {path}"] = weights_digest(model_files(model_directory(path)))
     identity = Identity(weights, kv_type=str(pool.dtype), part=rank_name(config), salt=options.salt, extra=extra)
     return Origin(identity, weights)
 
@@ -57,6 +62,23 @@ def rank_name(config: Any) -> str:
     if config.attn_cp_size > 1:
         parts.append(f"cp{config.attn_cp_rank}/{config.attn_cp_size}")
     return " ".join(parts)
+
+
+def _adapter_paths(given: Any) -> list[str]:
+    """The paths in SGLang's ``--lora-paths``, in whichever of its forms. Raises ValueError for another."""
+    if not given:
+        return []
+    if isinstance(given, Mapping) and "lora_path" not in given:
+        return [path for item in given.values() for path in _adapter_paths(item)]
+    if isinstance(given, Mapping):
+        return [str(given["lora_path"])]
+    if isinstance(given, str):
+        return [given.partition("=")[2] or given]
+    if isinstance(given, Sequence):
+        return [path for item in given for path in _adapter_paths(item)]
+    if path := getattr(given, "lora_path", None):
+        return [str(path)]
+    raise ValueError(f"kvtc cannot tell which LoRA adapter {given!r} is")
 
 
 def _arguments() -> Any:
