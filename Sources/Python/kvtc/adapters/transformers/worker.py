@@ -30,15 +30,23 @@ class TransformersWorker:
     """`model`: any decoder whose layers keep K and V of tokens; what keeps something else is refused with EngineError.
 
     Layers with a sliding window keep all rows here, so that any beginning of a sequence can be resumed; what they see is up to the
-    mask, which stays the model's. `element` keeps the cache in another type than it is computed in, which rounds.
+    mask, which stays the model's. `salt` keeps its pages apart from others'. `element` keeps the cache in another type than it is
+    computed in, which rounds.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any = None, *, context: int | None = None, batch: int = 2048, element: Element | None = None
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        context: int | None = None,
+        batch: int = 2048,
+        element: Element | None = None,
+        salt: bytes | str = b"",
     ) -> None:
         if reason := refusal(model):
             raise EngineError(f"{type(model).__name__}: {reason}")
-        self.model, self.tokenizer, self.batch = model, tokenizer, batch
+        self.model, self.tokenizer, self.batch, self.salt = model, tokenizer, batch, salt
         self._config = model.config.get_text_config(decoder=True)
         self.vocabulary_size = int(self._config.vocab_size)
         self.trained_context = trained_context(self._config)
@@ -132,7 +140,7 @@ class TransformersWorker:
     @property
     def identity(self) -> Identity:
         """What the keys and values computed now depend on besides the tokens: parameters and adapters by content, configuration."""
-        return Identity(self._content.digest(), kv_type=self.kv_type, extra={"engine": "transformers"})
+        return Identity(self._content.digest(), kv_type=self.kv_type, salt=self.salt, extra={"engine": "transformers"})
 
     @property
     def position(self) -> int:
@@ -192,9 +200,13 @@ class TransformersWorker:
             raise ValueError(f"cannot skip {skip} tokens")
         return self._append(ids, max(0, len(ids) - skip))
 
-    def appended(self, tokens: Sequence[int]) -> None:
-        """Notes that something else computed these tokens into `cache`, after those before."""
-        self._record.append(tokens, self.identity.digest)
+    def adopt(self, cache: Any, tokens: Sequence[int], known: int) -> None:
+        """Goes on with a cache of `blank_cache` or this worker's own, into which the model computed these tokens behind the first
+        `known`, which this worker knows; perhaps not the last of them."""
+        if cache is not self.cache:
+            self.clear()
+            self.cache = cache
+        self._record.append(list(tokens[known : self.position]), self.identity.digest)
 
     def _following(self, tokens: Sequence[int] | np.ndarray) -> list[int]:
         ids, position = self.checked(tokens), self.position
@@ -215,7 +227,7 @@ class TransformersWorker:
                 self.clear()
                 raise EngineError(f"{type(self.model).__name__}: {error}") from error
             rows.append(logits)
-            self.appended(chunk)
+            self._record.append(chunk, self.identity.digest)
             if progress:
                 progress(len(chunk))
         return np.concatenate(rows)

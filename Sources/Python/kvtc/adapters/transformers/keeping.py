@@ -1,0 +1,211 @@
+"""`model.generate` with kvtcd beside it: what is known of a prompt's cache is brought back before, what is new is offered afterwards."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ...client import Client
+from ...protocol.errors import KvtcError, Unavailable
+from ...protocol.policy import Mode
+from ...session import Session
+from ...transport.deadline import Breaker
+from .. import prompts
+from ..background import Background
+from ..engine import EngineError
+from ..options import Options
+from ..transfer import Offload
+from .calls import unfit
+from .forward import cache_argument
+from .sessions import open_session, profile_for
+from .worker import TransformersWorker
+
+log = logging.getLogger("kvtc")
+
+
+@dataclass
+class Counts:
+    """Of a model that is kept, since `keep`. `alone`: calls that had no part in it."""
+
+    calls: int = 0
+    alone: int = 0
+    prompt_tokens: int = 0
+    restored_tokens: int = 0
+    stored_pages: int = 0
+    present_pages: int = 0
+    refused_pages: int = 0
+
+
+class Kept:
+    """See `keep`. `counts` say what it did, `refusal` why it does nothing for this model, where that is so."""
+
+    def __init__(self, model: Any, options: Options, page_tokens: int) -> None:
+        self.model, self.counts, self.refusal = model, Counts(), ""
+        self._options, self._page_tokens = options, page_tokens
+        self._generate: Callable[..., Any] = model.generate
+        self._busy = threading.Lock()
+        self._breaker = Breaker()
+        self._client: Client | None = None
+        self._session: Session | None = None
+        self._told: set[str] = set()
+        self._worker: TransformersWorker | None = None
+        self._background: Background | None = None
+        try:
+            self._worker = TransformersWorker(model, salt=options.salt)
+        except EngineError as error:
+            self.refusal = str(error)
+        except Exception as error:
+            log.exception("the cache of %s could not be understood", type(model).__name__)
+            self.refusal = f"{type(model).__name__}: {error}"
+        if self._worker is None:
+            log.warning("kvtcd keeps nothing of this model: %s", self.refusal)
+            return
+        self._background = Background("kvtc-offload")
+        model.generate = self.generate
+
+    def generate(self, inputs: Any = None, **options: Any) -> Any:
+        """What the model's own `generate` gives."""
+        ids = options.get("input_ids") if inputs is None else inputs
+        reason = self._reason(ids, options)
+        if reason or not self._busy.acquire(blocking=False):
+            self.counts.alone += 1
+            self._say(f"generate goes on without kvtcd: {reason or 'another call is under way'}")
+            return self._generate(inputs, **options)
+        try:
+            return self._kept(ids, inputs, options)
+        finally:
+            self._busy.release()
+
+    def _reason(self, ids: Any, options: dict[str, Any]) -> str:
+        try:
+            return unfit(self.model, ids, options)
+        except Exception as error:
+            # What is wrong with the call is the model's own to say.
+            return f"{type(error).__name__}: {error}"
+
+    def _kept(self, ids: Any, inputs: Any, options: dict[str, Any]) -> Any:
+        worker = self._worker
+        assert worker
+        prompt = [int(token) for token in ids[0]]
+        session, restored = None, 0
+        try:
+            session = self._opened(worker)
+            # The last token's logits are not in the cache.
+            restored = prompts.restore(session, worker, prompt[:-1], deadline=self._options.deadline) if session else 0
+        except Exception as error:
+            self._failed(error)
+        self.counts.calls += 1
+        self.counts.prompt_tokens += len(prompt)
+        self.counts.restored_tokens += restored
+        cache = worker.cache if restored else worker.blank_cache()
+        try:
+            output = self._generate(inputs, **options, **{cache_argument(self.model): cache})
+            if session:
+                try:
+                    self._offer(session, worker, cache, output, restored)
+                except Exception as error:
+                    self._failed(error)
+            return output
+        finally:
+            worker.clear()
+
+    def _offer(self, session: Session, worker: TransformersWorker, cache: Any, output: Any, restored: int) -> None:
+        rows = output if hasattr(output, "shape") else output.sequences
+        tokens = [int(token) for token in rows[0]]
+        worker.adopt(cache, tokens, restored)
+        cells = min(worker.position, worker.context)
+        push = prompts.collect(session, worker, tokens[:cells], restored // session.page_tokens)
+
+        def job() -> None:
+            self._count(push(self._options.deadline))
+
+        if self._background and not self._background.submit(job):
+            self._say("kvtcd is slower than this model: the pages of a call were not offered")
+
+    def _count(self, done: Offload) -> None:
+        self.counts.stored_pages += done.stored
+        self.counts.present_pages += done.present
+        self.counts.refused_pages += done.refused
+
+    def _opened(self, worker: TransformersWorker) -> Session | None:
+        """The session of what the model is now; None while there is none to be had."""
+        if self._session and self._session.identity == worker.identity.digest:
+            return self._session
+        try:
+            with self._breaker.guard(self._options.deadline, lambda: None):
+                if self._client is None:
+                    self._client = Client(self._options.socket, name="transformers", arena_bytes=self._options.arena_mib << 20)
+                previous, self._session = self._session, self._open(self._client, worker)
+                with suppress(KvtcError):
+                    if previous:
+                        previous.close()
+        except Unavailable:
+            pass
+        except KvtcError as error:
+            log.warning("%s; going on without kvtcd", error)
+        return self._session if self._session and self._session.identity == worker.identity.digest else None
+
+    def _open(self, client: Client, worker: TransformersWorker) -> Session:
+        policy, profile = self._options.policy, self._options.profile
+        if self._options.mode in (Mode.TRANSFORM, Mode.KVTC) and not profile:
+            profile = profile_for(client, worker)
+            if not profile:
+                raise KvtcError(
+                    f"there is no profile of these weights ({worker.weights.hex()[:12]}…) for the mode {self._options.mode.name.lower()}",
+                    advice="make one with 'kvtcctl calibrate' and load it with 'kvtcctl profile load'",
+                )
+        return open_session(client, worker, worker.name, profile=profile, policy=policy, page_tokens=self._page_tokens)
+
+    def _failed(self, error: Exception) -> None:
+        """A fault of this side costs a computation, no more."""
+        if isinstance(error, (EngineError, KvtcError)):
+            self._say(f"{error}; going on without kvtcd")
+        else:
+            log.error("going on without kvtcd", exc_info=error)
+
+    def _say(self, text: str) -> None:
+        """Once: calls that are alike come by the thousand."""
+        if text not in self._told and len(self._told) < 100:
+            self._told.add(text)
+            log.warning("%s", text)
+
+    def flush(self) -> None:
+        """Returns when the pages offered so far were handed over, or given up."""
+        done = threading.Event()
+        if self._background and self._background.submit(done.set):
+            done.wait()
+
+    def close(self) -> None:
+        """Hands over what waits, hangs up, and gives the model its own `generate` back."""
+        if self._background:
+            self._background.close()
+            if self.model.__dict__.get("generate") == self.generate:
+                del self.model.generate
+        for part in (self._session, self._client):
+            with suppress(KvtcError):
+                if part:
+                    part.close()
+        self._session = self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def keep(model: Any, *, page_tokens: int = 64, **options: Any) -> Kept:
+    """Has kvtcd keep the cache of every sequence that `model.generate` computes, and bring back what it has of the next one's.
+
+    `generate` is called as before and gives what it gave. Calls of several sequences, beams, images or caches of the caller's own are
+    left alone, once with a line in the log (logger `kvtc`), as is a model whose layers keep something else than K and V of tokens.
+    A daemon that is away, stuck, full or slow costs at most `deadline` seconds, and the calls after that nothing, until it answers again.
+
+    `options`: socket, mode ("lossless", or "transform" for weights that the daemon has a profile of), ratio or distortion, sink,
+    window, priority, ttl_seconds, near, distortion_limit, profile, deadline, salt, arena_mib. Raises ValueError for what they cannot be.
+    """
+    return Kept(model, Options.parse(options), page_tokens)
