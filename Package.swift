@@ -29,6 +29,7 @@ let package = Package(
         .executable(name: "kvtcctl", targets: ["kvtcctl"]),
         .executable(name: "kvtc-bench", targets: ["Benchmarks"]),
         .library(name: "KVTCCodec", targets: ["KVTCCodec", "KVTCModel"]),
+        .library(name: "kvtc", type: .dynamic, targets: ["KVTCLibrary"]),
         .library(name: "KVTCClient", targets: ["KVTCClient", "KVTCModel"]),
     ],
     dependencies: [
@@ -54,6 +55,18 @@ let package = Package(
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore"]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
+        .target(name: "CKVTC"),
+        .target(
+            name: "KVTCLibrary",
+            dependencies: ["CKVTC", "CCrypto", "KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"],
+            exclude: ["exports.map"], swiftSettings: swiftFlags,
+            // The Swift runtime is linked in and hidden: engines in C see nothing of it, and one in Swift may have another.
+            linkerSettings: [
+                .unsafeFlags([
+                    "-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections", "-Xlinker",
+                    "--version-script=Sources/KVTCLibrary/exports.map", "-Xlinker", "-soname=libkvtc.so.0",
+                ])
+            ]),
         module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
         module(
             "KVTCDaemon",

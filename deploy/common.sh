@@ -36,10 +36,12 @@ as_root() {
 
 # The Swift runtime is linked in, so that the binaries run where no toolchain is.
 build_release() {
-    say "building kvtcd and kvtcctl (release)"
+    say "building kvtcd, kvtcctl and libkvtc (release)"
     swift build -c release --static-swift-stdlib --product kvtcd
     swift build -c release --static-swift-stdlib --product kvtcctl
+    swift build -c release --static-swift-stdlib --product kvtc
     KVTCD=$PWD/.build/release/kvtcd
     KVTCCTL=$PWD/.build/release/kvtcctl
-    export KVTCD KVTCCTL
+    KVTC_LIBRARY=$PWD/.build/release/libkvtc.so
+    export KVTCD KVTCCTL KVTC_LIBRARY
 }

@@ -38,13 +38,20 @@ int clinux_unix_bind(int fd, const char *path) {
     return bind(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : -errno;
 }
 
-int clinux_unix_connect(int fd, const char *path) {
+static int limit_send(int fd, int64_t milliseconds) {
+    struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0 ? 0 : -errno;
+}
+
+int clinux_unix_connect(int fd, const char *path, int64_t milliseconds) {
     struct sockaddr_un address;
     int code = fill_address(path, &address);
+    // Where nobody accepts and the queue is full, connecting waits as long as sending does.
+    if (code == 0) code = limit_send(fd, milliseconds);
     if (code != 0) return code;
     while (connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        if (errno != EINTR) return -errno;
-    return 0;
+        if (errno != EINTR) return errno == EAGAIN ? -ETIMEDOUT : -errno;
+    return limit_send(fd, 0);
 }
 
 int clinux_unix_pair(int fds[2]) {

@@ -29,6 +29,8 @@ public final class Client: Sendable {
     private let connection: UnixConnection
     private let timeoutSeconds: Int
     private let nextID = Atomic<UInt64>(1)
+    /// When every wait ends, on ``MonotonicClock``.
+    private let end: Atomic<UInt64>
     private let inbox = Mutex(Inbox())
     /// What the daemon said about itself and its limits.
     public let server: HelloReply
@@ -47,30 +49,34 @@ public final class Client: Sendable {
         return own.flatMap { access($0, F_OK) == 0 ? $0 : nil } ?? defaultSocket
     }
 
-    /// Connects to the socket at a path and says HELLO.
+    /// Connects to the socket at a path and says HELLO. A wait ends after the time given, and all of them by `end`.
     public convenience init(
-        socketPath: String? = nil, name: String = "kvtc-swift", timeoutSeconds: Int = 60
+        socketPath: String? = nil, name: String = "kvtc-swift", timeoutSeconds: Int = 60, until end: UInt64 = .max
     ) throws(ClientError) {
         let path = Client.socketPath(socketPath)
         let connection: UnixConnection
         do {
-            connection = try UnixConnection.connect(to: path)
+            let patience = min(UInt64(max(timeoutSeconds, 1)) * 1000, Client.left(until: end) / 1_000_000)
+            connection = try UnixConnection.connect(to: path, milliseconds: max(1, Int64(patience)))
         } catch {
             throw ClientError.unreachable(path: path, reason: String(cString: strerror(error.code)))
         }
-        try self.init(connection: connection, name: name, timeoutSeconds: timeoutSeconds)
+        try self.init(connection: connection, name: name, timeoutSeconds: timeoutSeconds, until: end)
     }
 
     /// Says HELLO on a connected socket.
-    public init(connection: UnixConnection, name: String, timeoutSeconds: Int = 60) throws(ClientError) {
+    public init(
+        connection: UnixConnection, name: String, timeoutSeconds: Int = 60, until end: UInt64 = .max
+    ) throws(ClientError) {
         self.connection = connection
         self.timeoutSeconds = timeoutSeconds
-        connection.limitWrites(seconds: max(timeoutSeconds, 1))
+        self.end = Atomic(end)
+        Client.limitWrites(connection, timeoutSeconds, until: end)
         let hello = HelloRequest(features: Wire.features, client: name)
         do {
             try connection.write(Client.frame(hello, id: 0))
-            let deadline = MonotonicClock.nanoseconds + UInt64(max(timeoutSeconds, 1)) * 1_000_000_000
-            let part = try Client.readPart(connection, deadline: deadline)
+            let own = MonotonicClock.nanoseconds + UInt64(max(timeoutSeconds, 1)) * 1_000_000_000
+            let part = try Client.readPart(connection, deadline: min(own, end))
             server = try Client.decode(part, HelloRequest.self)
         } catch let error as ConnectionError {
             throw Client.translate(error, .hello, timeoutSeconds)
@@ -82,6 +88,22 @@ public final class Client: Sendable {
     }
 
     deinit { connection.shutdown() }
+
+    /// Has all waits for the daemon from here on end by then (on ``MonotonicClock``), whatever time each may take by itself.
+    public func limitWaits(until end: UInt64) {
+        self.end.store(end, ordering: .relaxed)
+        Client.limitWrites(connection, timeoutSeconds, until: end)
+    }
+
+    private static func limitWrites(_ connection: UnixConnection, _ seconds: Int, until end: UInt64) {
+        connection.limitWrites(nanoseconds: min(UInt64(max(seconds, 1)) * 1_000_000_000, left(until: end)))
+    }
+
+    /// Nanoseconds, at least 1.
+    private static func left(until end: UInt64) -> UInt64 {
+        let now = MonotonicClock.nanoseconds
+        return end > now ? end - now : 1
+    }
 
     /// Sends a request without waiting for its reply.
     public func send<Request: WireRequest>(_ request: Request) throws(ClientError) -> Pending<Request> {
@@ -177,7 +199,7 @@ public final class Client: Sendable {
     }
 
     /// Throws where the connection has ended, and the memory of its arenas may be zeros.
-    func requireOpen() throws(ClientError) {
+    public func requireOpen() throws(ClientError) {
         if connection.hasEnded { throw .connectionLost("closed by the daemon") }
     }
 
@@ -187,7 +209,8 @@ public final class Client: Sendable {
     }
 
     private func nextPart(_ id: UInt64, _ opcode: Opcode) throws(ClientError) -> Part {
-        let deadline = MonotonicClock.nanoseconds + UInt64(max(timeoutSeconds, 1)) * 1_000_000_000
+        let own = MonotonicClock.nanoseconds + UInt64(max(timeoutSeconds, 1)) * 1_000_000_000
+        let deadline = min(own, end.load(ordering: .relaxed))
         while true {
             // One frame at a time under the lock, so that a thread whose part another one read finds it soon.
             let result: Result<Part?, ClientError> = inbox.withLock { inbox in

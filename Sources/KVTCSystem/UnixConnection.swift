@@ -57,10 +57,11 @@ public final class UnixConnection: Sendable {
         return Array(groups.prefix(max(0, count)))
     }
 
-    /// Connects to the socket at a path.
-    public static func connect(to path: String) throws(SystemError) -> UnixConnection {
+    /// Connects to the socket at a path. Where so many wait there that the kernel takes no more, fails with ETIMEDOUT after the
+    /// given time.
+    public static func connect(to path: String, milliseconds: Int64 = 0) throws(SystemError) -> UnixConnection {
         let socket = FileDescriptor(owning: try SystemError.check("socket", clinux_unix_socket()))
-        _ = try SystemError.check("connect to \(path)", clinux_unix_connect(socket.raw, path))
+        _ = try SystemError.check("connect to \(path)", clinux_unix_connect(socket.raw, path, milliseconds))
         return try UnixConnection(owning: socket)
     }
 
@@ -75,9 +76,10 @@ public final class UnixConnection: Sendable {
 
     /// Fails the write of a message that the peer has not taken after the given time, however slowly it reads, so that it
     /// holds no writer up for longer.
-    public func limitWrites(seconds: Int) {
-        writeLimit.store(UInt64(seconds) * 1_000_000_000, ordering: .relaxed)
-    }
+    public func limitWrites(seconds: Int) { limitWrites(nanoseconds: UInt64(seconds) * 1_000_000_000) }
+
+    /// The same in nanoseconds; 0 for no limit.
+    public func limitWrites(nanoseconds: UInt64) { writeLimit.store(nanoseconds, ordering: .relaxed) }
 
     /// Waits until something can be read; false when the time (on ``MonotonicClock``) was over first.
     public func awaitInput(until deadline: UInt64) throws(ConnectionError) -> Bool {

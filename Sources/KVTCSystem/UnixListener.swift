@@ -51,7 +51,7 @@ public final class UnixListener: Sendable {
             throw SystemError("bind \(path)", code: EADDRINUSE)
         }
         let probe = FileDescriptor(owning: try SystemError.check("socket", clinux_unix_socket()))
-        guard clinux_unix_connect(probe.raw, path) == -ECONNREFUSED else {
+        guard clinux_unix_connect(probe.raw, path, 0) == -ECONNREFUSED else {
             throw SystemError("bind \(path)", code: EADDRINUSE)
         }
         unlink(path)

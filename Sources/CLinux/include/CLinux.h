@@ -15,7 +15,8 @@ int clinux_unix_socket(void);
 /// Binds the socket to a path; -ENAMETOOLONG when the path does not fit into an address.
 int clinux_unix_bind(int fd, const char *path);
 /// Connects the socket to a path.
-int clinux_unix_connect(int fd, const char *path);
+// -ETIMEDOUT where nobody accepts for so long; 0: waits without end.
+int clinux_unix_connect(int fd, const char *path, int64_t milliseconds);
 /// Two connected sockets.
 int clinux_unix_pair(int fds[2]);
 /// Takes a waiting connection, close-on-exec.
