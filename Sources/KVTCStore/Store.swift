@@ -61,9 +61,12 @@ public final class Store: Sendable {
 
     /// The store's time in seconds since 1970, which expiry is measured with. It is about what the wall clock shows, but goes on
     /// evenly when that is set.
-    public var seconds: UInt64 { timeline.now }
+    public var seconds: UInt64 { timeline.now.second }
 
-    var now: UInt64 { timeline.now }
+    /// The end of a page that is used now and lives so many seconds after that.
+    public func end(after ttl: UInt32) -> UInt64 { timeline.now.next &+ UInt64(ttl) }
+
+    var now: UInt64 { timeline.now.second }
 
     /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes.
     ///
@@ -105,7 +108,7 @@ public final class Store: Sendable {
         entry.ram = page.room.extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
-            if index.touch(page.key, at: now) != nil {
+            if index.touch(page.key, at: timeline.now) != nil {
                 index.counters.present += 1
                 return .present
             }
@@ -134,7 +137,7 @@ public final class Store: Sendable {
 
     private func touchIfPresent(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard index.touch(key, at: now) != nil else { return false }
+            guard index.touch(key, at: timeline.now) != nil else { return false }
             index.counters.present += 1
             return true
         }

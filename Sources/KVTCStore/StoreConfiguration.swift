@@ -27,6 +27,12 @@ public struct StoreConfiguration: Sendable {
     /// Draws the salt of a new segment.
     package var salt: @Sendable () -> UInt64 = { UInt64.random(in: 0 ... .max) }
 
+    /// Bytes that an arena takes, which is a file of memory.
+    public var arenaSize: Int { RAMTier.arenaBytes(self) }
+
+    /// Bytes that a segment file takes at most; 0 without a disk.
+    public var segmentSize: Int { directory == nil ? 0 : DiskLog.segmentBytes(self) }
+
     /// A configuration; the defaults are for one machine with a modest disk.
     public init(
         directory: String? = nil, ramBudget: Int, diskBudget: Int = 0, segmentBytes: Int = 64 << 20,

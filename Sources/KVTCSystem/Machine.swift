@@ -21,6 +21,8 @@ public struct Machine: Sendable, Equatable {
     public var processors: Limit
     /// Which resource limit leaves nothing for pages beside what the process itself takes, and how much that is; nil for none.
     public var shortage: String?
+    /// Bytes that a file may have, also one of memory; nil for no limit.
+    public var largestFile: Int?
 
     /// A machine of a size.
     public init(memory: Limit, processors: Limit) { (self.memory, self.processors) = (memory, processors) }
@@ -48,6 +50,7 @@ public struct Machine: Sendable, Equatable {
         memory += groups.memory
         var machine = Machine(memory: least(memory), processors: processors)
         machine.shortage = shortage
+        machine.largestFile = resourceLimit(RLIMIT_FSIZE)
         return machine
     }
 

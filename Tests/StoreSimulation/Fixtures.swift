@@ -58,6 +58,9 @@ package final class TestClock: Sendable {
             $0.milliseconds += seconds * 1000
         }
     }
+
+    /// Within a second of the wall clock.
+    package func advance(milliseconds: UInt64) { state.withLock { $0.milliseconds += milliseconds } }
 }
 
 extension StoreConfiguration {

@@ -37,6 +37,7 @@ extension DaemonConfiguration {
         for (name, path) in containers.sorted(by: { $0.key < $1.key }) where !bound.contains(path) {
             checkSocket("containers.\(name)", path, &findings)
         }
+        checkFileSize(&findings)
         // Last, because it makes the directory when nothing is wrong.
         checkDisk(&findings, isTrial: isTrial)
         let known = Set(besides.map(\.key))
@@ -70,6 +71,19 @@ extension DaemonConfiguration {
                     "ram.budget",
                     "with the arenas of one user (limits.arena_per_user = "
                         + "\(ByteSize.text(limits.arenaBytesPerUser))) more than \(whole): lower one of them"))
+        }
+    }
+
+    /// Arenas are files, too, of memory.
+    private func checkFileSize(_ findings: inout Findings) {
+        guard let allowed = machine.largestFile else { return }
+        let files = [("ram.budget", "an arena", tiers.arenaSize), ("disk.segment", "a segment", tiers.segmentSize)]
+        for (key, file, size) in files where size > allowed {
+            findings.errors.append(
+                about(
+                    key,
+                    "RLIMIT_FSIZE allows files of \(ByteSize.rounded(allowed)), and \(file) takes "
+                        + "\(ByteSize.rounded(size)): raise it"))
         }
     }
 

@@ -1,4 +1,5 @@
 import Glibc
+import KVTCStore
 import KVTCSystem
 import Logging
 
@@ -150,6 +151,14 @@ public struct DaemonConfiguration: Sendable, Equatable {
         guard let directory else { return 0 }
         let wanted = max(10 << 30, ramBudget + ramBudget / 4)
         return min(wanted, DaemonConfiguration.room(directory).map { $0.size / 2 } ?? .max)
+    }
+
+    /// What the store is told of it.
+    var tiers: StoreConfiguration {
+        StoreConfiguration(
+            directory: effectiveDiskBudget == 0 ? nil : directory, ramBudget: ramBudget,
+            diskBudget: effectiveDiskBudget,
+            segmentBytes: segmentBytes, ramPerTenant: limits.ramPerUser, diskPerTenant: limits.diskPerUser)
     }
 
     /// Bytes of a directory's file system: all, and those that are left for what is in the directory and will be. A directory

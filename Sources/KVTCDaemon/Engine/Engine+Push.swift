@@ -110,7 +110,7 @@ extension Engine {
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
             tokens: entry.tokens, rawBytes: entry.length, nonFinite: isBad)
         if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) {
-            (attributes.expires, attributes.ttl) = (store.seconds + UInt64(ttl), ttl)
+            (attributes.expires, attributes.ttl) = (store.end(after: ttl), ttl)
         }
         return attributes
     }

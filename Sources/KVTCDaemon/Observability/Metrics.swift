@@ -2,7 +2,8 @@ import KVTCSessions
 import KVTCSystem
 import Synchronization
 
-/// Counts durations in eight buckets an octave, so that percentiles are right within 7 %.
+/// Counts durations in eight buckets an octave, so that percentiles are right within 7 %: log-linear buckets, as HdrHistogram (Tene)
+/// has them. Recording is O(1), a percentile O(buckets), 4 KB in all.
 package struct LatencyHistogram: Sendable {
     private static let perOctave = 8
     private var buckets = [UInt64](repeating: 0, count: 64 * LatencyHistogram.perOctave)

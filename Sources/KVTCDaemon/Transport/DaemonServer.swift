@@ -56,11 +56,7 @@ public final class DaemonServer: Sendable {
             (path) throws(CodecError) in try Profile.open(path: path)
         }
         profiles.scan(log: log)
-        var tiers = StoreConfiguration(
-            directory: configuration.effectiveDiskBudget == 0 ? nil : configuration.directory,
-            ramBudget: configuration.ramBudget, diskBudget: configuration.effectiveDiskBudget,
-            segmentBytes: configuration.segmentBytes, ramPerTenant: configuration.limits.ramPerUser,
-            diskPerTenant: configuration.limits.diskPerUser)
+        var tiers = configuration.tiers
         change(&tiers)
         let store = try Store.open(tiers)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")

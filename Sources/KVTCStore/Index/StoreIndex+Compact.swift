@@ -35,18 +35,18 @@ extension StoreIndex {
 
     /// Notes a use of a page, now or at `use` in the order of use, which puts its expiry off; gives its number. Nil
     /// when there is no such page, or it has expired.
-    mutating func touch(_ key: StoreKey, at now: UInt64, use: UInt64? = nil) -> UInt32? {
-        guard let number = pages.find(key), !pages.isExpired(number, at: now) else { return nil }
+    mutating func touch(_ key: StoreKey, at now: Moment, use: UInt64? = nil) -> UInt32? {
+        guard let number = pages.find(key), !pages.isExpired(number, at: now.second) else { return nil }
         // It may have been used again since.
         let isLast = use.map { $0 > pages.lastUse(number) } ?? true
         let page = pages[number]
-        let renewal = page.state == .expanded ? nil : pages.renewal(number, at: now)
+        let renewal = page.state == .expanded ? nil : pages.renewal(number, from: now.next)
         if page.state == .onDisk {
             if isLast { pages.noteUse(number, use ?? nextTick()) }
             if let renewal { pages.renew(number, until: renewal) }
         } else if let entry = renewal != nil ? entry(number) : pages.expanded(number) {
             if isLast { touch(entry, use ?? nextTick()) }
-            renew(entry, at: now)
+            renew(entry, from: now.next)
         } else if isLast {
             pages.noteUse(number, use ?? nextTick())
             moveToEnd(number, of: page.list, tenant: page.tenant)
@@ -56,7 +56,7 @@ extension StoreIndex {
 
     /// Notes one use of the pages of a conversation, given from its beginning: that is to stay longest. Gives the place
     /// of the use in the order of use.
-    mutating func touch(_ keys: ArraySlice<StoreKey>, at now: UInt64, use: UInt64) {
+    mutating func touch(_ keys: ArraySlice<StoreKey>, at now: Moment, use: UInt64) {
         pages.prefetch(keys)
         for key in keys.reversed() { _ = touch(key, at: now, use: use) }
     }

@@ -42,8 +42,8 @@ extension StoreIndex {
     }
 
     /// Puts off the expiry of a page that is used. Its place in the heap stays: what is found there is checked against the page.
-    mutating func renew(_ entry: PageEntry, at now: UInt64) {
-        guard entry.isRenewed(at: now) else { return }
+    mutating func renew(_ entry: PageEntry, from now: UInt64) {
+        guard entry.isRenewed(from: now) else { return }
         mutate(entry) { entry in
             entry.attributes.expires = now &+ UInt64(entry.attributes.ttl)
             if entry.logged { entry.attributesDirty = true }

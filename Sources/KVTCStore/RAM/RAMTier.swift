@@ -13,14 +13,23 @@ final class RAMTier: Sendable {
 
     init(_ configuration: StoreConfiguration, _ timeline: Timeline) {
         self.timeline = timeline
-        let unit = ExtentAllocator.granularity
-        budget = max(0, configuration.ramBudget) / unit * unit
-        // A keeper holds few descriptors (see FileDescriptorStoreMax= in the unit).
-        let wanted = min(max(configuration.arenaBytes, budget / 32), RAMHeader.largest)
-        arenaBytes = min(max(unit, wanted / unit * unit), budget)
+        budget = Self.budget(configuration)
+        arenaBytes = Self.arenaBytes(configuration)
         keeper = configuration.keeper
         clock = configuration.clock
         step = configuration.ramStep
+    }
+
+    private static func budget(_ configuration: StoreConfiguration) -> Int {
+        max(0, configuration.ramBudget) / ExtentAllocator.granularity * ExtentAllocator.granularity
+    }
+
+    /// Bytes of an arena; the last one may be smaller.
+    static func arenaBytes(_ configuration: StoreConfiguration) -> Int {
+        let (unit, budget) = (ExtentAllocator.granularity, budget(configuration))
+        // A keeper holds few descriptors (see FileDescriptorStoreMax= in the unit).
+        let wanted = min(max(configuration.arenaBytes, budget / 32), RAMHeader.largest)
+        return min(max(unit, wanted / unit * unit), budget)
     }
 
     /// The largest page that can ever fit.

@@ -34,8 +34,8 @@ final class Timeline: Sendable {
 
     private var wall: Int64 { min(Int64(clamping: clock.wallSeconds()), TimeMark.limit / 1000) }
 
-    var now: UInt64 {
-        UInt64(clamping: (Int64(clamping: clock.milliseconds()) &+ offset.load(ordering: .relaxed)) / 1000)
+    var now: Moment {
+        Moment(milliseconds: UInt64(clamping: Int64(clamping: clock.milliseconds()) &+ offset.load(ordering: .relaxed)))
     }
 
     /// What a later process needs to go on.

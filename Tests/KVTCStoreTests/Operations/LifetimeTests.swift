@@ -16,7 +16,7 @@ import Testing
     }
 
     private func put(_ store: Store, _ n: Int, ttl: UInt32, pinned: Bool = false) {
-        let attributes = PageAttributes(pinned: pinned, expires: store.seconds + UInt64(ttl), ttl: ttl)
+        let attributes = PageAttributes(pinned: pinned, expires: store.end(after: ttl), ttl: ttl)
         #expect(store.put(key(n), bytes: page(n, bytes: 900), attributes: attributes) == .stored)
     }
 
@@ -41,6 +41,24 @@ import Testing
             store.use([key(n)])
             #expect(store.release(store.lease([key(n)], until: clock.milliseconds + 10)))
         }
+    }
+
+    /// Wherever in a second its life begins.
+    @Test(arguments: Use.allCases, [false, true]) func noPageLivesShorterThanPromised(use: Use, isOnDisk: Bool) throws {
+        let store = try open()
+        clock.advance(milliseconds: 900)
+        put(store, 0, ttl: 1)
+        clock.advance(milliseconds: 999)
+        for _ in 0..<5 {
+            if isOnDisk { try store.evictToDisk([key(0)]) }
+            #expect(isThere(store, 0))
+            self.use(store, 0, use)
+            clock.advance(milliseconds: 999)
+            _ = store.purgeExpired()
+        }
+        #expect(isThere(store, 0))
+        clock.advance(milliseconds: 1001)
+        #expect(!isThere(store, 0))
     }
 
     /// In RAM, on disk only, and with many others used in between so that entries are put down and taken up.

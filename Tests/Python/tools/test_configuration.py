@@ -347,6 +347,14 @@ def test_too_little_for_the_daemon_itself_is_told_at_once(place, limit, name):
         assert status == 78 and re.search(rf"{name} allows 107 MiB, and the daemon itself takes \d+ MiB: raise it", complaints), complaints
 
 
+def test_files_that_may_not_be_as_large_as_segments_and_arenas_are_told_at_once(place):
+    prefix = ["sh", "-c", 'ulimit -f 65536 && exec "$0" "$@"']
+    status, _, complaints = kvtcd("--check-config", *place, prefix=prefix)
+    assert status == 78, complaints
+    for key, file in (("ram.budget", "an arena"), ("disk.segment", "a segment")):
+        assert re.search(rf"{key}.*RLIMIT_FSIZE allows files of 32(\.0)? MiB, and {file} takes", complaints), complaints
+
+
 def test_memory_that_the_kernel_refuses_is_told_while_it_lasts(make_daemon):
     daemon = make_daemon(**{"ram.budget": "256MiB", "disk.budget": 0})
     keys, contents = random_pages(4)

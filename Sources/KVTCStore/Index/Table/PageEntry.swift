@@ -98,5 +98,5 @@ final class PageEntry: @unchecked Sendable {
     }
 
     /// Whether a use now puts its expiry off.
-    func isRenewed(at now: UInt64) -> Bool { ttl > 0 && now &+ UInt64(ttl) > attributes.expires ?? .max }
+    func isRenewed(from now: UInt64) -> Bool { ttl > 0 && now &+ UInt64(ttl) > attributes.expires ?? .max }
 }

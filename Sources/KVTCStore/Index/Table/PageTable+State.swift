@@ -78,7 +78,7 @@ extension PageTable {
     }
 
     /// Whether a use of a page with a compact entry puts its expiry off, and until when.
-    func renewal(_ number: UInt32, at now: UInt64) -> UInt64? {
+    func renewal(_ number: UInt32, from now: UInt64) -> UInt64? {
         guard let expiry = self[number].expiry else { return nil }
         let ttl = ttl(number)
         return ttl > 0 && now &+ UInt64(ttl) > expiry ? now &+ UInt64(ttl) : nil
