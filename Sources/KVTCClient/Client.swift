@@ -89,7 +89,7 @@ public final class Client: Sendable {
 
     deinit { connection.shutdown() }
 
-    /// Has all waits for the daemon from here on end by then (on ``MonotonicClock``), whatever time each may take by itself.
+    /// Has all waits for the daemon from here on end by then (on `MonotonicClock`), whatever time each may take by itself.
     public func limitWaits(until end: UInt64) {
         self.end.store(end, ordering: .relaxed)
         Client.limitWrites(connection, timeoutSeconds, until: end)

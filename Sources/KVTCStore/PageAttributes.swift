@@ -60,9 +60,6 @@ extension PageAttributes {
         (expires, ttl) = (record.expires, record.ttl)
     }
 
-    /// Makes the page expire so many seconds after now, and after each use.
-    mutating func expire(after ttl: UInt32, from now: UInt64) { (expires, self.ttl) = (now &+ UInt64(ttl), ttl) }
-
     /// The booleans as they are stored: bit 0 pinned, bit 1 coded, bit 2 expires, bit 3 near, bit 4 promised, bit 5 not finite,
     /// bit 6 lossy.
     var flags: UInt8 {

@@ -66,7 +66,7 @@ public final class Store: Sendable {
     /// The end of a page that is used now and lives so many seconds after that.
     public func end(after ttl: UInt32) -> UInt64 { timeline.now.next &+ UInt64(ttl) }
 
-    var now: UInt64 { timeline.now.second }
+    var now: Moment { timeline.now }
 
     /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes.
     ///
@@ -108,7 +108,7 @@ public final class Store: Sendable {
         entry.ram = page.room.extent
         return index.withLock { index in
             // Another thread may have put the same key while this one copied.
-            if index.touch(page.key, at: timeline.now) != nil {
+            if index.touch(page.key, at: now) != nil {
                 index.counters.present += 1
                 return .present
             }
@@ -117,6 +117,7 @@ public final class Store: Sendable {
                 index.counters.expired += 1
             }
             page.room.settle()
+            if attributes.ttl > 0 { entry.live(attributes.ttl, from: now) }
             index.insert(entry, after: after)
             index.counters.stored += 1
             return .stored
@@ -137,7 +138,7 @@ public final class Store: Sendable {
 
     private func touchIfPresent(_ key: StoreKey) -> Bool {
         index.withLock { index in
-            guard index.touch(key, at: timeline.now) != nil else { return false }
+            guard index.touch(key, at: now) != nil else { return false }
             index.counters.present += 1
             return true
         }

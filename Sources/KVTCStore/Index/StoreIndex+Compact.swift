@@ -12,7 +12,7 @@ extension StoreIndex {
     }
 
     /// The entry of a page that has not expired.
-    mutating func live(_ key: StoreKey, at now: UInt64) -> PageEntry? {
+    mutating func live(_ key: StoreKey, at now: Moment) -> PageEntry? {
         guard let number = pages.find(key), !pages.isExpired(number, at: now) else { return nil }
         return entry(number)
     }
@@ -27,7 +27,7 @@ extension StoreIndex {
     }
 
     /// What is known of a page that has not expired.
-    func view(_ key: StoreKey, at now: UInt64) -> PageView? {
+    func view(_ key: StoreKey, at now: Moment) -> PageView? {
         guard let number = pages.find(key), !pages.isExpired(number, at: now) else { return nil }
         return PageView(
             attributes: pages.attributes(number), length: pages.length(number), isInRAM: pages.isInRAM(number))
@@ -36,7 +36,7 @@ extension StoreIndex {
     /// Notes a use of a page, now or at `use` in the order of use, which puts its expiry off; gives its number. Nil
     /// when there is no such page, or it has expired.
     mutating func touch(_ key: StoreKey, at now: Moment, use: UInt64? = nil) -> UInt32? {
-        guard let number = pages.find(key), !pages.isExpired(number, at: now.second) else { return nil }
+        guard let number = pages.find(key), !pages.isExpired(number, at: now) else { return nil }
         // It may have been used again since.
         let isLast = use.map { $0 > pages.lastUse(number) } ?? true
         let page = pages[number]
@@ -46,7 +46,7 @@ extension StoreIndex {
             if let renewal { pages.renew(number, until: renewal) }
         } else if let entry = renewal != nil ? entry(number) : pages.expanded(number) {
             if isLast { touch(entry, use ?? nextTick()) }
-            renew(entry, from: now.next)
+            renew(entry, at: now)
         } else if isLast {
             pages.noteUse(number, use ?? nextTick())
             moveToEnd(number, of: page.list, tenant: page.tenant)

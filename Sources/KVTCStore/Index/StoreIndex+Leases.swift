@@ -1,5 +1,5 @@
 extension StoreIndex {
-    mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: UInt64) -> UInt64 {
+    mutating func lease(_ keys: [StoreKey], until deadline: UInt64, now: Moment) -> UInt64 {
         var entries: [StoreKey: PageEntry] = [:]
         for key in keys {
             if let entry = live(key, at: now) { entries[key] = entry }

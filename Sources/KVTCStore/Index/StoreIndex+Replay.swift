@@ -1,6 +1,6 @@
 extension StoreIndex {
     /// Counts what was found, and leaves out what has expired meanwhile.
-    mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: UInt64) {
+    mutating func settle(_ recovered: RecoveredLog?, _ inherited: RAMTier.Inheritance, now: Moment) {
         mayMissRecords = recovered?.missesRecords == true
         _ = purgeExpired(at: now) + purgeCompact(at: now, looking: .max)
         counters.recovered = UInt64(pages.count)

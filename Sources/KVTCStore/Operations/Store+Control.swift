@@ -33,7 +33,7 @@ extension Store {
         let place = earlier ?? index.withLock { $0.nextTick() }
         // A limited number under each lock.
         for first in stride(from: 0, to: keys.count, by: 256).reversed() {
-            index.withLock { $0.touch(keys[first..<min(first + 256, keys.count)], at: timeline.now, use: place) }
+            index.withLock { $0.touch(keys[first..<min(first + 256, keys.count)], at: now, use: place) }
         }
         return PageUse(place: place, pages: keys)
     }

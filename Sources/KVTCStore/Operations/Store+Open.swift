@@ -39,7 +39,7 @@ extension Store {
             }
         }
         timeline.resume(inheritance.marks + (recovered?.log.mark.map { [$0] } ?? []))
-        index.settle(recovered, inheritance, now: timeline.now.second)
+        index.settle(recovered, inheritance, now: timeline.now)
         if let unopened { index.lackDisk(unopened) }
         let store = Store(
             configuration: configuration, timeline: timeline, ram: ram, index: index, log: recovered?.log,

@@ -53,7 +53,7 @@ extension Store {
     /// - Parameter use: the use that this one is part of; nil: a use of its own.
     func find(_ key: StoreKey, counted: Bool, use: UInt64?) -> Found {
         index.withLock { index in
-            guard let number = index.touch(key, at: timeline.now, use: use) else {
+            guard let number = index.touch(key, at: now, use: use) else {
                 if counted { index.counters.misses += 1 }
                 return .nothing
             }

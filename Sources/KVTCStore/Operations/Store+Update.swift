@@ -27,19 +27,19 @@ extension Store {
         let (isThere, onDisk) = index.withLock { index -> (Bool, PageEntry?) in
             guard let entry = index.live(key, at: now) else { return (false, nil) }
             let before = entry.attributes
-            let now = timeline.now.next
+            let now = self.now
             index.touch(entry, index.nextTick())
             index.mutate(entry) { entry in
                 if let pinned { entry.attributes.pinned = pinned }
                 if let priority { entry.attributes.priority = priority }
                 if let promised { entry.attributes.promised = promised }
                 switch expiry {
-                case .keep: if entry.isRenewed(from: now) { entry.attributes.expire(after: before.ttl, from: now) }
+                case .keep: if entry.isRenewed(at: now) { entry.live(before.ttl, from: now) }
                 case .never: (entry.attributes.expires, entry.attributes.ttl) = (nil, 0)
                 case .at(let second): (entry.attributes.expires, entry.attributes.ttl) = (second, 0)
-                case .after(let ttl): entry.attributes.expire(after: ttl, from: now)
+                case .after(let ttl): entry.live(ttl, from: now)
                 case .afterAtLeast(let ttl):
-                    if before.expires != nil { entry.attributes.expire(after: max(ttl, before.ttl), from: now) }
+                    if before.expires != nil { entry.live(max(ttl, before.ttl), from: now) }
                 }
                 guard entry.logged else { return }
                 if entry.attributes != before { entry.attributesDirty = true }

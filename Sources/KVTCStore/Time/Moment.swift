@@ -1,13 +1,11 @@
-/// A reading of the store's time, which ends of pages are kept in as whole seconds.
+/// A reading of the store's time.
 struct Moment {
-    /// The second that it is in. Pages whose end is no later have expired.
-    let second: UInt64
-    /// The first full second that is no earlier: a span is counted from there, so that a page never lives shorter than it was
-    /// promised, and less than a second longer.
-    let next: UInt64
+    let milliseconds: UInt64
 
-    init(milliseconds: UInt64) {
-        second = milliseconds / 1000
-        next = second + (milliseconds % 1000 > 0 ? 1 : 0)
-    }
+    /// The second that it is in.
+    var second: UInt64 { milliseconds / 1000 }
+
+    /// The first full second that is no earlier. Ends are kept as full seconds: counted from there, no page lives shorter than it
+    /// was promised.
+    var next: UInt64 { second + (milliseconds % 1000 > 0 ? 1 : 0) }
 }

@@ -26,6 +26,9 @@ final class PageEntry: @unchecked Sendable {
     /// The checksum of the bytes as they were put; it travels with them through every tier. Nil for a page that is on disk
     /// only and has not been read: there it lies in the record.
     var hash: UInt64?
+    /// Milliseconds before ``expires`` at which the page ends. Nothing else has room for them: once the entry is compact, or the
+    /// process another, it ends with the full second.
+    private var early: UInt16 = 0
     private var flags: UInt8 = 0
     private var priority: UInt8 = 0
     /// Whether some record of the key may be in the log, so that a removal needs a tombstone.
@@ -57,6 +60,7 @@ final class PageEntry: @unchecked Sendable {
                 tokens: tokens, rawBytes: rawBytes)
         }
         set {
+            if (newValue.expires, newValue.ttl) != (expires, ttl) { early = 0 }
             (flags, priority, expires) = (newValue.flags, newValue.priority, newValue.expires ?? 0)
             ttl = newValue.ttl
             (firstPosition, tokens, rawBytes) = (newValue.firstPosition, newValue.tokens, newValue.rawBytes)
@@ -92,11 +96,25 @@ final class PageEntry: @unchecked Sendable {
     var isDirty: Bool { ram != nil && segment == nil }
 
     /// A pin comes before an expiry, and so does a lease.
-    func isExpired(at now: UInt64) -> Bool {
-        guard let expires = attributes.expires, expires <= now else { return false }
+    func isExpired(at now: Moment) -> Bool {
+        guard attributes.expires != nil, end <= now.milliseconds else { return false }
         return leases == 0 && !attributes.pinned
     }
 
     /// Whether a use now puts its expiry off.
-    func isRenewed(from now: UInt64) -> Bool { ttl > 0 && now &+ UInt64(ttl) > attributes.expires ?? .max }
+    func isRenewed(at now: Moment) -> Bool {
+        ttl > 0 && attributes.expires != nil && now.milliseconds &+ UInt64(ttl) * 1000 > end
+    }
+
+    /// Has the page end so many seconds after this moment, and after each use.
+    func live(_ ttl: UInt32, from now: Moment) {
+        (attributes.expires, attributes.ttl) = (now.next &+ UInt64(ttl), ttl)
+        early = UInt16(now.next * 1000 - now.milliseconds)
+    }
+
+    /// In milliseconds.
+    private var end: UInt64 {
+        let (milliseconds, overflow) = expires.multipliedReportingOverflow(by: 1000)
+        return overflow ? .max : milliseconds - UInt64(early)
+    }
 }

@@ -29,8 +29,8 @@ extension PageTable {
     /// Whether it may not be dropped to make room. Of a page that is leased or held the entry is expanded.
     func isProtected(_ number: UInt32) -> Bool { expanded(number)?.isProtected ?? self[number].isPinned }
 
-    func isExpired(_ number: UInt32, at now: UInt64) -> Bool {
-        expanded(number)?.isExpired(at: now) ?? self[number].isExpired(at: now)
+    func isExpired(_ number: UInt32, at now: Moment) -> Bool {
+        expanded(number)?.isExpired(at: now) ?? self[number].isExpired(at: now.second)
     }
 
     /// When it expires; nil: never.
