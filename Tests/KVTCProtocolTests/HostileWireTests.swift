@@ -94,10 +94,10 @@ import Testing
             return nil
         }
         var policy = Golden.fullPolicy.encodedBody
-        policy[8] = 6
+        policy[8] = 255
         #expect(field(policy, like: Golden.fullPolicy) == "policy.mode")
         policy = Golden.fullPolicy.encodedBody
-        policy[11] = 16
+        policy[11] = 128
         #expect(field(policy, like: Golden.fullPolicy) == "policy.flags")
         for bound: Float in [0, -0.5, 1, .infinity, .nan] {
             var bounded = Golden.boundedPolicy

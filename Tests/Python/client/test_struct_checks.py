@@ -15,7 +15,7 @@ NAN, INFINITY = float("nan"), float("inf")
     [
         (lambda: Policy(mode="foo"), ValueError, "mode must be one of lossless, transform, kvtc, quant8, quant4"),
         (lambda: Policy(mode="transfrom"), ValueError, "mode"),
-        (lambda: Policy(mode=6), ValueError, "mode"),
+        (lambda: Policy(mode=255), ValueError, "mode"),
         (lambda: Policy(mode=None), TypeError, "mode"),
         (lambda: Policy(mode=2.0), TypeError, "mode"),
         (lambda: Policy(quality_kind="size"), ValueError, "quality_kind must be one of ratio, distortion"),
