@@ -109,7 +109,7 @@ def test_without_the_daemon_the_same_tokens_are_computed(moment, kept, make_daem
     if moment != "before":
         assert run_and_wait(one) == expected
     if moment == "during":
-        worker, blank = one._worker, one._worker.blank_state
+        worker, blank = one.worker, one.worker.blank_state
 
         def ending(cells):
             daemon.stop(signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_models_weights_salts_and_types_meet_none_of_each_others_pages(kept) -> 
     for one in others:
         run_and_wait(one)
         assert one.counts.restored_tokens == 0
-    assert len({one._worker.identity.digest for one in others}) == len(others)
+    assert len({one.worker.identity.digest for one in others}) == len(others)
     for one in others:
         run_and_wait(one)
         assert one.counts.restored_tokens == WHOLE
@@ -177,12 +177,12 @@ def test_adapters_are_their_content_and_scale(kept) -> None:
     one = kept(adapted(3))
     assert run_and_wait(one) == run(adapted(3)) and one.counts.restored_tokens == WHOLE
     with one.model.disable_adapter():
-        off = one._worker.identity.digest
+        off = one.worker.identity.digest
         assert run(one.model) == run(small("llama", 1))
     one.model.merge_adapter()
-    merged = one._worker.identity.digest
+    merged = one.worker.identity.digest
     one.model.unmerge_adapter()
-    assert len({off, merged, one._worker.identity.digest}) == 3
+    assert len({off, merged, one.worker.identity.digest}) == 3
 
 
 def test_calls_that_are_not_one_sequence_of_tokens_are_left_alone(kept) -> None:

@@ -8,7 +8,8 @@ adapters never meet them, and a worker whose adapters changed since the session 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,31 +34,50 @@ def offload(
     tokens gives (its cells were shifted, or computed with other adapters) is not pushed; `reason` says so. So it is when the
     daemon does not take the pages within `deadline` seconds.
     """
-    return collect(session, worker, tokens, first_page)(deadline)
+    chosen = _chosen(session, worker, tokens, first_page)
+    return chosen if isinstance(chosen, Offload) else chosen.push(deadline)
 
 
-def collect(session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int = 0) -> Callable[[float], Offload]:
-    """As `offload`, in two parts: reads the worker's cache now; what it returns pushes the copy, within so many seconds, from any
-    thread, while the worker goes on."""
+def collect(
+    session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int = 0
+) -> Callable[[float], Offload]:
+    """As `offload`, in two parts: copies the pages now; what it returns pushes them within so many seconds, from any thread, while
+    the worker goes on."""
+    chosen = _chosen(session, worker, tokens, first_page)
+    if isinstance(chosen, Offload):
+        return lambda _: chosen
+    return replace(chosen, pages=list(chosen.pages)).push
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Pages to be pushed, `count` of `raw_bytes` together."""
+
+    session: Session
+    pages: Iterable[Page]
+    count: int
+    raw_bytes: int
+
+    def push(self, deadline: float) -> Offload:
+        return push_pages(self.session, self.pages, self.count, self.raw_bytes, deadline=deadline)
+
+
+def _chosen(session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int) -> _Chosen | Offload:
+    """What is to be pushed, or what became of it already."""
     ids, size = worker.checked(tokens), session.page_tokens
     keys = page_keys(ids, size, session.profile)
     if first_page < 0:
         raise ValueError(f"first_page is {first_page}")
     chosen = range(len(keys))[first_page:]
     if not chosen:
-        return lambda _: Offload(0)
+        return Offload(0)
     try:
         state = _fitting(session, worker, ids)
     except EngineError as error:
         log.warning("nothing offloaded: %s", error)
-        refused = Offload(len(chosen), refused=len(chosen), reason=str(error))
-        return lambda _: refused
-
-    def push(deadline: float) -> Offload:
-        pages = (Page(keys[i], i * size, state.page(i * size, size), size) for i in chosen)
-        return push_pages(session, pages, len(chosen), len(chosen) * size * state.token_bytes(), deadline=deadline)
-
-    return push
+        return Offload(len(chosen), refused=len(chosen), reason=str(error))
+    pages = (Page(keys[i], i * size, state.page(i * size, size), size) for i in chosen)
+    return _Chosen(session, pages, len(chosen), len(chosen) * size * state.token_bytes())
 
 
 def _fitting(session: Session, worker: Worker[StateT], tokens: Sequence[int]) -> StateT:

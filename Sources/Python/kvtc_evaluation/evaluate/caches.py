@@ -8,16 +8,17 @@ from typing import Protocol
 
 import numpy as np
 
-from kvtc.adapters import llama_cpp
-from kvtc.adapters.llama_cpp.state import SequenceState
+from kvtc.adapters import prompts
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.predictions import SINKS, WINDOW
+from kvtc.calibration.readers import Reader, ReaderState
 from kvtc.client import Client
 from kvtc.keys import page_keys
 from kvtc.protocol.policy import Mode, Policy
 from kvtc.session import Session
 
 from ..daemon import PATIENCE, DaemonFailed, all_coded, kept_bytes, until
+from .engine import open_session
 
 WEIGHTED_KVTC = "kvtc+weights"
 """The published coder on transform's profile, to tell the coder's share of a difference from the profile's."""
@@ -37,8 +38,8 @@ class Kept:
     Sizes in bytes. Coded pages hold neither sinks nor window; the rest of `stored` does.
     """
 
-    worker: LlamaWorker
-    state: SequenceState | None
+    worker: Reader
+    state: ReaderState | None
     raw: int
     stored: int
     coded_raw: int
@@ -52,7 +53,7 @@ class Way(Protocol):
     ratio: float | None
     near: float | None
 
-    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+    def keep(self, tokens: Sequence[int], exact: ReaderState) -> Kept:
         """Keeps the cache of `tokens` and brings it back."""
 
 
@@ -60,21 +61,21 @@ class DaemonWay:
     """kvtcd, as any worker uses it: pages pushed, coded, measured, pulled."""
 
     def __init__(
-        self, worker: LlamaWorker, client: Client, profile: str, mode: str, ratio: float | None = None, near: float | None = None
+        self, worker: Reader, client: Client, profile: str, mode: str, ratio: float | None = None, near: float | None = None
     ) -> None:
         self.mode, self.ratio, self.near = mode, ratio, near
         self._worker, self._client, self._profile = worker, client, profile
         coder = {WEIGHTED_KVTC: "kvtc", NEAR: "transform"}.get(mode, mode)
         self._policy = Policy(sink=SINKS, window=WINDOW, mode=Mode[coder.upper()], quality=ratio or 1, near=near)
 
-    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+    def keep(self, tokens: Sequence[int], exact: ReaderState) -> Kept:
         worker, client = self._worker, self._client
         needs_profile = self._policy.mode in (Mode.TRANSFORM, Mode.KVTC)
         profile = self._profile if needs_profile else ""
         empty = kept_bytes(client)
-        with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
+        with open_session(client, worker, profile, self._policy) as session:
             worker.set_state(exact)
-            done = llama_cpp.offload(session, worker, tokens, deadline=PATIENCE)
+            done = prompts.offload(session, worker, tokens, deadline=PATIENCE)
             if done.stored != done.pages:
                 raise DaemonFailed(f"kvtcd stored {done.stored} of {done.pages} pages: give it more memory")
             if self.near is None:
@@ -82,7 +83,7 @@ class DaemonWay:
                 return self._bring_back(session, tokens, empty, done.raw_bytes)
         # Now that the session is over its window is coded too; another one brings it back.
         until(client, "coding pages", all_coded)
-        with llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=self._policy) as session:
+        with open_session(client, worker, profile, self._policy) as session:
             return self._bring_back(session, tokens, empty, done.raw_bytes)
 
     def _bring_back(self, session: Session, tokens: Sequence[int], empty: int, raw: int) -> Kept:
@@ -90,7 +91,7 @@ class DaemonWay:
         stored = kept_bytes(client) - empty
         # What the worker holds itself would do as well.
         worker.clear()
-        restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
+        restored = prompts.restore(session, worker, tokens, deadline=PATIENCE)
         keys = page_keys(tokens, session.page_tokens, session.profile)
         coded = coded_pages(len(keys), session.page_tokens)
         session.drop(keys[coded.start : coded.stop])
@@ -110,7 +111,7 @@ class EngineWay:
         self.mode = mode
         self._worker, self._sibling = worker, worker.sibling(mode)
 
-    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+    def keep(self, tokens: Sequence[int], exact: ReaderState) -> Kept:
         self._sibling.clear()
         self._sibling.prefill(tokens)
         raw, stored = exact.token_bytes() * exact.cells, self._sibling.cache_bytes()
@@ -126,10 +127,10 @@ class FloorWay:
 
     mode, ratio, near = FLOOR, None, None
 
-    def __init__(self, worker: LlamaWorker, seed: int) -> None:
+    def __init__(self, worker: Reader, seed: int) -> None:
         self._worker, self._random = worker, np.random.default_rng(seed)
 
-    def keep(self, tokens: Sequence[int], exact: SequenceState) -> Kept:
+    def keep(self, tokens: Sequence[int], exact: ReaderState) -> Kept:
         state = exact.copy()
         region = slice(SINKS, state.cells - WINDOW)
         for tensor in state.tensors():
@@ -146,7 +147,7 @@ def coded_pages(pages: int, page_tokens: int) -> range:
     return range(first, max(first, pages - -(-WINDOW // page_tokens)))
 
 
-def layer_errors(exact: SequenceState, kept: SequenceState) -> np.ndarray:
+def layer_errors(exact: ReaderState, kept: ReaderState) -> np.ndarray:
     """Squared error between sinks and window, K and V of each layer [layers, 2]; 0 where there is no V."""
     region, errors = slice(SINKS, exact.cells - WINDOW), np.zeros((exact.layers, 2))
     for role, pairs in enumerate((zip(exact.keys, kept.keys, strict=True), zip(exact.values, kept.values, strict=True))):

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kvtc.adapters.llama_cpp.library import LlamaError
-from kvtc.adapters.llama_cpp.state import SequenceState
+from kvtc.adapters.engine import EngineError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.corpus import Corpus
 from kvtc.calibration.predictions import SINKS, WINDOW
 from kvtc.calibration.profile_cache import OURS, PUBLISHED, Effort, profiles_for
 from kvtc.calibration.progress import bar, say
+from kvtc.calibration.readers import Reader, ReaderState
 from kvtc.calibration.texts import MissingTexts
 from kvtc.client import Client
 
 from ..daemon import Daemon
 from .caches import ENGINE_TYPES, FLOOR, NEAR, RATIO_MODES, DaemonWay, EngineWay, FloorWay, Way, layer_errors
+from .engine import LLAMA, described, open_worker
 from .results import Result, Sums
 from .tasks import CUE_TOKENS, REPEATED_TOKENS, Context, Passkeys, Reading
 
@@ -48,6 +49,7 @@ class Plan:
     threads: int
     profile: Path | None = None
     published_profile: Path | None = None
+    engine: str = LLAMA
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Findings:
 class Evaluation:
     """Takes contexts through every way, one context at a time, so that its prefix is computed only once."""
 
-    def __init__(self, worker: LlamaWorker, ways: Sequence[tuple[Way, str]], evaluated_on: str, prefix: int) -> None:
+    def __init__(self, worker: Reader, ways: Sequence[tuple[Way, str]], evaluated_on: str, prefix: int) -> None:
         self._worker, self._ways, self._evaluated_on = worker, list(ways), evaluated_on
         self._sums = [Sums(prefix) for _ in self._ways]
 
@@ -93,7 +95,7 @@ def run(plan: Plan) -> Findings:
     room = max(plan.scored, CUE_TOKENS + REPEATED_TOKENS, 64)
     results: list[Result] = []
     with ExitStack() as stack:
-        worker = stack.enter_context(LlamaWorker(plan.model, context=max(2048, plan.prefix + room), threads=plan.threads))
+        worker = stack.enter_context(open_worker(plan.engine, plan.model, max(2048, plan.prefix + room), plan.threads))
         # Before anything that takes minutes, so that what is wrong with the texts is said at once.
         contexts = {domain.name: contexts_of(domain, worker, plan) for domain in plan.domains}
         profiles = {domain.name: _profiles(domain, worker, plan) for domain in plan.domains}
@@ -116,14 +118,14 @@ def run(plan: Plan) -> Findings:
                 results += evaluation.results()
         texts = [context.name for group in contexts.values() for context in group if isinstance(context, Reading)]
         first = next(iter(profiles.values()))
-        return Findings(worker.name, texts, first.get(OURS) or first[PUBLISHED], results)
+        return Findings(described(worker), texts, first.get(OURS) or first[PUBLISHED], results)
 
 
-def contexts_of(domain: Corpus, worker: LlamaWorker, plan: Plan) -> list[Context]:
+def contexts_of(domain: Corpus, worker: Reader, plan: Plan) -> list[Context]:
     """The documents to read and, in the same documents, the pass keys to find."""
     needed = plan.prefix + plan.scored
     if worker.context < needed:
-        raise LlamaError(
+        raise EngineError(
             f"{worker.name} was trained for {worker.trained_context} tokens and {needed} are needed: give a smaller --prefix or --scored"
         )
     readings: list[Context] = []
@@ -147,7 +149,7 @@ def contexts_of(domain: Corpus, worker: LlamaWorker, plan: Plan) -> list[Context
     return [*readings, *hidden]
 
 
-def layer_variances(state: SequenceState, worker: LlamaWorker) -> np.ndarray:
+def layer_variances(state: ReaderState, worker: Reader) -> np.ndarray:
     """Squared distances from the mean row between sinks and window, RoPE undone, K and V of each layer [layers, 2]; 0 where there is no V."""
     region, variances = slice(SINKS, state.cells - WINDOW), np.zeros((state.layers, 2))
     for role, tensors in enumerate((state.keys, state.values)):
@@ -158,7 +160,7 @@ def layer_variances(state: SequenceState, worker: LlamaWorker) -> np.ndarray:
     return variances
 
 
-def _profiles(domain: Corpus, worker: LlamaWorker, plan: Plan) -> dict[str, Path]:
+def _profiles(domain: Corpus, worker: Reader, plan: Plan) -> dict[str, Path]:
     """Profiles by weighting: the published method for `kvtc`, ours for everything else."""
     given = {OURS: plan.profile, PUBLISHED: plan.published_profile}
     needed = [PUBLISHED] if "kvtc" in plan.modes else []
@@ -169,12 +171,15 @@ def _profiles(domain: Corpus, worker: LlamaWorker, plan: Plan) -> dict[str, Path
     return {weighting: given[weighting] or made[weighting] for weighting in needed}
 
 
-def _ways(plan: Plan, worker: LlamaWorker, client: Client, ids: dict[str, str], stack: ExitStack) -> Iterator[Way]:
+def _ways(plan: Plan, worker: Reader, client: Client, ids: dict[str, str], stack: ExitStack) -> Iterator[Way]:
     for mode in plan.modes:
         if mode in ENGINE_TYPES:
+            if not isinstance(worker, LlamaWorker):
+                say(f"{mode} is left out: it is llama.cpp's own")
+                continue
             try:
                 way = EngineWay(worker, mode)
-            except LlamaError as reason:
+            except EngineError as reason:
                 say(f"{mode} is left out: {reason}")
                 continue
             stack.callback(way.close)

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.predictions import SINKS, WINDOW, divergence, log_probabilities
+from kvtc.calibration.readers import Reader
 from kvtc.calibration.texts import Document
 
 CUE_TOKENS, REPEATED_TOKENS, REPEATS = 16, 32, 5
@@ -30,10 +30,10 @@ class Context(Protocol):
 
     tokens: list[int]
 
-    def ask_untouched(self, worker: LlamaWorker) -> None:
+    def ask_untouched(self, worker: Reader) -> None:
         """Notes what the model says with its own cache of `tokens`."""
 
-    def ask(self, worker: LlamaWorker) -> Figures:
+    def ask(self, worker: Reader) -> Figures:
         """What it says with the cache that `worker` has now, which is left at the end of `tokens`."""
 
 
@@ -44,7 +44,7 @@ class Question:
     cue: list[int]
     answer: list[int]
 
-    def ask(self, worker: LlamaWorker) -> np.ndarray:
+    def ask(self, worker: Reader) -> np.ndarray:
         """Which tokens of the answer are the most likely ones [answer tokens]. The worker's sequence is as before."""
         begin = worker.position
         logits = worker.score(self.cue + self.answer[:-1], skip=len(self.cue) - 1)
@@ -75,12 +75,12 @@ class Reading:
             repeats.append(Question(list(tokens[begin:cue]), list(tokens[cue:end])))
         return cls(document.name, list(tokens[:prefix]), list(tokens[prefix : prefix + scored]), repeats)
 
-    def ask_untouched(self, worker: LlamaWorker) -> None:
+    def ask_untouched(self, worker: Reader) -> None:
         logits, self._verbatim = self._observe(worker)
         self._reference, self._top = log_probabilities(logits), logits.argmax(axis=-1)
         self._surprise = self._surprise_of(self._reference)
 
-    def ask(self, worker: LlamaWorker) -> Figures:
+    def ask(self, worker: Reader) -> Figures:
         logits, verbatim = self._observe(worker)
         predictions = log_probabilities(logits)
         figures = {
@@ -92,7 +92,7 @@ class Reading:
         }
         return figures | ({"verbatim": verbatim, "verbatim_untouched": self._verbatim} if self.repeats else {})
 
-    def _observe(self, worker: LlamaWorker) -> tuple[np.ndarray, float]:
+    def _observe(self, worker: Reader) -> tuple[np.ndarray, float]:
         logits = worker.score(self.following)
         worker.truncate(len(self.tokens))
         hits = [question.ask(worker) for question in self.repeats]
@@ -116,7 +116,7 @@ class Passkeys:
     questions: list[Question]
 
     @classmethod
-    def hidden_in(cls, name: str, haystack: Sequence[int], prefix: int, worker: LlamaWorker, seed: int) -> Passkeys:
+    def hidden_in(cls, name: str, haystack: Sequence[int], prefix: int, worker: Reader, seed: int) -> Passkeys:
         """`haystack` has at least `prefix` tokens."""
         numbers = random.Random(f"{seed} {name}")
 
@@ -138,11 +138,11 @@ class Passkeys:
             tokens += needle + list(haystack[begin:stop])
         return cls(name, tokens, questions)
 
-    def ask_untouched(self, worker: LlamaWorker) -> None:
+    def ask_untouched(self, worker: Reader) -> None:
         self._untouched = self._share(worker)
 
-    def ask(self, worker: LlamaWorker) -> Figures:
+    def ask(self, worker: Reader) -> Figures:
         return {"passkey": self._share(worker), "passkey_untouched": self._untouched}
 
-    def _share(self, worker: LlamaWorker) -> float:
+    def _share(self, worker: Reader) -> float:
         return float(np.mean([question.ask(worker).all() for question in self.questions]))

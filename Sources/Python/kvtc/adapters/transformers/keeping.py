@@ -52,16 +52,16 @@ class Kept:
         self._client: Client | None = None
         self._session: Session | None = None
         self._told: set[str] = set()
-        self._worker: TransformersWorker | None = None
+        self.worker: TransformersWorker | None = None
         self._background: Background | None = None
         try:
-            self._worker = TransformersWorker(model, salt=options.salt)
+            self.worker = TransformersWorker(model, salt=options.salt)
         except EngineError as error:
             self.refusal = str(error)
         except Exception as error:
             log.exception("the cache of %s could not be understood", type(model).__name__)
             self.refusal = f"{type(model).__name__}: {error}"
-        if self._worker is None:
+        if self.worker is None:
             log.warning("kvtcd keeps nothing of this model: %s", self.refusal)
             return
         self._background = Background("kvtc-offload")
@@ -88,7 +88,7 @@ class Kept:
             return f"{type(error).__name__}: {error}"
 
     def _kept(self, ids: Any, inputs: Any, options: dict[str, Any]) -> Any:
-        worker = self._worker
+        worker = self.worker
         assert worker
         prompt = [int(token) for token in ids[0]]
         session, restored = None, 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,17 +12,23 @@ from ...protocol.geometry import Element
 from ..engine import Origin
 
 
-@dataclass
 class CacheState:
     """K and V of every layer that has a cache, [cells, heads, width] each, in the numbers of `element` (bf16 as 16-bit integers).
 
-    A page is K of all layers, then V, token by token.
+    A page is K of all layers, then V, token by token. `read` makes arrays of rows that are torch's still: as those of a cache are
+    never written to again, only what is asked for is copied.
     """
 
-    element: Element
-    key_rows: list[np.ndarray]
-    value_rows: list[np.ndarray]
-    origin: Origin | None = None
+    def __init__(
+        self,
+        element: Element,
+        keys: Sequence[Any],
+        values: Sequence[Any],
+        origin: Origin | None = None,
+        read: Callable[[Any], np.ndarray] = np.asarray,
+    ) -> None:
+        self.element, self.origin = element, origin
+        self._keys, self._values, self._read = keys, values, read
 
     @classmethod
     def blank(cls, element: Element, keys: Sequence[tuple[int, int]], values: Sequence[tuple[int, int]], cells: int) -> CacheState:
@@ -29,13 +36,21 @@ class CacheState:
         key_rows, value_rows = ([np.zeros((cells, *shape), element.dtype) for shape in shapes] for shapes in (keys, values))
         return cls(element, key_rows, value_rows)
 
+    @cached_property
+    def key_rows(self) -> list[np.ndarray]:
+        return [self._read(rows) for rows in self._keys]
+
+    @cached_property
+    def value_rows(self) -> list[np.ndarray]:
+        return [self._read(rows) for rows in self._values]
+
     @property
     def cells(self) -> int:
-        return len(self.key_rows[0])
+        return len(self._keys[0])
 
     @property
     def layers(self) -> int:
-        return len(self.key_rows)
+        return len(self._keys)
 
     @property
     def positions(self) -> np.ndarray:
@@ -59,7 +74,7 @@ class CacheState:
         return (flat.astype(np.uint32) << 16).view(np.float32) if self.element == Element.BF16 else flat
 
     def token_bytes(self) -> int:
-        return sum(rows[0].nbytes for rows in self.tensors())
+        return sum(int(rows.shape[1] * rows.shape[2]) for rows in (*self._keys, *self._values)) * self.element.size
 
     def copy(self) -> CacheState:
         return self.first(self.cells)
@@ -71,7 +86,8 @@ class CacheState:
         return CacheState(self.element, keys, values, origin)
 
     def page(self, first: int, tokens: int) -> np.ndarray:
-        return np.concatenate([rows[first : first + tokens].reshape(-1).view(np.uint8) for rows in self.tensors()])
+        pieces = (self._read(rows[first : first + tokens]) for rows in (*self._keys, *self._values))
+        return np.concatenate([piece.reshape(-1).view(np.uint8) for piece in pieces])
 
     def replace(self, first: int, tokens: int, page: np.ndarray) -> None:
         at = 0

@@ -25,11 +25,11 @@ def widened(tensor: Any) -> np.ndarray:
     return np.asarray(rows_of(tensor).float().cpu().numpy()).reshape(tensor.shape[2], -1)
 
 
-def to_numpy(tensor: Any, element: Element) -> np.ndarray:
-    """A copy of its own in the numbers of `element`."""
+def to_numpy(rows: Any, element: Element) -> np.ndarray:
+    """A copy of rows in the numbers of `element`."""
     import torch
 
-    rows = rows_of(tensor).to(_types()[element]).contiguous().cpu()
+    rows = rows.to(_types()[element]).contiguous().cpu()
     if element == Element.BF16:
         rows = rows.view(torch.int16)
     return np.array(rows.numpy().view(element.dtype))

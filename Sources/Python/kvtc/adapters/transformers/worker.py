@@ -20,7 +20,7 @@ from .forward import cache_argument, takes
 from .loading import load_model, load_tokenizer
 from .rotary import frequency_tables, observed
 from .state import CacheState
-from .tensors import pairs, to_numpy, to_torch, widened
+from .tensors import pairs, rows_of, to_numpy, to_torch, widened
 
 _ELEMENTS = {"float16": Element.F16, "bfloat16": Element.BF16, "float32": Element.F32}
 _TRIAL_TOKENS = 32
@@ -272,8 +272,8 @@ class TransformersWorker:
         if not self.position:
             return self.blank_state(0)
         layers = [self.cache.layers[number] for number in self._numbers]
-        keys, values = ([to_numpy(tensor, self.element) for tensor in tensors] for tensors in pairs(layers))
-        return CacheState(self.element, keys, values, self.origin)
+        keys, values = ([rows_of(tensor) for tensor in tensors] for tensors in pairs(layers))
+        return CacheState(self.element, keys, values, self.origin, lambda rows: to_numpy(rows, self.element))
 
     def set_state(self, state: CacheState) -> None:
         """Replaces the sequence's cache; what was computed from is what the state says."""
