@@ -8,6 +8,7 @@ import KVTCProtocol
 
 /// A session as C has it: one reference, from `kvtc_open` to `kvtc_close`.
 private func session(_ handle: OpaquePointer) -> LibrarySession {
+    // Justified: kvtc.h gives a handle's use after kvtc_close() no meaning.
     Unmanaged<LibrarySession>.fromOpaque(UnsafeRawPointer(handle)).takeUnretainedValue()
 }
 

@@ -94,6 +94,7 @@ final class LibrarySession: Sendable {
 
     /// Lets go of the parent's connection without ending it.
     private static func leave(_ state: inout State) {
+        // Justified: its end would shut the parent's socket down, so that it never ends here.
         if let link = state.link { _ = Unmanaged.passRetained(link.client) }
         state.link = nil
         state.process = getpid()

@@ -2,11 +2,11 @@ import CLinux
 import Glibc
 import Synchronization
 
-// The mapping is plain memory that is valid for the object's whole life; races on its bytes are the other side's
-// doing and are answered by copying before judging, hence unchecked.
 /// Shared memory of a fixed size. The other side may write at any time, so bytes are copied out once and judged in
 /// private memory; nothing is read twice.
 public final class Arena: @unchecked Sendable {
+    // Justified: the mapping is plain memory that is valid for the object's whole life; races on its bytes are the other side's
+    // doing, and answered by copying before judging.
     /// -1 once it is closed.
     private let descriptor: Atomic<Int32>
     private let base: UnsafeMutableRawPointer

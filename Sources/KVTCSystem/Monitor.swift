@@ -1,8 +1,8 @@
 import Glibc
 
-// The pthread objects are used by address only and `state` only while the mutex is held, hence unchecked.
 /// State behind a lock, with a way to wait until it changes.
 public final class Monitor<State>: @unchecked Sendable {
+    // Justified: the pthread objects are used by address only, and `state` only while the mutex is held.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private let rank: LockRank?

@@ -24,7 +24,7 @@ public struct Thread: Sendable {
         let result = pthread_create(
             &handle, &attributes,
             { argument in
-                // The retained object is taken over exactly once, by the thread it was made for.
+                // Justified: the retained object is taken over exactly once, by the thread it was made for.
                 let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
                 start.body()
                 return nil

@@ -1,7 +1,6 @@
 /// The bytes of one page, which stay as they are while this is held, whatever becomes of the page meanwhile.
-///
-/// Unchecked because of the raw memory, which is only read once the object is made.
 public final class BorrowedPage: @unchecked Sendable {
+    // Justified: the raw memory is only read once the object is made.
     /// The page as it was put, if ``Store/confirm(_:checksum:)`` says so.
     public let bytes: UnsafeRawBufferPointer
     let key: StoreKey

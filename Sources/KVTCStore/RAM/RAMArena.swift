@@ -8,10 +8,9 @@ import KVTCSystem
 /// The directory is right after every single store, so that another process that gets the file after this one was
 /// killed finds every page that was published and none that was not: a slot becomes valid by its last store, and is
 /// made invalid before its extent can get other bytes.
-///
-/// Unchecked because of the raw mapping: it is mapped for the arena's lifetime, extents never overlap, and slots are
-/// written under the store's index lock only.
 final class RAMArena: @unchecked Sendable {
+    // Justified: the raw mapping lasts as long as the arena, extents never overlap, and slots are written under the store's index
+    // lock only.
     /// Unique, and fit for a name in the service manager's descriptor store.
     let name: String
     let file: Int32

@@ -1,8 +1,7 @@
 /// A piece of an arena that holds one page. A holder of the object may read it; the room is free again when the last
 /// holder lets go, so a page can be evicted while it is being read.
-///
-/// Unchecked because `slot` and `isDetached` are read and written under the store's index lock only.
 final class RAMExtent: @unchecked Sendable {
+    // Justified: `slot` and `isDetached` are read and written under the store's index lock only.
     let arena: RAMArena
     let length: Int
     private let range: Range<Int>

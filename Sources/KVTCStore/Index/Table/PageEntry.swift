@@ -1,9 +1,7 @@
 /// What the index knows of one page that is in use, or of which more is to be remembered than fits its
 /// ``CompactEntry``.
-///
-/// Unchecked because every mutable field is read and written only under the index lock; references cross locks only to
-/// be compared.
 final class PageEntry: @unchecked Sendable {
+    // Justified: every mutable field is read and written only under the index lock; references cross locks only to be compared.
     // Four words and not a vector, which would be aligned to 32 bytes.
     private let words: (UInt64, UInt64, UInt64, UInt64)
     private let tenant: UInt32
