@@ -187,3 +187,9 @@ def daemon(make_daemon):
 def client(daemon):
     with daemon.connect() as client:
         yield client
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Options for a daemon that keeps to the test's directory."""
+    return ["--socket", str(tmp_path / "s"), "--directory", str(tmp_path / "state")]
