@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 
 from ..client import Client
 from ..keys import part_key
+from ..leases import Lease
 from ..protocol.errors import KvtcError, Unavailable
 from ..protocol.messages import PushOutcome
 from ..protocol.policy import Mode
 from ..push import Page
 from ..session import Session
-from ..transport.deadline import Breaker, is_away
+from ..transport.deadline import is_away
 from . import sessions, transfer
+from .late import LateClient
 from .options import Options
 from .sessions import CacheForm
 from .transfer import Place, PlacePart
@@ -44,8 +47,18 @@ class KeyedPages:
     a process that was forked connects by itself.
     """
 
-    def __init__(self, options: Options, cache: CacheForm, name: str, page_tokens: int, weights: bytes = b"") -> None:
+    def __init__(
+        self,
+        options: Options,
+        cache: CacheForm,
+        name: str,
+        page_tokens: int,
+        weights: bytes = b"",
+        shared: LateClient | None = None,
+    ) -> None:
+        """``shared``: the connection of several caches of an engine; without, this one has its own."""
         self._options, self._cache, self._name, self._page_tokens, self._weights = options, cache, name, page_tokens, weights
+        self._late, self._is_shared = shared or LateClient(options, name), shared is not None
         self._opening = threading.Lock()
         self._pushing = threading.Lock()
         self._left: list[object] = []
@@ -53,12 +66,12 @@ class KeyedPages:
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._breaker = Breaker()
         self._client: Client | None = None
         self._session: Session | None = None
         self._refusal = ""
         self._lap = 0
         self._streams: OrderedDict[bytes, Session] = OrderedDict()
+        self._held: deque[tuple[float, Lease]] = deque()
 
     @property
     def page_bytes(self) -> int:
@@ -69,12 +82,19 @@ class KeyedPages:
         """Why kvtcd keeps nothing of this cache; empty where it does, or is away."""
         return self._refusal
 
-    def contains(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
-        """Which of them kvtcd has [keys]."""
+    def contains(self, keys: Sequence[bytes], hold: float = 0.0) -> NDArray[np.bool_]:
+        """Which of them kvtcd has [keys]; so many seconds those from the first on stay."""
         session = self._opened()
         if session is None or not keys:
             return np.zeros(len(keys), bool)
-        return transfer.found_pages(session, self._named(keys), deadline=self._options.deadline)
+        found, lease = transfer.found_pages(session, self._named(keys), deadline=self._options.deadline, lease_ms=int(hold * 1000))
+        now = time.monotonic()
+        # A lease without a reference is given back with the next request.
+        while self._held and self._held[0][0] <= now:
+            self._held.popleft()
+        if lease:
+            self._held.append((now + hold, lease))
+        return found
 
     def get(self, keys: Sequence[bytes], place: Place) -> NDArray[np.bool_]:
         """Hands those that are there to ``place``, in any order; which arrived whole and in time [keys]."""
@@ -135,11 +155,10 @@ class KeyedPages:
     def close(self) -> None:
         """Hangs up. Pages stay with kvtcd."""
         with self._opening:
-            client = self._client
             self._reset()
             self._refusal = "closed"
-        if client:
-            client.close()
+        if not self._is_shared:
+            self._late.close()
 
     @staticmethod
     def _named(keys: Sequence[bytes]) -> list[bytes]:
@@ -171,15 +190,11 @@ class KeyedPages:
         with self._opening:
             if self._process != os.getpid():
                 # The parent's connection: closing it, or forgetting it, would be said on the parent's behalf.
-                self._left += [self._client, self._session, self._streams]
+                self._left += [self._session, self._streams, self._held]
                 self._reset()
             if self._session is None and not self._refusal:
                 try:
-                    with self._breaker.guard(self._options.deadline, lambda: None):
-                        if self._client is None:
-                            arena = self._options.arena_mib << 20
-                            self._client = Client(self._options.socket, name=self._name, arena_bytes=arena)
-                        self._session = self._open(self._client)
+                    self._client, self._session = self._late.use(lambda client: (client, self._open(client)))
                 except KvtcError as error:
                     self._explain(error)
             return self._session

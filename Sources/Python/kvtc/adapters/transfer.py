@@ -136,14 +136,17 @@ def pull_parts(
     return np.asarray(here >= geometry.layers)
 
 
-def found_pages(session: Session, keys: Sequence[bytes], *, deadline: float = DEADLINE) -> NDArray[np.bool_]:
-    """Which of the pages kvtcd has; none where it does not answer in time [keys]."""
+def found_pages(
+    session: Session, keys: Sequence[bytes], *, deadline: float = DEADLINE, lease_ms: int = 0
+) -> tuple[NDArray[np.bool_], Lease | None]:
+    """Which of the pages kvtcd has [keys], and a lease on the leading run where one is asked for; none where it does not answer in time."""
     try:
         with session.client.bounded(deadline):
-            return np.array([where != Residence.ABSENT for where in session.lookup(keys).residence], bool)
+            found = _lookup(session, keys, lease_ms)
+            return np.array([where != Residence.ABSENT for where in found.residence], bool), found.lease
     except KvtcError as error:
         _explain(session, error)
-        return np.zeros(len(keys), bool)
+        return np.zeros(len(keys), bool), None
 
 
 def _bring(session: Session, keys: Sequence[bytes], place: Place, arrived: NDArray[np.bool_], lease: Lease | None) -> None:
