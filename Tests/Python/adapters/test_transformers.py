@@ -19,6 +19,11 @@ from kvtc.protocol.geometry import Element
 
 PAGE = 16
 PROMPT = torch.from_numpy(np.random.default_rng(5).integers(2, VOCABULARY, (1, 70)))
+LATENT = {
+    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "head_dim": 4,
+    "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    "moe_intermediate_size": 16, "n_shared_experts": 1,
+}  # fmt: skip
 WHOLE = 64
 """Tokens of the prompt's full pages."""
 
@@ -63,6 +68,7 @@ def run_and_wait(one, **options):
         ("gpt_neox", {}),
         ("smollm3", {"no_rope_layers": [1, 0]}),
         ("olmo2", {}),
+        ("deepseek_v3", LATENT),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
     ],
 )

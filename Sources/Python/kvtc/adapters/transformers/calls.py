@@ -8,7 +8,7 @@ from typing import Any
 
 _OWN = {
     "inputs", "input_ids", "attention_mask", "generation_config", "logits_processor", "stopping_criteria",
-    "prefix_allowed_tokens_fn", "streamer",
+    "prefix_allowed_tokens_fn", "streamer", "tokenizer",
 }  # fmt: skip
 """Arguments that leave the cache what the tokens give. What else is not a setting of generation may not (images, positions, a cache)."""
 

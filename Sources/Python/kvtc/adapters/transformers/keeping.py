@@ -90,7 +90,7 @@ class Kept:
     def _kept(self, ids: Any, inputs: Any, options: dict[str, Any]) -> Any:
         worker = self.worker
         assert worker
-        prompt = [int(token) for token in ids[0]]
+        prompt: list[int] = ids[0].tolist()
         session, restored = None, 0
         try:
             session = self._opened(worker)
@@ -115,7 +115,7 @@ class Kept:
 
     def _offer(self, session: Session, worker: TransformersWorker, cache: Any, output: Any, restored: int) -> None:
         rows = output if hasattr(output, "shape") else output.sequences
-        tokens = [int(token) for token in rows[0]]
+        tokens: list[int] = rows[0].tolist()
         worker.adopt(cache, tokens, restored)
         cells = min(worker.position, worker.context)
         push = prompts.collect(session, worker, tokens[:cells], restored // session.page_tokens)
