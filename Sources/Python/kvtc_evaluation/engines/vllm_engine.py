@@ -47,7 +47,7 @@ class _Run:
 
 def run(setting: Setting) -> Report:
     """About ten engines, each up in half a minute. Where one of them fails the report cannot be made, and it raises."""
-    here, scenarios = _Run(setting), (_restore, _transform, _failures, _isolation, _ranks, _crowded)
+    here, scenarios = _Run(setting), (_restore, _transform, _failures, _isolation, _ranks, _crowded, _tier)
     for scenario in scenarios:
         print(f"    {scenario.__name__.strip('_')}", file=sys.stderr, flush=True)
         scenario(here)
@@ -162,6 +162,18 @@ def _ranks(here: _Run) -> None:
     ok = [engine["other"] for engine in seen] == [0, 0, 960] and [engine["own"] for engine in seen] == [960] * 3
     here.report.ran.append("two tensor-parallel ranks of a small model beside one that has all of it")
     here.report.isolation_ok = bool(here.report.isolation_ok) and ok and all(engine["same"] for engine in seen)
+
+
+def _tier(here: _Run) -> None:
+    setting = here.setting
+    seen = here.process("tier", kvtcd=str(setting.kvtcd), kvtcctl=str(setting.kvtcctl), model=str(here.model))
+    here.report.ran.append("tier: stored, evicted from memory, promoted; daemon killed during and before a promotion, back, pages dropped")
+    hits = [min(seen[moment]["cached"]) > 0 for moment in ("promoted", "back")]
+    misses = [max(seen[moment]["cached"]) == 0 for moment in ("killed before", "lost")]
+    here.report.same_tokens = bool(here.report.same_tokens) and seen["promoted"]["same"] and all(hits)
+    here.report.daemon_down_ok = bool(here.report.daemon_down_ok) and all(each["same"] for each in seen.values()) and all(misses)
+    if not (all(hits) and all(misses)):
+        here.report.figures["tier"] = json.dumps(seen)
 
 
 def _crowded(here: _Run) -> None:

@@ -36,9 +36,19 @@ class Answer:
 
 
 class Engine:
-    """A vLLM that keeps its cache in the daemon behind `socket`. It ends with its process."""
+    """A vLLM that keeps its cache in the daemon behind `socket`: by the connector, or beneath so much memory by the tier. It ends with
+    its process."""
 
-    def __init__(self, model: str, socket: Path | str, settings: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str,
+        socket: Path | str,
+        settings: dict[str, Any] | None = None,
+        *,
+        memory_mib: int = 0,
+        is_timed: bool = False,
+        **options: Any,
+    ) -> None:
         os.environ |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "HF_HUB_OFFLINE": "1",
@@ -46,21 +56,33 @@ class Engine:
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-        if (ranks := options.get("tensor_parallel_size", 1)) > 1:
-            # By itself it wants a memory node for each.
+        if not is_timed:
+            # Threads that wait for one another spin, and lose the processor to whatever else runs; a rank has to be given its own.
+            ranks = options.get("tensor_parallel_size", 1)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, sorted(os.sched_getaffinity(0))[:ranks]))
         import vllm
         from vllm.config import KVTransferConfig
 
-        transfer = KVTransferConfig(
-            kv_connector="KvtcConnector",
-            kv_connector_module_path="kvtc.adapters.vllm.connector",
-            kv_role="kv_both",
-            kv_load_failure_policy="recompute",
-            kv_connector_extra_config={"socket": str(socket), **(settings or {})},
-        )
+        own = {"socket": str(socket), **(settings or {})}
+        chosen: dict[str, Any] = {
+            "kv_connector": "KvtcConnector",
+            "kv_connector_module_path": "kvtc.adapters.vllm.connector",
+            "kv_connector_extra_config": own,
+        }
+        if memory_mib:
+            tier = {"type": "KvtcTier", "module_path": "kvtc.adapters.vllm.tier", **own}
+            chosen = {
+                "kv_connector": "OffloadingConnector",
+                "kv_connector_extra_config": {
+                    "spec_name": "ProcessorSpec",
+                    "spec_module_path": "kvtc_evaluation.engines.vllm_tier",
+                    "cpu_bytes_to_use": memory_mib << 20,
+                    "secondary_tiers": [tier],
+                },
+            }
+        transfer = KVTransferConfig(kv_role="kv_both", kv_load_failure_policy="recompute", **chosen)
         usual = {"dtype": "float32", "enforce_eager": True, "block_size": 64, "skip_tokenizer_init": True, "disable_log_stats": False}
-        self._vllm = vllm
+        self._vllm, self._has_memory = vllm, bool(memory_mib)
         self.llm = vllm.LLM(model, kv_transfer_config=transfer, max_logprobs=-1, **(usual | options))
 
     def answer(
@@ -99,8 +121,8 @@ class Engine:
         return [list(output.outputs[0].token_ids) for output in self.llm.generate(given, parameters, use_tqdm=False)]
 
     def forget(self) -> None:
-        """Empties vLLM's own cache: what is found from now on is kvtcd's."""
-        if not self.llm.reset_prefix_cache():
+        """Empties vLLM's own caches: what is found from now on is kvtcd's."""
+        if not self.llm.reset_prefix_cache(reset_connector=self._has_memory):
             raise RuntimeError("vLLM did not empty its cache")
 
     def preemptions(self) -> int:
@@ -124,7 +146,7 @@ def sent(socket: Path | str, pages: int) -> None:
 
 def compute(socket: str, model: str, tokens: int, seeds: list[int], settings: dict[str, Any], restores: bool) -> dict[str, Any]:
     """Times to the first token of prompts that are computed (or restored), then of vLLM's own hits on them, and what is said."""
-    engine = Engine(model, socket, settings)
+    engine = Engine(model, socket, settings, is_timed=True)
     engine.answer(prompt(0, tokens))
     engine.answer(prompt(0, tokens))
     with_pages = timed_loads()
@@ -270,8 +292,52 @@ def crowded(socket: str, model: str) -> dict[str, Any]:
     return {"same": alone == together, "preemptions": engine.preemptions()}
 
 
+def tier(kvtcd: str, kvtcctl: str, model: str) -> dict[str, Any]:
+    """Rows leave a memory tier that is too small, come back from kvtcd, and do not where it is killed, is away, or loses them."""
+    from kvtc.adapters.keyed import KeyedPages
+
+    seen: dict[str, Any] = {}
+    prompts = [prompt(seed, 1000) for seed in (1, 2)]
+    with Daemon(Path(kvtcd), Path(kvtcctl), [], ram_mib=512, disk_mib=1024) as daemon:
+        daemon.start()
+        # Room for some 20 chunks, of which each prompt has 15.
+        small = 60 if "SmolLM2" in model else 4
+        engine = Engine(model, daemon.socket, {"deadline": 3.0}, memory_mib=small)
+        expected = [engine.answer(ids).tokens for ids in prompts]
+        sent(daemon.socket, 30)
+
+        def again(what: str) -> list[int]:
+            engine.forget()
+            answers = [engine.answer(ids) for ids in prompts]
+            seen[what] = {"same": [answer.tokens for answer in answers] == expected, "cached": [answer.cached for answer in answers]}
+            return seen[what]["cached"]
+
+        again("promoted")
+        get = KeyedPages.get
+
+        def struck(self: KeyedPages, *arguments: Any) -> Any:
+            KeyedPages.get = get  # type: ignore[method-assign]
+            daemon.kill()
+            return get(self, *arguments)
+
+        KeyedPages.get = struck  # type: ignore[method-assign]
+        again("killed during")
+        again("killed before")
+        daemon.start()
+        end = time.monotonic() + 120
+        while 0 in again("back") and time.monotonic() < end:
+            pass
+        with daemon.connect(arena_bytes=0) as client:
+            client.drop()
+        again("lost")
+        # Its memory tier is a file with a name.
+        engine.llm.llm_engine.engine_core.shutdown()
+    return seen
+
+
 SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
     "compute": compute, "failures": failures, "apart": apart, "alike": alike, "crowded": crowded,
+    "tier": tier,
 }
 
 if __name__ == "__main__":
