@@ -137,3 +137,19 @@ def test_a_profile_decides_on_frequencies_that_were_measured(profile: str, is_ex
     cache = sessions.CacheForm(IDENTITY, MEASURED, 100, is_exact=is_exact)
     assert sessions.open_session(client, "chat", cache, profile=profile) is client and not client.closed
     assert client.declared == (MEASURED if is_declared else Geometry())
+
+
+def test_pages_that_were_collected_are_those_of_then() -> None:
+    """They are pushed later, by another thread, when the worker is at something else; once and again the same."""
+    now, later = FakeSession(), FakeSession()
+    worker = filled_worker(TOKENS)
+    prompts.offload(now, worker, TOKENS)
+    push = prompts.collect(later, worker, TOKENS, 1)
+    for tensor in worker.state.tensors():
+        tensor[:] = 0
+    worker.clear()
+    done = push(5.0)
+    assert done.stored == done.pages == len(now.pages) - 1 and done.raw_bytes == done.pages * now.page_bytes
+    assert later.pages == dict(list(now.pages.items())[1:])
+    assert push(5.0).present == done.pages
+    assert prompts.collect(later, worker, TOKENS[:5])(5.0).pages == 0
