@@ -20,7 +20,7 @@ from .transport.link import Link
 
 
 class Client(Link):
-    """A connection to kvtcd. Safe to use from several threads; not across fork.
+    """A connection to kvtcd. Safe to use from several threads; a process that was forked connects anew with its first request.
 
     ``socket_path`` defaults to the environment variable KVTC_SOCKET, then /run/kvtcd/kvtcd.sock. ``timeout`` (seconds)
     bounds every wait for a reply. ``arena_bytes`` is the shared memory for pages; 0 sends them through the socket.

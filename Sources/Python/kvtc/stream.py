@@ -26,12 +26,15 @@ class Stream:
         self.client = client
         self._request = request
         self._closed = False
-        self._opening = threading.Lock()
+        self.forked()
         reply = self.open_on(connection)
         self.profile = reply.profile
         self.token_bytes = reply.token_bytes
         self.geometry, self.layout, self.page_tokens = request.geometry, request.layout, request.page_tokens
         self.page_bytes = reply.token_bytes * request.page_tokens
+
+    def forked(self) -> None:
+        self._opening = threading.Lock()
 
     def open_on(self, connection: Connection) -> messages.OpenSessionReply:
         """Opens the session on a connection, with the policy it has now; from now on it belongs to that connection."""

@@ -297,17 +297,3 @@ def test_a_forgotten_client_hangs_up(server):
     gc.collect()
     reader.join(10)
     assert not reader.is_alive()
-
-
-def test_not_usable_after_fork(server):
-    with kvtc.connect(server.path) as client:
-        child = os.fork()
-        if child == 0:
-            try:
-                client.ping()
-            except kvtc.ConnectionLost:
-                client.close()
-                os._exit(0)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert client.status(), "what the child does with its copy leaves the parent's connection alone"

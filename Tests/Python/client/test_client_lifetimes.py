@@ -1,7 +1,9 @@
 """What nobody refers to any more ends: sessions with the next request, clients at once."""
 
 import gc
+import os
 import socket
+import threading
 
 import pytest
 
@@ -159,3 +161,40 @@ def test_a_daemon_that_stops_leaves_what_it_has_told_of(daemon):
         assert part.data == contents[part.index]
         with pytest.raises(kvtc.ConnectionLost):
             next(pull)
+
+
+def test_a_forked_process_goes_on_with_its_sessions(daemon, client):
+    """With a thread of the parent's inside a request, whose locks no thread of the child has."""
+    keys, contents = random_pages(4)
+    session = open_session(client)
+    session.push(to_push(keys[:2], contents[:2]))
+    own = client.connection
+    stop, busy = threading.Event(), threading.Event()
+
+    def keep_asking():
+        while not stop.is_set():
+            session.fetch(keys[:2])
+            busy.set()
+
+    thread = threading.Thread(target=keep_asking)
+    thread.start()
+    assert busy.wait(60)
+    children = []
+    for _ in range(8):
+        child = os.fork()
+        if child == 0:
+            try:
+                assert session.fetch(keys[:2]) == contents[:2]
+                session.push(to_push(keys, contents))
+                assert session.fetch(keys) == contents
+                client.close()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
+    stop.set()
+    thread.join()
+    # What they did with their copies left this connection alone.
+    assert session.fetch(keys) == contents and client.connection is own
+    until(lambda: len(client.status()["sessions"]) == 1)

@@ -140,7 +140,7 @@ class Connection:
 
     def _start(self, message: wire.Struct) -> Pending:
         if os.getpid() != self._process:
-            raise ConnectionLost("this connection belongs to the parent process", advice="connect again after fork")
+            raise ConnectionLost("this connection belongs to the parent process")
         body = message.encode()
         if len(body) > wire.MAX_BODY:
             raise WireError(ErrorCode.TOO_LARGE, "body", f"{len(body)} bytes; the limit is {wire.MAX_BODY}")
@@ -177,8 +177,8 @@ class Connection:
 
     def is_over(self, error: KvtcError) -> bool:
         """Whether the error means that this connection has ended or is about to, and another one may do better."""
-        lost = isinstance(error, ConnectionLost) or error is self._failure or error.code == ErrorCode.SHUTTING_DOWN
-        return lost and os.getpid() == self._process
+        is_parents = os.getpid() != self._process
+        return is_parents or isinstance(error, ConnectionLost) or error is self._failure or error.code == ErrorCode.SHUTTING_DOWN
 
     def require_open(self) -> None:
         """Raises where the connection has ended. The daemon takes the memory of its arenas back then: what was read there since

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -33,6 +34,9 @@ class Opened(Protocol):
 
     def open_on(self, connection: Connection) -> object: ...
 
+    def forked(self) -> None:
+        """This is a child process now; see ``Link.forked``."""
+
 
 class Link:
     """The connection in use, the sessions that are open on it, and its arena. See ``kvtc.Client`` for the options."""
@@ -49,11 +53,22 @@ class Link:
         self._path, self._name, self._timeout, self._reconnect = socket_path, name, timeout, reconnect
         self._closed = False
         self._sessions: weakref.WeakKeyDictionary[Opened, None] = weakref.WeakKeyDictionary()
+        self._make_locks()
+        self.connection = self._connect()
+        self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
+
+        _links.add(self)
+
+    def _make_locks(self) -> None:
         self.breaker = Breaker()
         self._reviving = threading.Lock()
         self._arena_lock = threading.Lock()
-        self.connection = self._connect()
-        self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
+
+    def forked(self) -> None:
+        """This is a child process now, whose first request connects anew. Threads that held a lock are the parent's."""
+        self._make_locks()
+        for session in list(self._sessions):
+            session.forked()
 
     def _connect(self) -> Connection:
         connection = Connection(self._path, self._timeout)
@@ -202,3 +217,14 @@ class Link:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
