@@ -11,7 +11,7 @@ import kvtc
 ROOT = Path(kvtc.__file__).parents[1]
 PACKAGES = ("kvtc", "kvtc_evaluation")
 # Doors: names that lead into rooms which build on theirs.
-DOORS = {"kvtc.llama_cpp", "kvtc.llama_model"}
+DOORS = {"kvtc.llama_cpp", "kvtc.llama_model", "kvtc.transformers"}
 
 
 def modules():
