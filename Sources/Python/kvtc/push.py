@@ -19,7 +19,8 @@ from .transport.deadline import left
 
 @dataclass
 class Page:
-    """A page to push. ``data`` is any buffer in the session's layout; without ``tokens`` its size says how many it has."""
+    """A page to push. ``data`` is any buffer or array, also torch's on the processor, in the session's layout; without ``tokens`` its
+    size says how many it has."""
 
     key: bytes
     first_position: int
@@ -102,7 +103,15 @@ def _send(connection: Connection, stream: Stream, batch: _Batch) -> Pending:
 
 
 def _flat(data: object) -> np.ndarray:
-    """The bytes of any buffer as one row, without a copy where it is contiguous."""
+    """The bytes of any buffer, or of what shares its memory by DLPack, as one row; without a copy where it is contiguous."""
+    if not isinstance(data, np.ndarray) and hasattr(data, "__dlpack__"):
+        try:
+            data = np.from_dlpack(data)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(
+                f"a page of type {type(data).__name__} that numpy cannot read: {error}. "
+                "Copy it to memory of the processor, and view types that numpy does not know (bf16, fp8) as integers"
+            ) from None
     if isinstance(data, np.ndarray):
         return np.asarray(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
     return np.asarray(np.frombuffer(data, np.uint8))  # type: ignore[call-overload]

@@ -268,3 +268,39 @@ def test_a_page_larger_than_a_message_comes_in_layers(make_daemon, layout):
     with daemon.connect(arena_bytes=0) as client:
         assert client.server.max_body == 8192 < len(contents[0])
         assert open_session(client, layout=layout).fetch(keys) == contents
+
+
+class Shared:
+    """Memory of another library, which numpy sees by DLPack alone."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+
+def test_pages_of_other_libraries_are_pushed_without_a_detour(client):
+    keys, contents = random_pages(3)
+    session = open_session(client)
+    rows = [np.frombuffer(page, np.float16).copy() for page in contents]
+    # Backwards in memory, so that it has to be gathered.
+    scattered = np.empty(2 * len(rows[1]), np.float16)[::2]
+    scattered[:] = rows[1]
+    given = [Shared(rows[0]), Shared(scattered), memoryview(contents[2])]
+    session.push([kvtc.Page(key, index * TOKENS, data) for index, (key, data) in enumerate(zip(keys, given))])
+    assert session.fetch(keys) == contents
+
+
+def test_a_tensor_that_numpy_cannot_read_is_refused_with_what_to_do(client):
+    torch = pytest.importorskip("torch")
+    keys, contents = random_pages(1)
+    session = open_session(client)
+    page = torch.frombuffer(bytearray(contents[0]), dtype=torch.float16)
+    with pytest.raises(TypeError, match="view types that numpy does not know"):
+        session.push([kvtc.Page(keys[0], 0, page.view(torch.bfloat16))])
+    session.push([kvtc.Page(keys[0], 0, page)])
+    assert session.fetch(keys) == contents
