@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvtc.client import Client
 
-from ..daemon import Daemon, until
+from ..daemon import until
 from .vllm_files import make_adapter
 
 ANSWER = 16
@@ -56,8 +55,10 @@ class Engine:
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        # Threads that spin while they wait for one another lose the processor to whatever else runs, and all of them with it.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if not is_timed:
-            # Threads that wait for one another spin, and lose the processor to whatever else runs; a rank has to be given its own.
+            # By itself a rank wants a memory node of its own.
             ranks = options.get("tensor_parallel_size", 1)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, sorted(os.sched_getaffinity(0))[:ranks]))
         import vllm
@@ -182,62 +183,6 @@ def timed_loads() -> list[float]:
     return seconds
 
 
-def failures(kvtcd: str, kvtcctl: str, model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The daemon is killed before, during and after a load, is stuck, and comes back: the same is said every time."""
-    from kvtc.adapters.vllm.layout import GroupCache
-
-    scatter, ids, seen = GroupCache.scatter, prompt(1, 1000), {}
-    with Daemon(Path(kvtcd), Path(kvtcctl), [], ram_mib=512, disk_mib=1024) as daemon:
-        pid = daemon.start()
-        engine = Engine(model, daemon.socket, settings | {"deadline": 3.0})
-        expected = engine.answer(ids, salt="computed").tokens
-        engine.answer(ids)
-        sent(daemon.socket, 30)
-
-        def again(what: str) -> Answer:
-            engine.forget()
-            answer = engine.answer(ids)
-            seen[what] = {"same": answer.tokens == expected, "cached": answer.cached}
-            return answer
-
-        def hits_again(what: str) -> None:
-            # The breaker asks a daemon that is back within its pause.
-            end = time.monotonic() + 120
-            while again(what).cached == 0 and time.monotonic() < end:
-                pass
-
-        def hit_by(number: int) -> Callable[..., None]:
-            def strike(self: GroupCache, *arguments: Any) -> None:
-                # Once.
-                GroupCache.scatter = scatter  # type: ignore[method-assign]
-                os.kill(pid, number)
-                if number == signal.SIGKILL:
-                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-                scatter(self, *arguments)
-
-            return strike
-
-        again("there")
-        daemon.kill()
-        again("killed before")
-        pid = daemon.start()
-        hits_again("back")
-        GroupCache.scatter = hit_by(signal.SIGKILL)  # type: ignore[method-assign]
-        again("killed during")
-        daemon.kill()
-        pid = daemon.start()
-        hits_again("back again")
-        GroupCache.scatter = hit_by(signal.SIGSTOP)  # type: ignore[method-assign]
-        again("stuck during")
-        again("stuck before")
-        os.kill(pid, signal.SIGCONT)
-        hits_again("goes on")
-        daemon.kill()
-        after = engine.answer(ids)
-        seen["killed after"] = {"same": after.tokens == expected, "cached": after.cached}
-    return seen
-
-
 def apart(socket: str, model: str, folder: str) -> dict[str, Any]:
     """Salts and adapters: who meets whose pages; a prompt that goes on differently inside a page."""
     engine = Engine(model, socket, {}, enable_lora=True, max_loras=2, max_lora_rank=8)
@@ -292,58 +237,16 @@ def crowded(socket: str, model: str) -> dict[str, Any]:
     return {"same": alone == together, "preemptions": engine.preemptions()}
 
 
-def tier(kvtcd: str, kvtcctl: str, model: str) -> dict[str, Any]:
-    """Rows leave a memory tier that is too small, come back from kvtcd, and do not where it is killed, is away, or loses them."""
-    from kvtc.adapters.keyed import KeyedPages
+def main(scenario: str, arguments: str, result: str) -> None:
+    # As a module it is another one than the program that runs.
+    from . import vllm_faults, vllm_process
 
-    seen: dict[str, Any] = {}
-    prompts = [prompt(seed, 1000) for seed in (1, 2)]
-    with Daemon(Path(kvtcd), Path(kvtcctl), [], ram_mib=512, disk_mib=1024) as daemon:
-        daemon.start()
-        # Room for some 20 chunks, of which each prompt has 15.
-        small = 60 if "SmolLM2" in model else 4
-        engine = Engine(model, daemon.socket, {"deadline": 3.0}, memory_mib=small)
-        expected = [engine.answer(ids).tokens for ids in prompts]
-        sent(daemon.socket, 30)
+    module = vllm_faults if scenario in ("failures", "tier") else vllm_process
+    Path(result).write_text(json.dumps(getattr(module, scenario)(**json.loads(arguments))))
+    sys.stdout.flush()
+    # Engines leave threads behind that the interpreter would wait for.
+    os._exit(0)
 
-        def again(what: str) -> list[int]:
-            engine.forget()
-            answers = [engine.answer(ids) for ids in prompts]
-            seen[what] = {"same": [answer.tokens for answer in answers] == expected, "cached": [answer.cached for answer in answers]}
-            return seen[what]["cached"]
-
-        again("promoted")
-        get = KeyedPages.get
-
-        def struck(self: KeyedPages, *arguments: Any) -> Any:
-            KeyedPages.get = get  # type: ignore[method-assign]
-            daemon.kill()
-            return get(self, *arguments)
-
-        KeyedPages.get = struck  # type: ignore[method-assign]
-        again("killed during")
-        again("killed before")
-        daemon.start()
-        end = time.monotonic() + 120
-        while 0 in again("back") and time.monotonic() < end:
-            pass
-        with daemon.connect(arena_bytes=0) as client:
-            client.drop()
-        again("lost")
-        # Its memory tier is a file with a name.
-        engine.llm.llm_engine.engine_core.shutdown()
-    return seen
-
-
-SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
-    "compute": compute, "failures": failures, "apart": apart, "alike": alike, "crowded": crowded,
-    "tier": tier,
-}
 
 if __name__ == "__main__":
-    scenario, arguments, result = sys.argv[1:]
-    came = SCENARIOS[scenario](**json.loads(arguments))
-    Path(result).write_text(json.dumps(came))
-    # Engines leave threads behind that the interpreter would wait for.
-    sys.stdout.flush()
-    os._exit(0)
+    main(*sys.argv[1:])

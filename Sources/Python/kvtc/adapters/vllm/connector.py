@@ -12,8 +12,17 @@ from .scheduler import SchedulerSide
 from .settings import Settings, WishList
 from .worker import WorkerSide
 
-base: Any = object
-hybrid: Any = object
+
+class _Absent:
+    """Stands for vLLM's connector where vLLM is not."""
+
+
+class _Hybrid:
+    """So does this, for the sign of connectors that know several groups of layers."""
+
+
+base: Any = _Absent
+hybrid: Any = _Hybrid
 metadata: Any = object
 handshake: Any = object
 is_scheduler: Any = None
