@@ -6,7 +6,6 @@ kvtcd may start after the engine, end before it and come back; whatever it does 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -43,8 +42,7 @@ class KeyedPages:
     """The pages of one cache: one identity, geometry and layout, ``page_tokens`` tokens each.
 
     Keys are an engine's, which mean the same in every process (``WireProtocol.md``, Duties of the caller). ``weights``: the digest by
-    which a profile is found. A daemon that is away now is tried again later; what it refuses for good is said once in the log. Thread-safe;
-    a process that was forked connects by itself.
+    which a profile is found. A daemon that is away now is tried again later; what it refuses for good is said once in the log. Thread-safe.
     """
 
     def __init__(
@@ -61,11 +59,9 @@ class KeyedPages:
         self._late, self._is_shared = shared or LateClient(options, name), shared is not None
         self._opening = threading.Lock()
         self._pushing = threading.Lock()
-        self._left: list[object] = []
         self._reset()
 
     def _reset(self) -> None:
-        self._process = os.getpid()
         self._client: Client | None = None
         self._session: Session | None = None
         self._refusal = ""
@@ -188,10 +184,6 @@ class KeyedPages:
     def _opened(self) -> Session | None:
         """The session that finds and brings pages; None while there is none to be had."""
         with self._opening:
-            if self._process != os.getpid():
-                # The parent's connection: closing it, or forgetting it, would be said on the parent's behalf.
-                self._left += [self._session, self._streams, self._held]
-                self._reset()
             if self._session is None and not self._refusal:
                 try:
                     self._client, self._session = self._late.use(lambda client: (client, self._open(client)))

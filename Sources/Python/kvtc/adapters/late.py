@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,16 +14,11 @@ T = TypeVar("T")
 
 
 class LateClient:
-    """One client, for as many caches as an engine has. Thread-safe; a process that was forked makes a connection of its own."""
+    """One client, for as many caches as an engine has. Thread-safe."""
 
     def __init__(self, options: Options, name: str) -> None:
         self._options, self._name = options, name
         self._lock = threading.Lock()
-        self._left: list[Client] = []
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
         self._breaker = Breaker()
         self._client: Client | None = None
 
@@ -32,10 +26,6 @@ class LateClient:
         """What the action gives, connecting before where need be; both within the deadline. Raises KvtcError; ``Unavailable``, at
         once, while kvtcd is known to be away."""
         with self._lock:
-            if self._process != os.getpid():
-                # The parent's: closing it, or forgetting it, would be said on the parent's behalf.
-                self._left += [self._client] if self._client else []
-                self._reset()
             with self._breaker.guard(self._options.deadline, lambda: None):
                 if self._client is None:
                     self._client = Client(self._options.socket, name=self._name, arena_bytes=self._options.arena_mib << 20)
