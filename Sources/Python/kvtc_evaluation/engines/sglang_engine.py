@@ -4,77 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kvtc_evaluation.daemon import Daemon, all_coded, until
+from kvtc_evaluation.daemon import Daemon, all_coded, kept_bytes, until
 
+from . import profile
 from . import sglang_host as sglang
 from .model import directory
 from .report import Report, Setting
+from .rows import GENERATED, Reference, load, perturbed, same
 from .sglang_host import PAGE, Host
 
 TOKENS = 1024
-GENERATED = 24
 LAYOUTS = ("page_first_direct", "page_first", "layer_first")
 UNPROVEN = [
     "copies between host pool and GPU, which need CUDA: rows are written to the host pool where SGLang copies them from the device",
     "the scheduler and the radix tree, which need a GPU; tensor- and pipeline-parallel ranks are two configurations in one process",
     "pools beside that of keys and values (sliding windows, Mamba, indexers): refused when SGLang starts",
 ]
-
-
-@dataclass
-class _Engine:
-    """transformers on the model's weights: what computes rows and generates with them."""
-
-    path: Path
-    model: Any
-    tokens: list[int]
-
-    def rows(self, tokens: list[int] | None = None) -> tuple[Any, Any]:
-        """K and V [2, layers, tokens, heads, width] of the prompt, and the logits after it."""
-        import torch
-
-        ids = torch.tensor([tokens or self.tokens])
-        with torch.no_grad():
-            out = self.model(ids, use_cache=True, logits_to_keep=1)
-        layers = out.past_key_values.layers
-        stacked = [torch.stack([getattr(layer, name)[0].transpose(0, 1) for layer in layers]) for name in ("keys", "values")]
-        return torch.stack(stacked), out.logits[0, -1]
-
-    def first(self, rows: Any) -> tuple[Any, Any]:
-        """The cache that the rows of the prompt's beginning are, with the rest computed, and the logits after it."""
-        import torch
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        # The last token is computed in any case: its logits are no part of the cache.
-        rows = rows[:, :, : len(self.tokens) - 1]
-        for layer in range(rows.shape[1]):
-            keys, values = (rows[tensor, layer].transpose(0, 1)[None] for tensor in range(2))
-            cache.update(keys, values, layer)
-        with torch.no_grad():
-            out = self.model(torch.tensor([self.tokens[rows.shape[2] :]]), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.past_key_values, out.logits[0, -1]
-
-    def generate(self, rows: Any) -> list[int]:
-        """The tokens that follow the prompt, the likeliest each."""
-        import torch
-
-        cache, logits = self.first(rows)
-        made = [int(logits.argmax())]
-        with torch.no_grad():
-            while len(made) < GENERATED:
-                out = self.model(torch.tensor([made[-1:]]), past_key_values=cache, use_cache=True)
-                cache = out.past_key_values
-                made.append(int(out.logits[0, -1].argmax()))
-        return made
 
 
 def run(setting: Setting) -> Report:
@@ -85,13 +36,13 @@ def run(setting: Setting) -> Report:
     report = Report(version("sglang"), unproven=list(UNPROVEN))
     path = directory(setting.gguf)
     sglang.publish(path)
-    engine = _load(path)
+    engine = load(path, TOKENS)
     rows, logits = engine.rows()
-    with sglang.one_rank(setting.scratch) as group, _daemon(setting) as daemon:
+    with sglang.one_rank(setting.scratch) as group, _daemon(setting, profile.of(setting)) as daemon:
 
         def host(layout: str = LAYOUTS[0], element: Any = torch.float32, **options: Any) -> Host:
             pools = sglang.key_value_pool(TOKENS // PAGE + 2, *_shape(rows), layout, element)
-            return Host(pools, group, {"socket": str(daemon.socket), "deadline": 20.0} | options)
+            return Host(pools, group, {"socket": str(daemon.socket), "deadline": 60.0} | options)
 
         expected = engine.generate(rows[:, :, :0])
         _lossless(report, engine, host, rows, expected)
@@ -99,30 +50,15 @@ def run(setting: Setting) -> Report:
         report.isolation_ok = _isolated(report, engine, host, rows, setting.scratch)
         _injected(report, host, rows, engine.tokens)
         report.daemon_down_ok = _killed(report, engine, host, rows, expected, daemon)
-        if setting.profile:
-            _coded(report, engine, host, rows, logits, daemon)
+        _coded(report, engine, host, rows, logits, daemon)
     return report
 
 
 @contextmanager
-def _daemon(setting: Setting) -> Any:
-    profiles = [setting.profile] if setting.profile else []
-    with Daemon(setting.kvtcd, setting.kvtcctl, profiles, ram_mib=1024, disk_mib=2048) as daemon:
+def _daemon(setting: Setting, coding: Path) -> Any:
+    with Daemon(setting.kvtcd, setting.kvtcctl, [coding], ram_mib=1024, disk_mib=2048) as daemon:
         daemon.start()
         yield daemon
-
-
-def _load(path: Path) -> _Engine:
-    import torch
-    import transformers
-
-    # Of arguments that are named otherwise from some later release on.
-    warnings.simplefilter("ignore", FutureWarning)
-    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    model.eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    text = Path("/usr/share/common-licenses/GPL-3").read_text()
-    return _Engine(path, model, tokenizer(text)["input_ids"][: TOKENS + 20])
 
 
 def _shape(rows: Any) -> tuple[int, int, int]:
@@ -130,14 +66,7 @@ def _shape(rows: Any) -> tuple[int, int, int]:
     return rows.shape[1], rows.shape[3], rows.shape[4]
 
 
-def _same(found: Any, rows: Any, tokens: int = TOKENS) -> bool:
-    """Bit by bit."""
-    import torch
-
-    return found.shape[2] == tokens and torch.equal(found.view(torch.int32), rows[:, :, :tokens].contiguous().view(torch.int32))
-
-
-def _lossless(report: Report, engine: _Engine, host: Callable[..., Host], rows: Any, expected: list[int]) -> None:
+def _lossless(report: Report, engine: Reference, host: Callable[..., Host], rows: Any, expected: list[int]) -> None:
     with host() as first:
         assert first.write(rows, engine.tokens, []) == TOKENS, "not all pages were stored"
     for layout in LAYOUTS:
@@ -149,7 +78,7 @@ def _lossless(report: Report, engine: _Engine, host: Callable[..., Host], rows: 
                 engine.first(found)
                 report.ttft_restore_s = time.perf_counter() - began
                 report.same_tokens = engine.generate(found) == expected
-            assert _same(found, rows), f"{layout}: what came back are other bytes than were stored"
+            assert same(found, rows, TOKENS), f"{layout}: what came back are other bytes than were stored"
     began = time.perf_counter()
     engine.first(rows[:, :, :0])
     report.ttft_recompute_s = time.perf_counter() - began
@@ -173,24 +102,17 @@ def _latents(report: Report, group: Any, socket: str) -> None:
     report.ran.append("a pool of latents (made-up rows, bfloat16), the same bytes in each layout")
 
 
-def _isolated(report: Report, engine: _Engine, host: Callable[..., Host], rows: Any, scratch: Path) -> bool:
+def _isolated(report: Report, engine: Reference, host: Callable[..., Host], rows: Any, scratch: Path) -> bool:
     import torch
-    from safetensors.torch import load_file, save_file
     from sglang.srt.runtime_context import get_parallel
 
     def finds(other: Host, salt: str | None = None) -> int:
         with other:
             return int(other.read(engine.tokens, rows.shape, [], salt).shape[2])
 
-    perturbed = scratch / "perturbed"
-    perturbed.mkdir()
-    weights = load_file(engine.path / "model.safetensors")
-    weights[min(weights)] = weights[min(weights)] * 1.01
-    save_file(weights, perturbed / "model.safetensors")
-    (perturbed / "config.json").write_bytes((engine.path / "config.json").read_bytes())
     met = {
         "the model itself": finds(host()),
-        "weights of the same shape": finds(host(model=str(perturbed))),
+        "weights of the same shape": finds(host(model=str(perturbed(engine.path, scratch / "perturbed")))),
         "another type of cache": finds(host(element=torch.float16)),
         "another salt of the request": finds(host(), "tenant"),
         "another salt of the engine": finds(host(salt="other")),
@@ -214,7 +136,7 @@ def _injected(report: Report, host: Callable[..., Host], rows: Any, tokens: list
             for end in range(2 * PAGE, TOKENS + 1, 2 * PAGE):
                 shaky.write(rows[:, :, :end], tokens[:end], [])
                 found = shaky.read(tokens[:end], rows.shape, [])
-                assert _same(found, rows, found.shape[2]), "after injected failures other bytes came than were stored"
+                assert same(found, rows, found.shape[2]), "after injected failures other bytes came than were stored"
                 came.append(found.shape[2] / end)
     finally:
         for name in variables:
@@ -224,7 +146,7 @@ def _injected(report: Report, host: Callable[..., Host], rows: Any, tokens: list
     report.ran.append("SGLang's random delays (20 ms) and failures (3 of 10) of the backend's calls: nothing wrong came back")
 
 
-def _killed(report: Report, engine: _Engine, host: Callable[..., Host], rows: Any, expected: list[int], daemon: Daemon) -> bool:
+def _killed(report: Report, engine: Reference, host: Callable[..., Host], rows: Any, expected: list[int], daemon: Daemon) -> bool:
     """The daemon is killed before a load, in the middle of one, and after it: what came is right, and the rest is computed."""
     from kvtc.adapters.sglang.pool import HostPages
 
@@ -238,7 +160,7 @@ def _killed(report: Report, engine: _Engine, host: Callable[..., Host], rows: An
 
     daemon.stop()
     daemon.start()
-    with host(deadline=2.0) as other:
+    with host() as other:
         seen = [other.read(engine.tokens, rows.shape, [])]
         HostPages.place = place_and_kill  # type: ignore[method-assign]
         try:
@@ -250,11 +172,11 @@ def _killed(report: Report, engine: _Engine, host: Callable[..., Host], rows: An
     good = wrote == 0 and placed[0] >= 5
     good &= [found.shape[2] for found in seen[::2]] == [TOKENS, 0] and 0 <= seen[1].shape[2] < TOKENS
     for found in seen:
-        good &= _same(found, rows, found.shape[2]) and engine.generate(found) == expected
-    with host(deadline=2.0) as away:
+        good &= same(found, rows, found.shape[2]) and engine.generate(found) == expected
+    with host() as away:
         good &= away.read(engine.tokens, rows.shape, []).shape[2] == 0
         daemon.start()
-        good &= _eventually(lambda: _same(away.read(engine.tokens, rows.shape, []), rows))
+        good &= _eventually(lambda: same(away.read(engine.tokens, rows.shape, []), rows, TOKENS))
     report.ran.append("kvtcd killed before, during and after a load, and started again under a running controller")
     return good
 
@@ -269,16 +191,16 @@ def _eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def _coded(report: Report, engine: _Engine, host: Callable[..., Host], rows: Any, logits: Any, daemon: Daemon) -> None:
+def _coded(report: Report, engine: Reference, host: Callable[..., Host], rows: Any, logits: Any, daemon: Daemon) -> None:
     import torch
 
     options = {"mode": "transform", "ratio": 16, "sink": 4, "window": 128}
-    with host(**options) as first:
+    with daemon.connect() as client, host(**options) as first:
+        before = kept_bytes(client)
         assert first.write(rows, engine.tokens, None) == 0, "coded without positions"
         assert first.write(rows, engine.tokens, []) == TOKENS
-    with daemon.connect() as client:
         until(client, "coding", all_coded)
-        report.figures["ratio_stored"] = float(client.status()["sessions"][-1].get("ratio", 0) if client.status()["sessions"] else 0)
+        report.figures["ratio_with_sink_and_window"] = rows[:, :, :TOKENS].nbytes / (kept_bytes(client) - before)
     with host(**options) as second:
         found = second.read(engine.tokens, rows.shape, [])
     assert found.shape[2] == TOKENS
@@ -286,7 +208,5 @@ def _coded(report: Report, engine: _Engine, host: Callable[..., Host], rows: Any
     exact = [bool(torch.equal(found[:, :, at], wanted[:, :, at])) for at in (*range(4), *range(TOKENS - 128, TOKENS))]
     assert all(exact), "sinks or window are not exact"
     report.figures["relative_error"] = float(((found - wanted) ** 2).sum() / (wanted**2).sum())
-    _, restored = engine.first(found)
-    wanted_p = torch.log_softmax(logits.double(), -1)
-    report.kl = float((wanted_p.exp() * (wanted_p - torch.log_softmax(restored.double(), -1))).sum())
+    report.kl = engine.divergence(found, logits)
     report.ran.append("transform at 16 with positions from prefix keys, sink and window exact; refused without positions")
