@@ -52,7 +52,7 @@ class _Bench:
         self._daemon, self._place, self._prompt, self._report = daemon, place, prompt, report
         self._plain = load_model(place)
         self._expected = _tokens(self._plain, prompt)
-        self._isolated: list[bool] = []
+        self._isolated = True
 
     def _keep(self, one: Any, **options: Any) -> Kept:
         kept = keep(one, socket=str(self._daemon.socket), deadline=PATIENCE, **options)
@@ -82,12 +82,14 @@ class _Bench:
         """The first token's distribution after coded pages. Ratios are of float32 here: twice those of 16 bits."""
         reference = _first_token(self._plain, self._prompt)[0]
         for ratio in (16, 32):
-            with self._keep(load_model(self._place), mode="transform", ratio=ratio) as first:
+            # A page that is there stays as it was coded: each ratio has pages of its own.
+            options = {"mode": "transform", "ratio": ratio, "salt": f"ratio {ratio}"}
+            with self._keep(load_model(self._place), **options) as first:
                 _tokens(first.model, self._prompt)
                 first.flush()
                 with self._daemon.connect() as client:
                     until(client, "coding pages", all_coded)
-            with self._keep(load_model(self._place), mode="transform", ratio=ratio) as second:
+            with self._keep(load_model(self._place), **options) as second:
                 times, logits = [], reference
                 for _ in range(ROUNDS):
                     logits, seconds = _first_token(second.model, self._prompt)
@@ -116,8 +118,9 @@ class _Bench:
             return other
 
         self._apart(changed, self._prompt[:, :SHORT], {})
-        self._apart(lambda: load_model(self._place, "bfloat16"), self._prompt[:, :SHORT], {})
-        self._report.isolation_ok = all(self._isolated)
+        # In so few bits a token may change with how many are computed at once.
+        self._apart(lambda: load_model(self._place, "bfloat16"), self._prompt[:, :SHORT], {}, same=False)
+        self._report.isolation_ok = self._isolated
         self._report.ran.append("two models of one shape that differ in one number, and one in bfloat16")
 
     def adapters(self) -> None:
@@ -137,13 +140,17 @@ class _Bench:
             self._apart(build, self._prompt[:, :SHORT], {})
         self._report.ran.append("LoRA adapters of PEFT: none, two contents, two scales")
 
-    def _apart(self, build: Callable[[], Any], prompt: Any, options: dict[str, Any]) -> None:
+    def _apart(self, build: Callable[[], Any], prompt: Any, options: dict[str, Any], same: bool = True) -> None:
         """Meets no page that is there, and its own when it comes again, with the tokens of its own."""
-        expected = _tokens(build(), prompt)
+        expected = _tokens(build(), prompt) if same else None
         for restored in (0, (SHORT - 1) // 64 * 64):
             with self._keep(build(), **options) as kept:
-                self._isolated.append(_tokens(kept.model, prompt) == expected and kept.counts.restored_tokens == restored)
+                tokens = _tokens(kept.model, prompt)
                 kept.flush()
+                found = kept.counts.restored_tokens
+            if found != restored or expected not in (None, tokens):
+                say(f"not apart: {found} tokens restored where {restored} were to be, or other tokens than its own")
+                self._isolated = False
 
     def daemon_ends(self) -> None:
         """Killed before a call, in the middle of a load, and while nothing is asked; then it comes back."""
@@ -162,7 +169,7 @@ class _Bench:
                 well &= _tokens(kept.model, short) == expected and kept.counts.restored_tokens == before
                 self._daemon.start()
             # The adapter asks again after a pause of its own.
-            end = time.monotonic() + 60
+            end = time.monotonic() + 300
             while kept.counts.restored_tokens == before and time.monotonic() < end:
                 well &= _tokens(kept.model, short) == expected
             well &= kept.counts.restored_tokens > before

@@ -47,13 +47,20 @@ class ModelContent:
     def _read(self) -> bytes:
         import torch
 
-        configuration = {key: value for key, value in self._model.config.to_dict().items() if key not in _INDIFFERENT}
+        configuration = _named(self._model.config.to_dict())
         digest = hashlib.sha256(json.dumps([configuration, self._adapters()], sort_keys=True, default=str).encode())
         for name, tensor in self._tensors():
             own = tensor.detach()
             digest.update(f"{name} {own.dtype} {tuple(own.shape)}\n".encode())
             digest.update(memoryview(own.contiguous().reshape(-1).view(torch.uint8).cpu().numpy()))
         return digest.digest()
+
+
+def _named(settings: Any) -> Any:
+    """A configuration without what says nothing of the computation; models of several parts have one inside the other."""
+    if not isinstance(settings, dict):
+        return settings
+    return {str(key): _named(value) for key, value in settings.items() if key not in _INDIFFERENT}
 
 
 def refusal(model: Any) -> str:

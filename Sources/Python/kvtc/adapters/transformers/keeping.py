@@ -26,6 +26,11 @@ from .worker import TransformersWorker
 
 log = logging.getLogger("kvtc")
 
+_PENDING = 4
+"""Calls whose pages wait to be pushed: each may hold as much memory as its prompt's cache."""
+_BEHIND = 30.0
+"""Seconds for which the pages of a call are offered, behind the calls: nothing waits for them."""
+
 
 @dataclass
 class Counts:
@@ -64,7 +69,7 @@ class Kept:
         if self.worker is None:
             log.warning("kvtcd keeps nothing of this model: %s", self.refusal)
             return
-        self._background = Background("kvtc-offload")
+        self._background = Background("kvtc-offload", _PENDING)
         model.generate = self.generate
 
     def generate(self, inputs: Any = None, **options: Any) -> Any:
@@ -121,7 +126,7 @@ class Kept:
         push = prompts.collect(session, worker, tokens[:cells], restored // session.page_tokens)
 
         def job() -> None:
-            self._count(push(self._options.deadline))
+            self._count(push(max(_BEHIND, self._options.deadline)))
 
         if self._background and not self._background.submit(job):
             self._say("kvtcd is slower than this model: the pages of a call were not offered")
