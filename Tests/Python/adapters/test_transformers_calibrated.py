@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +11,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("tqdm")
 
-from torch_models import VOCABULARY, small
+from torch_models import calibrated, letters, small
 
 import kvtc
 from kvtc.adapters import transformers as adapter
 from kvtc.adapters.transformers import TransformersWorker
-from kvtc.calibration import capture, gradients, safetensors
-from kvtc.calibration.corpus import Corpus
-from kvtc.calibration.texts import Document
+from kvtc.calibration import capture, safetensors
 
 from conftest import binary
 from samples import until
@@ -29,39 +25,19 @@ CONTEXT = 600
 BOUND = 0.01
 
 
-def letters(text, add_special_tokens=True):
-    """A token a character."""
-    return SimpleNamespace(input_ids=[2 + ord(character) % (VOCABULARY - 2) for character in text])
-
-
 def reader(**options):
     return TransformersWorker(small("llama", max_position_embeddings=CONTEXT, **options), letters)
-
-
-def corpus():
-    random = np.random.default_rng(4)
-
-    def documents(name):
-        texts = ["".join(chr(97 + letter) for letter in random.integers(0, 21, 700)) for _ in range(8)]
-        return [Document(f"{name} {index}", text) for index, text in enumerate(texts)]
-
-    learned, judged = documents("learned"), documents("judged")
-    return Corpus("test", lambda _: learned, lambda _: judged)
 
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory) -> Path:
     """Calibrated on the model's own samples and gradients."""
-    place, worker, texts = tmp_path_factory.mktemp("profile"), reader(), corpus()
-    shards = capture.capture_calibration(worker, 4096, place / "samples.safetensors", texts)
-    slopes = gradients.capture_gradients(worker, place / "gradients.safetensors", gradients.Plan(documents=2), texts)
-    tensors, metadata = safetensors.read(shards[0])
+    place = tmp_path_factory.mktemp("profile")
+    out = calibrated(place, reader(), binary("kvtcctl", "KVTCCTL"))
+    tensors, metadata = safetensors.read(place / "samples-00.safetensors")
     assert metadata["rope_style"] == "half_split" and metadata["rope_base"] == "10000.0" and tensors["k.1"].dtype == np.float16
-    by_cache, _ = safetensors.read(slopes[0], ["k.0", "v.1"])
+    by_cache, _ = safetensors.read(place / "gradients-00.safetensors", ["k.0", "v.1"])
     assert all(np.abs(rows).max() > 0 for rows in by_cache.values())
-    out = place / "model.kvtc.safetensors"
-    command = [binary("kvtcctl", "KVTCCTL"), "calibrate", *shards, "--gradients", *slopes, "--out", out]
-    subprocess.run(command, check=True, capture_output=True)
     return out
 
 

@@ -1,11 +1,20 @@
-"""Small random models of several architectures as transformers makes them, two layers each, without a file."""
+"""Small random models of several architectures as transformers makes them, two layers each, without a file; and texts for them."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+
+from kvtc.adapters.transformers import TransformersWorker
+from kvtc.calibration import capture, gradients
+from kvtc.calibration.corpus import Corpus
+from kvtc.calibration.texts import Document
 
 VOCABULARY, WINDOW = 23, 16
 """``WINDOW``: how far layers with a sliding window see."""
@@ -27,3 +36,29 @@ def small(kind: str, seed: int = 1, dtype: str = "float32", **options: Any) -> A
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
     model.generation_config.eos_token_id = None
     return model
+
+
+def letters(text: str, add_special_tokens: bool = True) -> Any:
+    """A tokenizer of a token a character."""
+    return SimpleNamespace(input_ids=[2 + ord(character) % (VOCABULARY - 2) for character in text])
+
+
+def texts() -> Corpus:
+    """Eight of 700 random letters to calibrate on, and as many others to evaluate."""
+    random = np.random.default_rng(4)
+
+    def documents(name: str) -> list[Document]:
+        made = ["".join(chr(97 + letter) for letter in random.integers(0, 21, 700)) for _ in range(8)]
+        return [Document(f"{name} {index}", text) for index, text in enumerate(made)]
+
+    learned, judged = documents("learned"), documents("judged")
+    return Corpus("letters", lambda _: learned, lambda _: judged)
+
+
+def calibrated(place: Path, worker: TransformersWorker, kvtcctl: str) -> Path:
+    """A profile of the worker's own samples and gradients, which are beside it."""
+    shards = capture.capture_calibration(worker, 4096, place / "samples.safetensors", texts())
+    slopes = gradients.capture_gradients(worker, place / "gradients.safetensors", gradients.Plan(documents=2), texts())
+    out = place / "model.kvtc.safetensors"
+    subprocess.run([kvtcctl, "calibrate", *shards, "--gradients", *slopes, "--out", out], check=True, capture_output=True)
+    return out
