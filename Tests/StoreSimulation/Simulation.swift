@@ -136,7 +136,9 @@ package struct Simulation {
             try require(removed == model.isPresent(n) || isLying || isTight, "removing page \(n) said \(removed)")
             model.removed(n)
         case 8:
-            let pinned = Bool.random(using: &generator)
+            // Whose end may have come while a pin kept it is not unpinned without a new one: the daemon gives pages with an end a life
+            // after each use.
+            let pinned = Bool.random(using: &generator) || mayHaveExpired(n)
             let updated = store.update(key(n), pinned: pinned, priority: UInt8(n))
             trace?("pin page \(n) \(pinned): \(updated)")
             if updated { model.pin(n, pinned) }

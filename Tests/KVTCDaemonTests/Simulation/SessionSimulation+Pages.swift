@@ -57,7 +57,10 @@ extension SessionSimulation {
 
     private mutating func forget(_ pages: [PageID]) {
         for page in pages {
+            let earliest = known[page]?.earliestEnd
             known[page] = nil
+            // A process that died before it was gone leaves it there, with an end that it had.
+            if plan.total > 0, let earliest { known[page, default: Known(page)].setEnd(earliest) }
             for at in sessions.indices {
                 sessions[at].pages.removeAll { $0 == page }
                 sessions[at].lease?.pages.remove(page)
