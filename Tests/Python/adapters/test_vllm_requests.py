@@ -128,6 +128,13 @@ def test_a_request_that_was_put_off_is_sent_from_its_new_blocks(scheduler):
     assert saves(plan) == [("r", 1, 2, (7, 6, 5, 4))]
 
 
+def test_a_last_page_is_not_worth_a_load(scheduler):
+    side = scheduler()
+    side._pages = SimpleNamespace(leading=lambda wishes, keys: len(keys), close=lambda: None)
+    matched = [side.matched(vllm.Request(f"r{computed}", range(256)), computed)[0] for computed in (0, 96, 160, 192, 224)]
+    assert matched == [256, 160, 96, 0, 0]
+
+
 def test_only_prompts_are_sent_where_that_is_asked_for(scheduler):
     side, request = scheduler(prompt_only=True), vllm.Request("r", range(100))
     side.matched(request, 0)

@@ -80,9 +80,9 @@ class Load:
             if not is_whole:
                 self.failed |= {int(block) for block in blocks[index] if block != NULL_BLOCK}
 
-    def finish(self) -> None:
-        """Returns when it has ended."""
-        self._ended.wait()
+    def finish(self, seconds: float | None = None) -> None:
+        """Returns when it has ended, or after so long."""
+        self._ended.wait(seconds)
 
     def wait(self, group: int, layer: int) -> None:
         """Returns when the layer is there, or the load has ended, which it does by its deadline."""

@@ -39,10 +39,11 @@ class Transfer:
 
 @dataclass
 class Plan:
-    """What the workers do in one step."""
+    """What the workers do in one step. ``is_idle``: the model computes nothing in it."""
 
     loads: list[Transfer] = field(default_factory=list)
     saves: list[Transfer] = field(default_factory=list)
+    is_idle: bool = False
 
 
 class PartPages:

@@ -72,6 +72,9 @@ class SchedulerSide:
             # The last token is computed: the step would have nothing to do.
             least = min(self._block_tokens)
             end = (request.num_tokens - 1) // least * least
+        if computed and end - computed <= size:
+            # What vLLM has itself ends in the prompt's last page: that is computed sooner than it is brought.
+            end = computed
         known.end = max(computed, end)
         return (end - computed, self._is_async) if end > computed else (0, False)
 
@@ -116,6 +119,7 @@ class SchedulerSide:
             # What was to be loaded is: vLLM counts on it.
             log.exception("kvtcd is not sent what this step computes")
         plan, self._plan = self._plan, Plan()
+        plan.is_idle = not output.num_scheduled_tokens
         return plan
 
     def _follow(self, output: Any) -> None:

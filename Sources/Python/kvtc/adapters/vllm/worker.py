@@ -17,6 +17,9 @@ from .settings import Settings, WishList
 
 log = logging.getLogger("kvtc")
 
+_PAUSE = 0.01
+"""Seconds that a step without work waits for a load."""
+
 
 class WorkerSide:
     """Called by the engine's thread. ``parts`` is None where nothing can be kept, and `refusal` says why."""
@@ -37,6 +40,7 @@ class WorkerSide:
         self._step: list[Load] = []
         self._failed: set[int] = set()
         self._failed_requests: set[str] = set()
+        self._is_idle = False
         self._staged = 0
         self._staging = threading.Lock()
 
@@ -80,6 +84,7 @@ class WorkerSide:
 
     def start(self, plan: Plan) -> None:
         """Sets the loads of a step going."""
+        self._is_idle = plan.is_idle
         is_layerwise = self._settings.layerwise and len(self._groups) == 1
         for transfer in plan.loads:
             pages = self._pages.under(transfer.wishes) if self._pages else []
@@ -148,6 +153,9 @@ class WorkerSide:
 
     def finished(self) -> set[str]:
         """The requests whose loads are over since the last call."""
+        if self._is_idle and self._apart:
+            # vLLM calls in a loop meanwhile, which would take the interpreter from the threads that it waits for.
+            next(iter(self._apart.values())).finish(_PAUSE)
         over = {name for name, load in self._apart.items() if load.is_done}
         for name in over:
             load = self._apart.pop(name)
