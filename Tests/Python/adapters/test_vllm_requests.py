@@ -87,8 +87,8 @@ def test_salts_and_images_are_in_the_keys():
 def scheduler():
     made = []
 
-    def make(**given):
-        side = SchedulerSide(Settings.parse(given), WishList(given), [vllm.BLOCK], PAGE, 1)
+    def make(roles=(True, True), **given):
+        side = SchedulerSide(Settings.parse(given), WishList(given), [vllm.BLOCK], PAGE, 1, loads=roles[0], saves=roles[1])
         # Pages are planned for workers that are known; nothing is asked of a daemon here.
         side._pages = SimpleNamespace(leading=lambda wishes, keys: 0, close=lambda: None)
         made.append(side)
@@ -133,6 +133,14 @@ def test_a_last_page_is_not_worth_a_load(scheduler):
     side._pages = SimpleNamespace(leading=lambda wishes, keys: len(keys), close=lambda: None)
     matched = [side.matched(vllm.Request(f"r{computed}", range(256)), computed)[0] for computed in (0, 96, 160, 192, 224)]
     assert matched == [256, 160, 96, 0, 0]
+
+
+def test_a_server_that_only_sends_or_only_finds(scheduler):
+    for finds in (True, False):
+        side, request = scheduler(roles=(finds, not finds)), vllm.Request("r", range(200))
+        side._pages = SimpleNamespace(leading=lambda wishes, keys: 1, close=lambda: None)
+        assert side.matched(request, 0)[0] == (64 if finds else 0)
+        assert bool(saves(side.step(vllm.step(new=[(request, ([1, 2, 3, 4, 5, 6, 7],), 0, 200)])))) != finds
 
 
 def test_only_prompts_are_sent_where_that_is_asked_for(scheduler):

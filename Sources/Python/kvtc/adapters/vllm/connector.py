@@ -76,7 +76,9 @@ class KvtcConnector(base, hybrid):  # type: ignore[misc]
                 log.warning('a page that is lost on its way fails its request: set "kv_load_failure_policy": "recompute"')
             parallel = vllm_config.parallel_config
             workers = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
-            self._scheduler = SchedulerSide(settings, wishes, blocks, page_tokens, workers)
+            self._scheduler = SchedulerSide(
+                settings, wishes, blocks, page_tokens, workers, loads=transfer.is_kv_consumer, saves=transfer.is_kv_producer
+            )
         else:
             self._worker = WorkerSide(settings, wishes, vllm_config, kv_cache_config, page_tokens)
 

@@ -34,8 +34,19 @@ class _Request:
 class SchedulerSide:
     """Called by one thread, which waits ``lookup_ms`` at most for anything."""
 
-    def __init__(self, settings: Settings, wishes: WishList, block_tokens: Sequence[int], page_tokens: int, workers: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wishes: WishList,
+        block_tokens: Sequence[int],
+        page_tokens: int,
+        workers: int,
+        *,
+        loads: bool = True,
+        saves: bool = True,
+    ) -> None:
         self._settings, self._wishes, self._workers = settings, wishes, workers
+        self._loads, self._saves = loads, saves
         self._block_tokens, self._page_tokens = list(block_tokens), page_tokens
         # Failures of single blocks can be told apart only where block ids are; else the request waits apart from steps.
         self._is_async = not settings.layerwise or len(block_tokens) > 1
@@ -53,7 +64,7 @@ class SchedulerSide:
     def matched(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """Tokens beyond those computed that can be loaded; None: ask again."""
         known = self._known(request)
-        if known is None or self._pages is None:
+        if known is None or self._pages is None or not self._loads:
             return 0, False
         size = self._page_tokens
         keys = known.keys.upto(request.num_tokens)
@@ -148,7 +159,7 @@ class SchedulerSide:
         # Drafted tokens are no tokens yet.
         kept = request.num_prompt_tokens if self._settings.prompt_only else request.num_tokens
         pages = min(known.end, kept) // size
-        if pages <= known.present or self._pages is None:
+        if pages <= known.present or self._pages is None or not self._saves:
             return
         keys, first = known.keys.upto(kept), known.present
         blocks = tuple(

@@ -65,6 +65,8 @@ class WorkerSide:
         for number, group in enumerate(self._groups_config):
             spec = group.kv_cache_spec
             specs = getattr(spec, "kv_cache_specs", None) or dict.fromkeys(group.layer_names, spec)
+            if any((getattr(each, "sliding_window", None) or self._page_tokens) < self._page_tokens for each in specs.values()):
+                raise UnknownLayout(f"layers whose window is shorter than a page of {self._page_tokens} tokens give blocks away too soon")
             found = group_cache(
                 group.layer_names, caches, specs, modules, str(cache.cache_dtype), self._config.model_config.dtype
             )
