@@ -33,6 +33,6 @@ def described(worker: Reader) -> str:
 
 
 def open_session(client: Client, worker: Reader, profile: str, policy: Policy) -> Session:
-    if isinstance(worker, LlamaWorker):
-        return llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=policy)
-    return open_transformers_session(client, worker, "evaluate", profile=profile, policy=policy)
+    if isinstance(worker, TransformersWorker):
+        return open_transformers_session(client, worker, "evaluate", profile=profile, policy=policy)
+    return llama_cpp.open_session(client, worker, "evaluate", profile=profile, policy=policy)
