@@ -67,6 +67,7 @@ def test_pages_come_back_wherever_they_stand_among_the_keys(make, pages):
     assert sorted(back) == [1, 3]
     assert np.array_equal(back[1], pages[2]) and np.array_equal(back[3], pages[0])
     assert keyed.drop(names[:2]) == 2 and keyed.contains(names[:3]).tolist() == [False, False, True]
+    assert keyed.counters.snapshot() == {"looked_up": 5, "found": 2, "asked": 4, "brought": 2, "offered": 3, "kept": 3}
 
 
 def test_pages_of_another_identity_are_never_met(make, pages):

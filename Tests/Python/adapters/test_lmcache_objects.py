@@ -211,6 +211,7 @@ def test_what_one_server_stores_another_finds_and_loads(start):
     rooms = [Item() for _ in range(4)]
     assert second.load(keys(4)[::-1], rooms) == [False, True, True, True]
     assert [room.content for room in rooms[1:]] == [item.content for item in stored[::-1]]
+    assert second.report_status()["objects"] == {"looked_up": 4, "found": 3, "asked": 4, "brought": 3, "offered": 0, "kept": 0}
     assert second.told == [("accessed", 3)] and first.told == [("stored", 3, 3 * len(stored[0].content))]
     first.delete([*keys(2), Key(b"x" * 32)])
     assert first.told[-1] == ("deleted", 2, 2 * len(stored[0].content)) and second.look_up(keys(3), told) == [False, False, True]

@@ -34,6 +34,9 @@ with sglang.one_rank(scratch) as group:
                 assert host.write(rows, tokens, []) == len(tokens)
             assert torch.equal(host.read(tokens + [1, 2, 3], rows.shape, []), rows), layout
             assert host.read(tokens, rows.shape, [], "tenant").shape[2] == 0
+            stats = host.controller.storage_backend.get_stats()
+            assert (stats.prefetch_pgs, stats.backup_pgs) == ([5], [5] if layout == "page_first" else [])
+            assert all(speed > 0 for speed in stats.prefetch_bandwidth + stats.backup_bandwidth)
 """
 
 

@@ -10,6 +10,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +26,38 @@ from ..push import Page
 from ..session import Session
 from ..transport.deadline import is_away
 from . import sessions, transfer
+from .counters import Counters
 from .late import LateClient
 from .options import Options
 from .sessions import CacheForm
 from .transfer import Place, PlacePart
 
 log = logging.getLogger("kvtc")
+P = ParamSpec("P")
 
 _STREAMS = 32
 """Sequences that go on at a time. What the one that was used longest ago has in its window stays exact for good."""
 _LAP = 1024
 """Pages without a place in a sequence go one behind another, and from the start again after so many: a session knows each of its pages."""
 _KEPT = (PushOutcome.STORED, PushOutcome.PRESENT, PushOutcome.NON_FINITE)
+
+
+Answer = Callable[Concatenate["KeyedPages", P], NDArray[np.bool_]]
+
+
+def _counting(asked: str, got: str) -> Callable[[Answer[P]], Answer[P]]:
+    """Has a method's answers counted under those names: how many there were, and how many were yes."""
+
+    def decorate(method: Answer[P]) -> Answer[P]:
+        @wraps(method)
+        def counted(self: KeyedPages, /, *arguments: P.args, **named: P.kwargs) -> NDArray[np.bool_]:
+            answer = method(self, *arguments, **named)
+            self.counters.add(**{asked: len(answer), got: int(answer.sum())})
+            return answer
+
+        return counted
+
+    return decorate
 
 
 class KeyedPages:
@@ -53,10 +75,12 @@ class KeyedPages:
         page_tokens: int,
         weights: bytes = b"",
         shared: LateClient | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        """``shared``: the connection of several caches of an engine; without, this one has its own."""
+        """``shared``: the connection of several caches of an engine; without, this one has its own. So it is with ``counters``."""
         self._options, self._cache, self._name, self._page_tokens, self._weights = options, cache, name, page_tokens, weights
         self._late, self._is_shared = shared or LateClient(options, name), shared is not None
+        self.counters = counters or Counters()
         self._opening = threading.Lock()
         self._pushing = threading.Lock()
         self._reset()
@@ -78,6 +102,7 @@ class KeyedPages:
         """Why kvtcd keeps nothing of this cache; empty where it does, or is away."""
         return self._refusal
 
+    @_counting("looked_up", "found")
     def contains(self, keys: Sequence[bytes], hold: float = 0.0) -> NDArray[np.bool_]:
         """Which of them kvtcd has [keys]; so many seconds those from the first on stay."""
         session = self._opened()
@@ -92,6 +117,7 @@ class KeyedPages:
             self._held.append((now + hold, lease))
         return found
 
+    @_counting("asked", "brought")
     def get(self, keys: Sequence[bytes], place: Place) -> NDArray[np.bool_]:
         """Hands those that are there to ``place``, in any order; which arrived whole and in time [keys]."""
         session = self._opened()
@@ -99,6 +125,7 @@ class KeyedPages:
             return np.zeros(len(keys), bool)
         return transfer.pull_found(session, self._named(keys), place, deadline=self._options.deadline)
 
+    @_counting("asked", "brought")
     def get_parts(self, keys: Sequence[bytes], layer_step: int, place: PlacePart) -> NDArray[np.bool_]:
         """As ``get``, by so many layers at a time."""
         session = self._opened()
@@ -107,6 +134,7 @@ class KeyedPages:
         geometry = self._cache.geometry
         return transfer.pull_parts(session, self._named(keys), geometry, layer_step, place, deadline=self._options.deadline)
 
+    @_counting("offered", "kept")
     def set(
         self, keys: Sequence[bytes], page: Callable[[int], object], first: int | None = None, before: bytes | None = None
     ) -> NDArray[np.bool_]:

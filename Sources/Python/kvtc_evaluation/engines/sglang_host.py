@@ -143,6 +143,7 @@ class Host:
             storage_backend="dynamic",
             model_name="model",
             storage_backend_extra_config=configuration | options,
+            enable_storage_metrics=True,
         )
 
     def __enter__(self) -> Host:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...identity import Identity
 from ...protocol.policy import Mode
+from ..counters import Counters
 from ..keyed import KeyedPages
 from ..late import LateClient
 from ..options import Options
@@ -45,6 +46,7 @@ class KvtcL2Adapter(_Base):  # type: ignore[misc]
         super().__init__()
         self._options = _options(params)
         self._link = LateClient(self._options, "lmcache")
+        self._counters = Counters()
         self._lock = threading.Lock()
         self._weights: dict[str, bytes | None] = {}
         self._pages: dict[tuple[bytes, ObjectForm], KeyedPages] = {}
@@ -112,7 +114,8 @@ class KvtcL2Adapter(_Base):  # type: ignore[misc]
     def report_status(self) -> dict[str, Any]:
         with self._lock:
             refusals = [pages.refusal for pages in self._pages.values() if pages.refusal]
-        return {"is_healthy": not refusals, "type": type(self).__name__, "mode": self._options.mode.name.lower(), "refusals": refusals}
+        about = {"is_healthy": not refusals, "type": type(self).__name__, "mode": self._options.mode.name.lower(), "refusals": refusals}
+        return about | {"objects": self._counters.snapshot()}
 
     def _store(self, keys: list[Any], objects: list[Any]) -> Any:
         forms = [object_form(item) for item in objects]
@@ -195,7 +198,8 @@ class KvtcL2Adapter(_Base):  # type: ignore[misc]
                     return None
                 identity = Identity(weights, kv_type=" ".join(form.types), salt=options.salt, extra={"engine": "lmcache"})
                 cache = CacheForm(identity, form.geometry, form.token_bytes, form.layout)
-                pages = KeyedPages(options, cache, f"lmcache {model}"[:200], form.page_tokens, weights, self._link)
+                name = f"lmcache {model}"[:200]
+                pages = KeyedPages(options, cache, name, form.page_tokens, weights, self._link, self._counters)
                 self._pages[weights, form] = pages
             return pages
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Generic, TypeVar
 
 from ..background import Background
 
+log = logging.getLogger("kvtc")
 T = TypeVar("T")
 
 
@@ -31,6 +33,9 @@ class Tasks(Generic[T]):
             result = None
             try:
                 result = work()
+            except Exception:
+                # Said before the result is there: who takes it may look.
+                log.exception("a task of LMCache's failed; going on")
             finally:
                 self._finish(number, failed() if result is None else result)
 

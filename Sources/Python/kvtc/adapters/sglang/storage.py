@@ -13,6 +13,7 @@ from ..keyed import KeyedPages
 from ..options import Options
 from ..sessions import CacheForm
 from .identity import origin, rank_name
+from .meter import Meter
 from .pool import HostPages
 
 try:
@@ -43,6 +44,7 @@ class KvtcStorage(_Base):  # type: ignore[misc]
         self._config = storage_config
         self._pool: HostPages | None = None
         self._pages: KeyedPages | None = None
+        self._meter = Meter(0)
         self._warned = False
 
     def register_mem_pool_host(self, mem_pool_host: Any) -> None:
@@ -56,6 +58,7 @@ class KvtcStorage(_Base):  # type: ignore[misc]
         # A profile's geometry has RoPE as it was calibrated; the pool does not say.
         cache = CacheForm(made.identity, pool.geometry, pool.token_bytes, pool.layout, is_exact=False)
         name = f"sglang {rank_name(self._config)}".strip()
+        self._meter = Meter(pool.token_bytes * pool.page_tokens)
         self._pool, self._pages = pool, KeyedPages(self._options, cache, name, pool.page_tokens, made.weights)
 
     def register_mem_host_pool_v2(self, host_pool: Any, host_pool_name: Any) -> None:
@@ -80,7 +83,8 @@ class KvtcStorage(_Base):  # type: ignore[misc]
         pool = self._pool
         try:
             slots = pool.first_slots(host_indices, len(keys))
-            arrived = self._pages.get(_named(keys), lambda index, page: pool.place(slots[index], page))
+            with self._meter.timed("prefetch", len(keys)):
+                arrived = self._pages.get(_named(keys), lambda index, page: pool.place(slots[index], page))
             return [bool(came) for came in arrived]
         except Exception:
             log.exception("bringing %d pages failed", len(keys))
@@ -97,7 +101,9 @@ class KvtcStorage(_Base):  # type: ignore[misc]
             slots, names = pool.first_slots(host_indices, len(keys)), _named(keys)
             first = None if before is None else len(before) * pool.page_tokens
             last = bytes.fromhex(before[-1]) if before else None
-            return [bool(kept) for kept in self._pages.set(names, lambda index: pool.page(slots[index]), first, last)]
+            with self._meter.timed("backup", len(keys)):
+                kept = self._pages.set(names, lambda index: pool.page(slots[index]), first, last)
+            return [bool(is_kept) for is_kept in kept]
         except Exception:
             log.exception("storing %d pages failed", len(keys))
             return [False] * len(keys)
@@ -122,6 +128,10 @@ class KvtcStorage(_Base):  # type: ignore[misc]
     def clear(self) -> None:
         """Pages belong to the user, not to an engine: other engines may use them."""
         log.warning("kvtcd keeps its pages; 'kvtcctl drop' takes them away")
+
+    def get_stats(self) -> Any:
+        """What SGLang shows of a backend, since the last time that it asked; nothing where it does not want it."""
+        return self._meter.take() if getattr(self._config, "enable_storage_metrics", False) else None
 
     def close(self) -> None:
         if self._pages is not None:
