@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,10 +14,10 @@ from typing import Any
 from ..daemon import Daemon
 from . import model
 from .report import Report, Setting
-from .vllm_files import make_other, make_small
+from .vllm_files import make_other, make_small, write_prompts
 
 TOKENS = 4096
-SEEDS = [1, 2, 3]
+PROMPTS = 3
 RATIO = 16.0
 
 
@@ -41,6 +42,11 @@ class _Run:
         came: dict[str, Any] = json.loads(result.read_text())
         return came
 
+    def prompts(self) -> str:
+        """A file of prompts, and one to warm an engine up with."""
+        file = self.setting.scratch / "prompts.json"
+        return str(file if file.exists() else write_prompts(self.model, file, PROMPTS + 1, TOKENS))
+
     def daemon(self, profiles: list[Path] | None = None) -> Daemon:
         return Daemon(self.setting.kvtcd, self.setting.kvtcctl, profiles or [], ram_mib=2048, disk_mib=4096)
 
@@ -60,13 +66,13 @@ def run(setting: Setting) -> Report:
 
 
 def _restore(here: _Run) -> None:
-    report, common = here.report, {"model": str(here.model), "tokens": TOKENS, "seeds": SEEDS}
+    report, common = here.report, {"model": str(here.model), "prompts": here.prompts()}
     with here.daemon() as daemon:
         daemon.start()
         computed = here.process("compute", socket=str(daemon.socket), settings={}, restores=False, **common)
         restored = here.process("compute", socket=str(daemon.socket), settings={}, restores=True, **common)
         layerwise = here.process("compute", socket=str(daemon.socket), settings={"layerwise": True}, restores=True, **common)
-    report.ran.append(f"{len(SEEDS)} prompts of {TOKENS} tokens computed by one engine, brought back by the next, and by one layer by layer")
+    report.ran.append(f"{PROMPTS} prompts of {TOKENS} tokens computed by one engine, brought back by the next, and by one layer by layer")
     report.same_tokens = computed["said"] == restored["said"] == layerwise["said"] and min(restored["cached"]) >= TOKENS - 64
     report.ttft_recompute_s, report.ttft_restore_s = computed["first"], restored["first"]
     report.figures |= {
@@ -81,7 +87,7 @@ def _transform(here: _Run) -> None:
     if profile is None:
         here.report.unproven.append("lossy coding: there is no profile of these weights")
         return
-    common = {"model": str(here.model), "tokens": TOKENS, "seeds": SEEDS}
+    common = {"model": str(here.model), "prompts": here.prompts()}
     settings = {"mode": "transform", "ratio": RATIO}
     with here.daemon([profile]) as daemon:
         daemon.start()
@@ -90,7 +96,8 @@ def _transform(here: _Run) -> None:
         with daemon.connect(arena_bytes=0) as client:
             status = client.status()
     here.report.ran.append(f"the same in transform at {RATIO:.0f}")
-    here.report.kl = _divergence(computed["probabilities"], restored["probabilities"])
+    pairs = zip(computed["probabilities"], restored["probabilities"], strict=True)
+    here.report.kl = statistics.fmean(_divergence(exact, coded) for exact, coded in pairs)
     here.report.figures |= {
         "ttft_restore_transform_s": restored["first"], "load_transform_s": restored["load"],
         "faster_transform": computed["first"] / restored["first"], "ratio_transform": status["ratio"] or 0.0,

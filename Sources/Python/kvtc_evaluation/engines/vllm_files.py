@@ -61,3 +61,20 @@ def make_small(target: Path) -> Path:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     return target
+
+
+def write_prompts(model: Path, target: Path, count: int, tokens: int) -> Path:
+    """So many prompts of English prose, as a list of lists of token ids. Raises MissingTexts where Debian's manuals are not installed."""
+    import transformers
+
+    from kvtc.calibration.texts import held_out_documents
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
+    documents = held_out_documents(2 * count)
+    # One document is half a prompt, or more.
+    texts = ["\n\n".join(document.text for document in documents[2 * index : 2 * index + 2]) for index in range(count)]
+    prompts = [tokenizer.encode(text)[:tokens] for text in texts]
+    if any(len(prompt) < tokens for prompt in prompts):
+        raise ValueError(f"the texts are shorter than {tokens} tokens")
+    target.write_text(json.dumps(prompts))
+    return target

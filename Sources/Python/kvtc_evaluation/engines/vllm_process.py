@@ -18,7 +18,7 @@ from typing import Any
 
 from kvtc.client import Client
 
-from ..daemon import until
+from ..daemon import all_coded, until
 from .vllm_files import make_adapter
 
 ANSWER = 16
@@ -140,31 +140,39 @@ def prompt(seed: int, tokens: int) -> list[int]:
 
 
 def sent(socket: Path | str, pages: int) -> None:
-    """Waits until the daemon has so many pages."""
+    """Waits until the daemon has so many pages, coded as far as they are to be."""
     with Client(str(socket), arena_bytes=0) as client:
-        until(client, "waiting for pages", lambda status: sum(status["pages"].values()) - status["pages"]["disk_only"] >= pages)
+        until(client, "waiting for pages", lambda status: status["pages"]["raw"] + status["pages"]["coded"] >= pages, 300)
+        until(client, "coding", all_coded, 300)
 
 
-def compute(socket: str, model: str, tokens: int, seeds: list[int], settings: dict[str, Any], restores: bool) -> dict[str, Any]:
-    """Times to the first token of prompts that are computed (or restored), then of vLLM's own hits on them, and what is said."""
+def compute(socket: str, model: str, prompts: str, settings: dict[str, Any], restores: bool) -> dict[str, Any]:
+    """Times to the first token of prompts that are computed (or restored), then of vLLM's own hits on them, and what is said.
+
+    ``prompts``: a file of them, of which the first only warms the engine up.
+    """
+    warm, *asked = json.loads(Path(prompts).read_text())
     engine = Engine(model, socket, settings, is_timed=True)
-    engine.answer(prompt(0, tokens))
-    engine.answer(prompt(0, tokens))
-    with_pages = timed_loads()
-    first, own, said, cached = [], [], [], []
-    for seed in seeds:
-        answer = engine.answer(prompt(seed, tokens), 1)
+    engine.answer(warm)
+    engine.answer(warm)
+    loads = timed_loads()
+    first, own, cached = [], [], []
+    for one in asked:
+        answer = engine.answer(one, 1)
         first.append(answer.seconds)
         cached.append(answer.cached)
-        own.append(engine.answer(prompt(seed, tokens), 1).seconds)
-    for seed in seeds:
-        said.append(engine.answer(prompt(seed, tokens)).tokens)
-    probabilities = engine.answer(prompt(seeds[0], tokens), 1, with_probabilities=True).log_probabilities
+        own.append(engine.answer(one, 1).seconds)
+    said = [engine.answer(one).tokens for one in asked]
+    probabilities = [engine.answer(one, 1, with_probabilities=True).log_probabilities for one in asked]
     if not restores:
-        sent(socket, (len(seeds) + 1) * tokens // 64)
+        sent(socket, (len(asked) + 1) * (len(warm) // 64))
     return {
-        "first": statistics.median(first), "own": statistics.median(own), "said": said, "cached": cached,
-        "load": statistics.median(with_pages) if with_pages else None, "probabilities": probabilities,
+        "first": statistics.median(first),
+        "own": statistics.median(own),
+        "said": said,
+        "cached": cached,
+        "load": statistics.median(loads) if loads else None,
+        "probabilities": probabilities,
     }
 
 

@@ -120,7 +120,7 @@ class TransformersWorker:
         for number, layer in enumerate(cache.layers):
             if type(layer) is known.DynamicSlidingWindowLayer:
                 cache.layers[number] = known.DynamicLayer()
-            elif type(layer) not in (known.DynamicLayer, known.DummyLayer):
+            elif type(layer) not in (known.DynamicLayer, getattr(known, "DummyLayer", known.DynamicLayer)):
                 kind = type(layer).__name__
                 raise EngineError(f"layer {number} of {type(self.model).__name__} keeps a {kind}, which is no K and V of tokens")
         return cache
