@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import transformers
 
-from kvtc.adapters.transformers import Kept, keep
+from kvtc.adapters.transformers import DEADLINE, Kept, keep
 from kvtc.adapters.transformers.loading import load_model, load_tokenizer
 from kvtc.calibration.corpus import demo
 from kvtc.calibration.progress import say
@@ -55,7 +55,7 @@ class _Bench:
         self._isolated = True
 
     def _keep(self, one: Any, **options: Any) -> Kept:
-        kept = keep(one, socket=str(self._daemon.socket), deadline=PATIENCE, **options)
+        kept = keep(one, **({"socket": str(self._daemon.socket), "deadline": PATIENCE} | options))
         if kept.refusal:
             raise RuntimeError(kept.refusal)
         return kept
@@ -156,7 +156,7 @@ class _Bench:
         """Killed before a call, in the middle of a load, and while nothing is asked; then it comes back."""
         short = self._prompt[:, :SHORT]
         expected = _tokens(self._plain, short)
-        with self._keep(copy.deepcopy(self._plain)) as kept, self._daemon.connect() as client:
+        with self._keep(copy.deepcopy(self._plain), deadline=DEADLINE) as kept, self._daemon.connect() as client:
             well = _tokens(kept.model, short) == expected and kept.counts.restored_tokens > 0
             kept.flush()
             client.flush()
