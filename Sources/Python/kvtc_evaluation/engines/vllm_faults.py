@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..daemon import Daemon
-from .vllm_process import Answer, Engine, prompt, sent
+from .vllm_serving import Answer, Engine, prompt, sent
 
 
 def failures(kvtcd: str, kvtcctl: str, model: str, settings: dict[str, Any]) -> dict[str, Any]:
