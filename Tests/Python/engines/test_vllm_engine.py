@@ -22,13 +22,13 @@ def run(*arguments, tmp_path):
 
 def test_a_prompt_comes_back_in_another_vllm_with_the_same_tokens(daemon, tmp_path):
     model = tmp_path / "model"
-    making = f"from pathlib import Path; from kvtc_evaluation.engines.vllm_files import make_small; make_small(Path({str(model)!r}))"
+    making = f"from pathlib import Path; from kvtc_evaluation.engines.vllm.files import make_small; make_small(Path({str(model)!r}))"
     run("-c", making, tmp_path=tmp_path)
     found = []
     for number in range(2):
         result = tmp_path / f"{number}.json"
         arguments = json.dumps({"socket": daemon.socket, "model": str(model), "options": {}})
-        run("-m", "kvtc_evaluation.engines.vllm_process", "alike", arguments, result, tmp_path=tmp_path)
+        run("-m", "kvtc_evaluation.engines.vllm.process", "alike", arguments, result, tmp_path=tmp_path)
         found.append(json.loads(result.read_text()))
     # Of 1000 tokens those of 15 pages; the first engine finds what it computed itself, the second what the first one did, too.
     assert found == [{"other": 0, "own": 960, "same": True}, {"other": 960, "own": 960, "same": True}]

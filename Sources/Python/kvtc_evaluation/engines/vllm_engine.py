@@ -14,7 +14,7 @@ from typing import Any
 from ..daemon import Daemon
 from . import model
 from .report import Report, Setting
-from .vllm_files import make_other, make_small, write_prompts
+from .vllm.files import make_other, make_small, write_prompts
 
 TOKENS = 4096
 PROMPTS = 3
@@ -30,10 +30,10 @@ class _Run:
         self._count = 0
 
     def process(self, scenario: str, **arguments: Any) -> dict[str, Any]:
-        """What a scenario of `vllm_process` came to. Raises RuntimeError where its process failed."""
+        """What a scenario of `vllm.process` came to. Raises RuntimeError where its process failed."""
         self._count += 1
         result = self.setting.scratch / f"{self._count}.json"
-        command = [sys.executable, "-m", "kvtc_evaluation.engines.vllm_process", scenario, json.dumps(arguments), str(result)]
+        command = [sys.executable, "-m", "kvtc_evaluation.engines.vllm.process", scenario, json.dumps(arguments), str(result)]
         with (self.setting.scratch / f"{self._count}.log").open("wb") as log:
             status = subprocess.run(command, stdout=log, stderr=log, check=False, timeout=1800).returncode
         if status or not result.is_file():

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..daemon import Daemon
-from .vllm_serving import Answer, Engine, prompt, sent
+from ...daemon import Daemon
+from .serving import Answer, Engine, prompt, sent
 
 
 def failures(kvtcd: str, kvtcctl: str, model: str, settings: dict[str, Any]) -> dict[str, Any]:

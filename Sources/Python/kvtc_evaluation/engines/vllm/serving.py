@@ -1,4 +1,4 @@
-"""A vLLM engine with the connector, as the scenarios of `vllm_process` use it."""
+"""A vLLM engine with the connector, as the scenarios of `process` use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from kvtc.client import Client
 
-from ..daemon import all_coded, until
+from ...daemon import all_coded, until
 
 ANSWER = 16
 """Tokens that are compared."""
@@ -69,7 +69,7 @@ class Engine:
                 "kv_connector": "OffloadingConnector",
                 "kv_connector_extra_config": {
                     "spec_name": "ProcessorSpec",
-                    "spec_module_path": "kvtc_evaluation.engines.vllm_tier",
+                    "spec_module_path": "kvtc_evaluation.engines.vllm.tier",
                     "cpu_bytes_to_use": memory_mib << 20,
                     "secondary_tiers": [tier],
                 },

@@ -1,6 +1,6 @@
 """One vLLM engine with the connector, in a process of its own: what `vllm_engine` has it do.
 
-python -m kvtc_evaluation.engines.vllm_process SCENARIO ARGUMENTS RESULT    (both JSON: arguments as text, the result a file)
+python -m kvtc_evaluation.engines.vllm.process SCENARIO ARGUMENTS RESULT    (both JSON: arguments as text, the result a file)
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .vllm_files import make_adapter
-from .vllm_serving import Answer, Engine, prompt, sent
+from .files import make_adapter
+from .serving import Answer, Engine, prompt, sent
 
 
 def compute(socket: str, model: str, prompts: str, settings: dict[str, Any], restores: bool) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def crowded(socket: str, model: str) -> dict[str, Any]:
 
 def main(scenario: str, arguments: str, result: str) -> None:
     # As a module it is another one than the program that runs.
-    from . import vllm_faults, vllm_process
+    from . import faults, process
 
-    module = vllm_faults if scenario in ("failures", "tier") else vllm_process
+    module = faults if scenario in ("failures", "tier") else process
     Path(result).write_text(json.dumps(getattr(module, scenario)(**json.loads(arguments))))
     sys.stdout.flush()
     # Engines leave threads behind that the interpreter would wait for.

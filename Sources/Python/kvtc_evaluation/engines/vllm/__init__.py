@@ -1,0 +1,1 @@
+"""vLLM in processes of its own, as `vllm_engine` has it run."""
