@@ -4,6 +4,7 @@ installed (`deploy/engines lmcache` has the real server)."""
 import itertools
 import math
 import os
+import threading
 import select
 import signal
 import sys
@@ -308,7 +309,10 @@ def test_a_task_that_is_not_taken_or_raises_has_failed():
     tasks = Tasks("test", pending=1)
     reads, writes = os.pipe()
     try:
-        first = tasks.submit(lambda: os.read(reads, 1), lambda: b"failed")
+        started = threading.Event()
+        first = tasks.submit(lambda: (started.set(), os.read(reads, 1))[1], lambda: b"failed")
+        # From here on one may wait, and no more.
+        assert started.wait(60)
         others = [tasks.submit(lambda: b"done", lambda: b"failed") for _ in range(3)]
         os.write(writes, b"x")
         results = [wait(tasks.descriptor, lambda number=number: tasks.take(number)) for number in (first, *others)]
