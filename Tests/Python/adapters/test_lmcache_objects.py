@@ -4,10 +4,10 @@ installed (`deploy/engines lmcache` has the real server)."""
 import itertools
 import math
 import os
-import threading
 import select
 import signal
 import sys
+import threading
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 
