@@ -130,9 +130,9 @@ def test_without_the_daemon_the_same_tokens_are_computed(moment, kept, make_daem
     if moment == "during":
         worker.blank_state = blank
     # The breaker asks again a moment later.
-    one._breaker._until = 0
-    if one._client:
-        one._client.breaker._until = 0
+    one._late._breaker._until = 0
+    if one._late._client:
+        one._late._client.breaker._until = 0
     assert run_and_wait(one) == expected
     other = kept(small("llama"), socket=daemon.socket)
     assert run_and_wait(other) == expected and other.counts.restored_tokens == WHOLE

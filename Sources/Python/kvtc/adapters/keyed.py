@@ -221,13 +221,9 @@ class KeyedPages:
 
     def _open(self, client: Client) -> Session:
         options, profile = self._options, self._options.profile
-        if options.mode in (Mode.TRANSFORM, Mode.KVTC):
-            profile = profile or sessions.profile_for(client, self._weights)
-            if not profile:
-                raise KvtcError(
-                    f"there is no profile of these weights ({self._weights.hex()[:12]}…) for the mode {options.mode.name.lower()}",
-                    advice="make one with 'kvtcctl calibrate', load it with 'kvtcctl profile load', and start the engine anew",
-                )
+        if options.mode.needs_profile and not profile:
+            advice = "make one with 'kvtcctl calibrate', load it with 'kvtcctl profile load', and start the engine anew"
+            profile = sessions.needed_profile(client, options.mode, self._weights, advice)
         return sessions.open_session(
             client, self._name, self._cache, profile=profile, policy=options.policy, page_tokens=self._page_tokens
         )

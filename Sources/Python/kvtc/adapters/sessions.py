@@ -8,7 +8,7 @@ from ..client import Client
 from ..identity import Identity
 from ..protocol.errors import KvtcError
 from ..protocol.geometry import Geometry, Layout
-from ..protocol.policy import Policy
+from ..protocol.policy import Mode, Policy
 from ..session import Session
 
 
@@ -34,6 +34,13 @@ def profile_for(client: Client, weights: bytes) -> str:
     Other profiles of the same shape would work, but code worse than they promise.
     """
     return next((str(profile["id"]) for profile in client.profiles() if profile.get("weights") == weights.hex()), "")
+
+
+def needed_profile(client: Client, mode: Mode, weights: bytes, advice: str) -> str:
+    """The daemon's profile of these weights, for a mode that needs one. Raises KvtcError with the advice where there is none."""
+    if found := profile_for(client, weights):
+        return found
+    raise KvtcError(f"there is no profile of these weights ({weights.hex()[:12]}…) for the mode {mode.name.lower()}", advice=advice)
 
 
 def open_session(

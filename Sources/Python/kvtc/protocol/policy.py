@@ -23,6 +23,11 @@ class Mode(IntEnum):
     QUANT8 = 4
     QUANT4 = 5
 
+    @property
+    def needs_profile(self) -> bool:
+        """Whether it needs what calibration learned."""
+        return self in (Mode.TRANSFORM, Mode.KVTC)
+
 
 class QualityKind(IntEnum):
     """What ``Policy.quality`` means: raw bytes over stored bytes, or a bound on the weighted relative squared error."""

@@ -70,8 +70,7 @@ class DaemonWay:
 
     def keep(self, tokens: Sequence[int], exact: ReaderState) -> Kept:
         worker, client = self._worker, self._client
-        needs_profile = self._policy.mode in (Mode.TRANSFORM, Mode.KVTC)
-        profile = self._profile if needs_profile else ""
+        profile = self._profile if Mode(self._policy.mode).needs_profile else ""
         empty = kept_bytes(client)
         with open_session(client, worker, profile, self._policy) as session:
             worker.set_state(exact)

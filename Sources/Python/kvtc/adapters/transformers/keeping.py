@@ -11,17 +11,17 @@ from typing import Any, Self
 
 from ...client import Client
 from ...protocol.errors import KvtcError, Unavailable
-from ...protocol.policy import Mode
 from ...session import Session
-from ...transport.deadline import Breaker
 from .. import prompts
 from ..background import Background
 from ..engine import EngineError
+from ..late import LateClient
 from ..options import Options
+from ..sessions import needed_profile
 from ..transfer import Offload
 from .calls import unfit
 from .forward import cache_argument
-from .sessions import open_session, profile_for
+from .sessions import open_session
 from .worker import TransformersWorker
 
 log = logging.getLogger("kvtc")
@@ -53,8 +53,7 @@ class Kept:
         self._options, self._page_tokens = options, page_tokens
         self._generate: Callable[..., Any] = model.generate
         self._busy = threading.Lock()
-        self._breaker = Breaker()
-        self._client: Client | None = None
+        self._late = LateClient(options, "transformers")
         self._session: Session | None = None
         self._told: set[str] = set()
         self.worker: TransformersWorker | None = None
@@ -140,14 +139,16 @@ class Kept:
         """The session of what the model is now; None while there is none to be had."""
         if self._session and self._session.identity == worker.identity.digest:
             return self._session
+        previous = self._session
+
+        def renew(client: Client) -> None:
+            self._session = self._open(client, worker)
+            with suppress(KvtcError):
+                if previous:
+                    previous.close()
+
         try:
-            with self._breaker.guard(self._options.deadline, lambda: None):
-                if self._client is None:
-                    self._client = Client(self._options.socket, name="transformers", arena_bytes=self._options.arena_mib << 20)
-                previous, self._session = self._session, self._open(self._client, worker)
-                with suppress(KvtcError):
-                    if previous:
-                        previous.close()
+            self._late.use(renew)
         except Unavailable:
             pass
         except KvtcError as error:
@@ -155,15 +156,11 @@ class Kept:
         return self._session if self._session and self._session.identity == worker.identity.digest else None
 
     def _open(self, client: Client, worker: TransformersWorker) -> Session:
-        policy, profile = self._options.policy, self._options.profile
-        if self._options.mode in (Mode.TRANSFORM, Mode.KVTC) and not profile:
-            profile = profile_for(client, worker)
-            if not profile:
-                raise KvtcError(
-                    f"there is no profile of these weights ({worker.weights.hex()[:12]}…) for the mode {self._options.mode.name.lower()}",
-                    advice="make one with 'kvtcctl calibrate' and load it with 'kvtcctl profile load'",
-                )
-        return open_session(client, worker, worker.name, profile=profile, policy=policy, page_tokens=self._page_tokens)
+        options, profile = self._options, self._options.profile
+        if options.mode.needs_profile and not profile:
+            advice = "make one with 'kvtcctl calibrate' and load it with 'kvtcctl profile load'"
+            profile = needed_profile(client, options.mode, worker.weights, advice)
+        return open_session(client, worker, worker.name, profile=profile, policy=options.policy, page_tokens=self._page_tokens)
 
     def _failed(self, error: Exception) -> None:
         """A fault of this side costs a computation, no more."""
@@ -190,11 +187,11 @@ class Kept:
             self._background.close()
             if self.model.__dict__.get("generate") == self.generate:
                 del self.model.generate
-        for part in (self._session, self._client):
-            with suppress(KvtcError):
-                if part:
-                    part.close()
-        self._session = self._client = None
+        with suppress(KvtcError):
+            if self._session:
+                self._session.close()
+        self._session = None
+        self._late.close()
 
     def __enter__(self) -> Self:
         return self
