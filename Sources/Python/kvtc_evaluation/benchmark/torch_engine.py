@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kvtc.adapters.transformers.loading import load_model
+
 
 class NoTorch(Exception):
     """torch, transformers or what they read GGUF files with is not installed, or does not know the model."""
@@ -25,12 +27,8 @@ class TorchEngine:
             import transformers
 
             transformers.utils.logging.set_verbosity_error()
-            transformers.utils.logging.disable_progress_bar()
-            torch.set_num_threads(threads)
             self._torch: Any = torch
-            self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                str(path.parent), gguf_file=path.name, dtype=torch.float32
-            ).eval()
+            self._model: Any = load_model(path, threads=threads)
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise NoTorch(f"{type(error).__name__}: {error}") from error
         self.name = f"torch {torch.__version__} float32"

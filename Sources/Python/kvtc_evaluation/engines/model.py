@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from kvtc.adapters.transformers.loading import load_model, load_tokenizer
 from kvtc.digests import file_digest
 
 _FORM = "1"
@@ -35,14 +35,10 @@ def directory(source: Path) -> Path:
 
 def _write(source: Path, target: Path) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
-    import transformers
     from safetensors.torch import save_file
 
-    transformers.utils.logging.disable_progress_bar()
-    location: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(**location, dtype=torch.float32)
-    transformers.AutoTokenizer.from_pretrained(**location).save_pretrained(target)
+    model = load_model(source)
+    load_tokenizer(source).save_pretrained(target)
     config = model.config
     # The weights are plain numbers now: what reads them must not look for the file's quantisation.
     if hasattr(config, "quantization_config"):
