@@ -63,12 +63,10 @@ public final class Store: Sendable {
     /// evenly when that is set.
     public var seconds: UInt64 { timeline.now.second }
 
-    /// The end of a page that is used now and lives so many seconds after that.
-    public func end(after ttl: UInt32) -> UInt64 { timeline.now.next &+ UInt64(ttl) }
-
     var now: Moment { timeline.now }
 
-    /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes.
+    /// Stores a page. The first one wins: a key that is there already keeps its bytes and attributes. Where the attributes have a
+    /// life after each use, the put is the first, and says when the page expires.
     ///
     /// May write other pages to disk to make room, so it is as slow as the disk when RAM is full.
     public func put(

@@ -109,9 +109,7 @@ extension Engine {
         var attributes = PageAttributes(
             priority: session.policy.priority, pinned: session.policy.pin, firstPosition: entry.firstPosition,
             tokens: entry.tokens, rawBytes: entry.length, nonFinite: isBad)
-        if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) {
-            (attributes.expires, attributes.ttl) = (store.end(after: ttl), ttl)
-        }
+        if case .after(let ttl) = expiry(ttl: session.policy.ttlSeconds) { attributes.ttl = ttl }
         return attributes
     }
 

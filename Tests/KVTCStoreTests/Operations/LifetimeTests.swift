@@ -16,7 +16,7 @@ import Testing
     }
 
     private func put(_ store: Store, _ n: Int, ttl: UInt32, pinned: Bool = false) {
-        let attributes = PageAttributes(pinned: pinned, expires: store.end(after: ttl), ttl: ttl)
+        let attributes = PageAttributes(pinned: pinned, ttl: ttl)
         #expect(store.put(key(n), bytes: page(n, bytes: 900), attributes: attributes) == .stored)
     }
 
