@@ -23,6 +23,22 @@ struct ByteReader: Sendable {
         return bytes.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(fromByteOffset: start, as: T.self)) }
     }
 
+    /// The next 32 bytes as a key.
+    mutating func readKey(_ field: String) throws(WireError) -> PageKey {
+        let start = try take(PageKey.byteCount, field)
+        return bytes.withUnsafeBytes { PageKey(wire: $0.loadUnaligned(fromByteOffset: start, as: SIMD4.self)) }
+    }
+
+    /// Keys, one behind another; the caller has checked that there are so many.
+    mutating func readKeys(_ count: Int, _ field: String) throws(WireError) -> [PageKey] {
+        let start = try take(count * PageKey.byteCount, field)
+        return bytes.withUnsafeBytes { bytes in
+            (0..<count).map {
+                PageKey(wire: bytes.loadUnaligned(fromByteOffset: start + $0 * PageKey.byteCount, as: SIMD4.self))
+            }
+        }
+    }
+
     /// Length-prefixed bytes. The slice shares the body's storage, so that large payloads are not copied.
     mutating func readBytes(_ field: String) throws(WireError) -> ArraySlice<UInt8> {
         let count = Int(try readInteger(field) as UInt32)

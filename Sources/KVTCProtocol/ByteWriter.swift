@@ -16,6 +16,15 @@ public struct ByteWriter: Sendable {
         withUnsafeBytes(of: value.littleEndian) { fields.append(contentsOf: $0) }
     }
 
+    /// Appends a key.
+    mutating func write(_ key: PageKey) { withUnsafeBytes(of: key.wire) { fields.append(contentsOf: $0) } }
+
+    /// Appends keys, one behind another.
+    mutating func write(_ keys: [PageKey]) {
+        fields.reserveCapacity(fields.count + keys.count * PageKey.byteCount)
+        for key in keys { write(key) }
+    }
+
     /// Appends length-prefixed bytes that end the body.
     public mutating func write(payload bytes: ArraySlice<UInt8>) {
         write(UInt32(bytes.count))

@@ -98,9 +98,9 @@ public struct FieldCoder {
 
     mutating func field(_ name: String, _ value: inout PageKey) throws(WireError) {
         try field(name, "key", &value) { reader throws(WireError) in
-            try PageKey(from: &reader, field: name)
+            try reader.readKey(name)
         } write: {
-            $1.encode(to: &$0)
+            $0.write($1)
         }
     }
 
@@ -167,8 +167,7 @@ public struct FieldCoder {
 
     // MARK: - Lists and messages inside of messages
 
-    /// A counted list. The count is checked against the smallest size that an item can have before anything is reserved, so that
-    /// a hostile count costs nothing.
+    /// A counted list.
     mutating func list<Item>(
         _ name: String, of type: String, leastBytes: Int, blank: @autoclosure () -> Item, _ items: inout [Item],
         each: (inout FieldCoder, inout Item) throws(WireError) -> Void
@@ -179,11 +178,7 @@ public struct FieldCoder {
             writer.write(UInt32(items.count))
             for var item in items { try each(&self, &item) }
         case .reading:
-            let count = Int(try reader.readInteger(name) as UInt32)
-            guard count <= reader.remaining / leastBytes else {
-                throw WireError(
-                    .truncated, field: name, "\(count) items do not fit into the \(reader.remaining) bytes left")
-            }
+            let count = try itemCount(name, leastBytes: leastBytes)
             items = []
             items.reserveCapacity(count)
             for _ in 0..<count {
@@ -194,10 +189,28 @@ public struct FieldCoder {
         }
     }
 
+    /// Keys lie as in memory: a request names thousands of them, and LOOKUP of 64 must cost little more than a round trip.
     mutating func list(_ name: String, _ keys: inout [PageKey]) throws(WireError) {
-        try list(name, of: "key", leastBytes: PageKey.byteCount, blank: .zero, &keys) { coder, key throws(WireError) in
-            try coder.field(name, &key)
+        switch purpose {
+        case .listing: listed.append(WireField(name, "list<key>"))
+        case .writing:
+            writer.write(UInt32(keys.count))
+            writer.write(keys)
+        case .reading:
+            let count = try itemCount(name, leastBytes: PageKey.byteCount)
+            keys = try reader.readKeys(count, name)
         }
+    }
+
+    /// A count, checked against the smallest size that an item can have before anything is reserved, so that a hostile one costs
+    /// nothing.
+    private mutating func itemCount(_ name: String, leastBytes: Int) throws(WireError) -> Int {
+        let count = Int(try reader.readInteger(name) as UInt32)
+        guard count <= reader.remaining / leastBytes else {
+            throw WireError(
+                .truncated, field: name, "\(count) items do not fit into the \(reader.remaining) bytes left")
+        }
+        return count
     }
 
     mutating func list<Item: WireItem>(_ name: String, _ items: inout [Item]) throws(WireError) {

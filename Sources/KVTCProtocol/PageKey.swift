@@ -50,17 +50,16 @@ public struct PageKey: Hashable, Sendable, CustomStringConvertible {
         hasher.combine(words.3)
     }
 
-    func encode(to writer: inout ByteWriter) {
-        writer.write(words.0)
-        writer.write(words.1)
-        writer.write(words.2)
-        writer.write(words.3)
+    /// A key as it lies on the wire, which has the least significant byte of each word first.
+    init(wire: SIMD4<UInt64>) {
+        words = (
+            UInt64(littleEndian: wire.x), UInt64(littleEndian: wire.y), UInt64(littleEndian: wire.z),
+            UInt64(littleEndian: wire.w)
+        )
     }
 
-    init(from reader: inout ByteReader, field: String) throws(WireError) {
-        words = (
-            try reader.readInteger(field), try reader.readInteger(field), try reader.readInteger(field),
-            try reader.readInteger(field)
-        )
+    /// The key as it lies on the wire.
+    var wire: SIMD4<UInt64> {
+        SIMD4(words.0.littleEndian, words.1.littleEndian, words.2.littleEndian, words.3.littleEndian)
     }
 }

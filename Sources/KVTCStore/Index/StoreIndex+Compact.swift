@@ -29,8 +29,16 @@ extension StoreIndex {
     /// What is known of a page that has not expired.
     func view(_ key: StoreKey, at now: Moment) -> PageView? {
         guard let number = pages.find(key), !pages.isExpired(number, at: now) else { return nil }
-        return PageView(
-            attributes: pages.attributes(number), length: pages.length(number), isInRAM: pages.isInRAM(number))
+        return pages.view(number)
+    }
+
+    /// The same of many. A loop in here, as a closure that captures the index would copy it for each page.
+    func views(_ keys: ArraySlice<StoreKey>, at now: Moment) -> [PageView?] {
+        pages.prefetch(keys)
+        var result: [PageView?] = []
+        result.reserveCapacity(keys.count)
+        for key in keys { result.append(view(key, at: now)) }
+        return result
     }
 
     /// Notes a use of a page, now or at `use` in the order of use, which puts its expiry off; gives its number. Nil

@@ -8,8 +8,7 @@ extension StoreIndex {
     }
 
     mutating func moveToEnd(_ number: UInt32, of list: Int, tenant: UInt32) {
-        pages.unlink(number, from: &tenants[tenant]!.lists[list])
-        pages.append(number, to: &tenants[tenant]!.lists[list])
+        pages.moveToEnd(number, of: &tenants[tenant]!.lists[list])
     }
 
     mutating func unlink(_ entry: PageEntry) {

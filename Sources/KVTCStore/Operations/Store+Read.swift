@@ -168,13 +168,8 @@ extension Store {
     /// Where each page can be read from, and what is known of it; does not count as a use. Taken under one lock, as one lock
     /// for each key would be handed to and fro between busy threads.
     public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, attributes: PageAttributes)] {
-        index.withLock { index in
-            let now = self.now
-            index.pages.prefetch(keys)
-            return keys.map { key in
-                guard let page = index.view(key, at: now) else { return (.absent, PageAttributes()) }
-                return (page.isInRAM ? .ram : .disk, page.attributes)
-            }
+        index.withLock { $0.views(keys, at: now) }.map { page in
+            page.map { ($0.isInRAM ? .ram : .disk, $0.attributes) } ?? (.absent, PageAttributes())
         }
     }
 

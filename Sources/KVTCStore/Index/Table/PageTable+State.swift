@@ -43,6 +43,16 @@ extension PageTable {
         expanded(number)?.attributes ?? self[number].attributes(ttl: ttl(number))
     }
 
+    /// What readers ask of a page, all at once.
+    func view(_ number: UInt32) -> PageView {
+        if let entry = expanded(number) {
+            return PageView(attributes: entry.attributes, length: entry.length, isInRAM: entry.ram != nil)
+        }
+        let page = self[number]
+        return PageView(
+            attributes: page.attributes(ttl: ttl(number)), length: page.bytes, isInRAM: page.state == .inRAM)
+    }
+
     func priority(_ number: UInt32) -> UInt8 { expanded(number)?.attributes.priority ?? self[number].priority }
 
     func firstPosition(_ number: UInt32) -> UInt32 {

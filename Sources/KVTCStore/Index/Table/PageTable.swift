@@ -193,6 +193,11 @@ extension PageTable {
         all.insert(number, before: other, in: &list)
     }
 
+    mutating func moveToEnd(_ number: UInt32, of list: inout PageList) {
+        all.unlink(number, from: &list)
+        all.append(number, to: &list)
+    }
+
     mutating func unlink(_ number: UInt32, from list: inout PageList) { all.unlink(number, from: &list) }
 
     /// The pages of a list, oldest first.
