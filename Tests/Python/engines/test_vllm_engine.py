@@ -30,5 +30,9 @@ def test_a_prompt_comes_back_in_another_vllm_with_the_same_tokens(daemon, tmp_pa
         arguments = json.dumps({"socket": daemon.socket, "model": str(model), "options": {}})
         run("-m", "kvtc_evaluation.engines.vllm.process", "alike", arguments, result, tmp_path=tmp_path)
         found.append(json.loads(result.read_text()))
+    pages = [one.pop("pages") for one in found]
     # Of 1000 tokens those of 15 pages; the first engine finds what it computed itself, the second what the first one did, too.
     assert found == [{"other": 0, "own": 960, "same": True}, {"other": 960, "own": 960, "same": True}]
+    # The second one computes nothing of them, and so sends nothing.
+    assert [(one["asked"], one["brought"], one["kept"] >= 15) for one in pages] == [(15, 15, True), (45, 45, False)]
+    assert all(one["looked_up"] >= one["found"] >= 15 for one in pages)

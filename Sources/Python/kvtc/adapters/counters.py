@@ -16,6 +16,7 @@ class Counters:
     brought: int = 0
     offered: int = 0
     kept: int = 0
+    _taken: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, **more: int) -> None:
@@ -27,6 +28,14 @@ class Counters:
         """All of them at one moment."""
         with self._lock:
             return {name: getattr(self, name) for name in _NAMES}
+
+    def taken(self) -> dict[str, int]:
+        """What was counted since the last call, for metrics that add up by themselves."""
+        with self._lock:
+            now = {name: getattr(self, name) for name in _NAMES}
+            more = {name: count - self._taken.get(name, 0) for name, count in now.items()}
+            self._taken = now
+        return more
 
 
 _NAMES = tuple(name for name in Counters.__dataclass_fields__ if not name.startswith("_"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .metrics import PageMetrics, PageStats
 from .pages import Parts, Plan
 from .scheduler import SchedulerSide
 from .settings import Settings, WishList
@@ -91,6 +92,23 @@ class KvtcConnector(base, hybrid):  # type: ignore[misc]
     def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
         """Waiting layer by layer is no part of a graph."""
         return bool(extra_config.get("layerwise"))
+
+    # What vLLM's log and metrics say of pages.
+
+    def get_kv_connector_stats(self) -> PageStats | None:
+        side = self._scheduler or self._worker
+        stats = PageStats(side.counters.taken() if side else {})
+        return None if stats.is_empty() else stats
+
+    @classmethod
+    def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> PageStats:
+        return PageStats(data or {})
+
+    @classmethod
+    def build_prom_metrics(
+        cls, vllm_config: Any, metric_types: Any, labelnames: list[str], per_engine_labelvalues: dict[int, list[object]]
+    ) -> PageMetrics:
+        return PageMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
 
     # Beside the model.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..counters import Counters
 from ..keyed import KeyedPages
 from ..sessions import CacheForm
 from .settings import Wishes, WishList
@@ -47,10 +48,10 @@ class Plan:
 
 
 class PartPages:
-    """The pages of one worker, or of all as the scheduler sees them, under each request's wishes."""
+    """The pages of one worker, or of all as the scheduler sees them, under each request's wishes. ``counters``: of all of them."""
 
-    def __init__(self, wishes: WishList, parts: Sequence[Parts]) -> None:
-        self._wishes, self._parts = wishes, parts
+    def __init__(self, wishes: WishList, parts: Sequence[Parts], counters: Counters) -> None:
+        self._wishes, self._parts, self.counters = wishes, parts, counters
         self._pages: dict[Wishes, list[KeyedPages]] = {}
 
     def under(self, wishes: Wishes) -> list[KeyedPages]:
@@ -58,7 +59,9 @@ class PartPages:
         if wishes not in self._pages:
             options = self._wishes.options(wishes)
             self._pages[wishes] = [
-                KeyedPages(options, form, f"vllm {form.identity.part}", part.page_tokens, part.weights)
+                KeyedPages(
+                    options, form, f"vllm {form.identity.part}", part.page_tokens, part.weights, counters=self.counters
+                )
                 for part in self._parts
                 for form in part.forms
             ]

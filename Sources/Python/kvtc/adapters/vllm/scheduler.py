@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..background import Background
+from ..counters import Counters
 from .keys import Adapters, NoName, RequestKeys
 from .pages import PartPages, Parts, Plan, Transfer
 from .settings import Settings, Wishes, WishList
@@ -53,13 +54,14 @@ class SchedulerSide:
         self._adapters = Adapters()
         self._requests: dict[str, _Request | None] = {}
         self._pages: PartPages | None = None
+        self.counters = Counters()
         self._plan = Plan()
         self._lookups = Background("kvtc-lookup")
 
     def meet(self, parts: Sequence[Parts]) -> None:
         """What the workers say of themselves. Unless all do, nothing is looked up, and nothing sent."""
         if len(parts) == self._workers:
-            self._pages = PartPages(self._wishes, parts)
+            self._pages = PartPages(self._wishes, parts, self.counters)
 
     def matched(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """Tokens beyond those computed that can be loaded; None: ask again."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..background import Background
+from ..counters import Counters
 from ..sessions import CacheForm
 from .identity import loaded_weights, part_identity
 from .layout import NULL_BLOCK, GroupCache, UnknownLayout, group_cache, kv_scales
@@ -30,6 +31,7 @@ class WorkerSide:
         self._groups: list[GroupCache] = []
         self._layers: dict[str, tuple[int, int]] = {}
         self._pages: PartPages | None = None
+        self.counters = Counters()
         self.parts: Parts | None = None
         self.refusal = ""
         # Two: a long prompt that is brought does not hold up a short one.
@@ -82,7 +84,7 @@ class WorkerSide:
             self._layers |= {name: (number, index) for index, layer in found.layers.items() for name in layer.names}
         self._groups = groups
         self.parts = Parts(tuple(forms), weights, self._page_tokens)
-        self._pages = PartPages(self._wishes, [self.parts])
+        self._pages = PartPages(self._wishes, [self.parts], self.counters)
 
     def start(self, plan: Plan) -> None:
         """Sets the loads of a step going."""

@@ -102,7 +102,7 @@ def alike(socket: str, model: str, options: dict[str, Any]) -> dict[str, Any]:
     end = time.monotonic() + 60
     while (again := engine.answer(own)).cached == 0 and time.monotonic() < end:
         engine.forget()
-    return {"other": first.cached, "own": again.cached, "same": said.tokens == again.tokens}
+    return {"other": first.cached, "own": again.cached, "same": said.tokens == again.tokens, "pages": engine.pages()}
 
 
 def crowded(socket: str, model: str) -> dict[str, Any]:

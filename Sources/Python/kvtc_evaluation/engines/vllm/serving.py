@@ -122,6 +122,11 @@ class Engine:
     def preemptions(self) -> int:
         return sum(int(metric.value) for metric in self.llm.get_metrics() if metric.name == "vllm:num_preemptions")
 
+    def pages(self) -> dict[str, int]:
+        """What vLLM's metrics say of kvtcd's pages, by what became of them."""
+        prefix = "vllm:kvtc_pages_"
+        return {metric.name.removeprefix(prefix): int(metric.value) for metric in self.llm.get_metrics() if metric.name.startswith(prefix)}
+
     def lora(self, name: str, number: int, folder: Path) -> Any:
         from vllm.lora.request import LoRARequest
 
