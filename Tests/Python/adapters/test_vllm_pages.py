@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from kvtc.adapters.vllm import connector, tier
-from kvtc.adapters.vllm.layout import UnknownLayout, group_cache
+from kvtc.adapters.vllm.attention import UnknownLayout
+from kvtc.adapters.vllm.layout import group_cache
 from kvtc.adapters.vllm.pages import Plan, Transfer
 from kvtc.adapters.vllm.scheduler import SchedulerSide
 from kvtc.adapters.vllm.settings import Settings, WishList
@@ -27,7 +28,7 @@ def group(backend, **given):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("backend", [vllm.SideBySide, vllm.KeysTransposed])
+@pytest.mark.parametrize("backend", [vllm.SideBySide, vllm.KeysTransposed, vllm.Scrambled])
 @pytest.mark.parametrize("block", [vllm.BLOCK, vllm.BLOCK // 2])
 def test_rows_are_where_the_backend_puts_them(backend, dtype, block):
     caches, cache = group(backend, dtype=dtype, block=block)
@@ -50,11 +51,12 @@ def test_rows_are_where_the_backend_puts_them(backend, dtype, block):
         seven, five = (caches[name][at * kernel_blocks : (at + 1) * kernel_blocks] for at in (7, 5))
         assert torch.equal(seven, five) == (number > 0)
         assert torch.equal(caches[name][:kernel_blocks], before[name][:kernel_blocks])
+        assert not before[name][:kernel_blocks].any(), "rows were left in the block that no request has"
 
 
-def test_an_order_that_is_not_known_is_refused():
-    with pytest.raises(UnknownLayout, match="none of the orders known here"):
-        group(vllm.Scrambled)
+def test_a_backend_that_keeps_something_else_is_refused():
+    with pytest.raises(UnknownLayout, match="something else than the numbers of K and V"):
+        group(vllm.Smoothed)
     caches, _ = group(vllm.SideBySide)
     with pytest.raises(UnknownLayout, match="MambaSpec"):
         group_cache(vllm.LAYERS, caches, dict.fromkeys(vllm.LAYERS, vllm.MambaSpec()), {}, "auto", torch.float32)
@@ -204,7 +206,7 @@ def test_engines_that_compute_otherwise_meet_none_of_its_pages(make, model, tmp_
 
 
 def test_an_engine_that_is_not_understood_is_left_alone(make, caplog):
-    scheduler, worker, _ = make(backend=vllm.Scrambled)
+    scheduler, worker, _ = make(backend=vllm.Smoothed)
     assert worker.parts is None and "nothing of this engine" in caplog.text
     assert scheduler.matched(vllm.Request("r", range(128)), 0) == (0, False)
     worker.save(Plan(saves=[Transfer("r", (bytes(32),), 0, ((1, 2),))]))

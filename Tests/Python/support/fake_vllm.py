@@ -15,7 +15,11 @@ class FullAttentionSpec:
 
 
 class MambaSpec:
-    block_size = BLOCK
+    """States of two parts, as a convolution and what follows it have them: 158 bytes."""
+
+    block_size, shapes, dtypes = BLOCK, ((3, 5), (2, 4, 4)), (torch.bfloat16, torch.float32)
+    state_content_size_bytes = 3 * 5 * 2 + 2 * 4 * 4 * 4
+    mamba_cache_mode, num_speculative_blocks = "align", 0
 
 
 class SideBySide:
@@ -40,14 +44,30 @@ class KeysTransposed:
 
 
 class Scrambled:
-    """An order that nobody has thought of."""
+    """An order that nobody has thought of: K and V of all heads mixed, and the tokens of a block backwards."""
 
     def do_kv_cache_update(self, layer, key, value, cache, slots):
-        SideBySide().do_kv_cache_update(layer, key.flip(-1), value, cache, slots)
+        size = cache.shape[2]
+        flat = cache.view(cache.shape[0], -1, size)
+        for row, slot in enumerate(slots.tolist()):
+            block, at = divmod(slot, size)
+            flat[block, :, size - 1 - at] = torch.stack([key[row], value[row].flip(-1)], -1).flatten().to(cache.dtype)
+
+
+class Smoothed:
+    """Something else than the rows that were given."""
+
+    def do_kv_cache_update(self, layer, key, value, cache, slots):
+        SideBySide().do_kv_cache_update(layer, key + key.roll(1, -1), value, cache, slots)
 
 
 def caches(blocks=64, dtype=torch.float32, block=BLOCK, layers=LAYERS):
     return {name: torch.zeros(blocks, HEADS, block, 2 * WIDTH, dtype=dtype) for name in layers}
+
+
+def states(blocks=64):
+    """The bytes of one layer's states, with some behind them that mean nothing."""
+    return torch.zeros(blocks, 1, 1, MambaSpec.state_content_size_bytes + 34, dtype=torch.int8)
 
 
 def groups(spec=FullAttentionSpec, layers=LAYERS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..protocol.policy import Mode, Policy
@@ -52,6 +52,11 @@ class Options:
     @property
     def mode(self) -> Mode:
         return Mode(self.policy.mode)
+
+    def exactly(self) -> Options:
+        """The same for what cannot be lossy."""
+        kept = Policy(mode=Mode.LOSSLESS, priority=self.policy.priority, ttl_seconds=self.policy.ttl_seconds)
+        return replace(self, policy=kept, profile="")
 
 
 _OWN: dict[str, tuple[type, ...]] = {

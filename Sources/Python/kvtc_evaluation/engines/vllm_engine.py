@@ -14,7 +14,7 @@ from typing import Any
 from ..daemon import Daemon
 from . import model
 from .report import Report, Setting
-from .vllm.files import make_other, make_small, write_prompts
+from .vllm.files import make_hybrid, make_other, make_small, write_prompts
 
 TOKENS = 4096
 PROMPTS = 3
@@ -53,14 +53,14 @@ class _Run:
 
 def run(setting: Setting) -> Report:
     """About ten engines, each up in half a minute. Where one of them fails the report cannot be made, and it raises."""
-    here, scenarios = _Run(setting), (_restore, _transform, _failures, _isolation, _ranks, _crowded, _tier)
+    here, scenarios = _Run(setting), (_restore, _transform, _failures, _isolation, _ranks, _crowded, _hybrid, _tier)
     for scenario in scenarios:
         print(f"    {scenario.__name__.strip('_')}", file=sys.stderr, flush=True)
         scenario(here)
     here.report.unproven += [
         "on a GPU: copies beside its stream, and the orders of other attention backends (each is checked when the engine starts)",
-        "pipeline-parallel ranks, several groups of layers, images",
-        "state-space layers, MLA and caches quantised by token are refused",
+        "pipeline-parallel ranks, layers that attend in several groups, images",
+        "MLA and caches quantised by token are refused",
     ]
     return here.report
 
@@ -169,6 +169,17 @@ def _ranks(here: _Run) -> None:
     ok = [engine["other"] for engine in seen] == [0, 0, 960] and [engine["own"] for engine in seen] == [960] * 3
     here.report.ran.append("two tensor-parallel ranks of a small model beside one that has all of it")
     here.report.isolation_ok = bool(here.report.isolation_ok) and ok and all(engine["same"] for engine in seen)
+
+
+def _hybrid(here: _Run) -> None:
+    made = str(make_hybrid(here.setting.scratch / "hybrid"))
+    with here.daemon() as daemon:
+        daemon.start()
+        first, second = (here.process("hybrid", socket=str(daemon.socket), model=made) for _ in range(2))
+    here.report.ran.append("a model with states (gated delta rule) in bfloat16, in pages as long as vLLM's blocks of it")
+    # Five pages of the prompt, and the state at the end of the last one of each of three groups.
+    came = (first["cached"], second["cached"], second["pages"]["brought"]) == (0, 1920, 8)
+    here.report.same_tokens = bool(here.report.same_tokens) and came and first["said"] == second["said"]
 
 
 def _tier(here: _Run) -> None:

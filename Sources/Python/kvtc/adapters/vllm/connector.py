@@ -11,6 +11,7 @@ from .metrics import PageMetrics, PageStats
 from .pages import Parts, Plan
 from .scheduler import SchedulerSide
 from .settings import Settings, WishList
+from .state import is_state
 from .worker import WorkerSide
 
 
@@ -66,7 +67,8 @@ class KvtcConnector(base, hybrid):  # type: ignore[misc]
         transfer = vllm_config.kv_transfer_config
         settings = Settings.parse(transfer.kv_connector_extra_config)
         wishes = WishList(transfer.kv_connector_extra_config)
-        blocks = [group.kv_cache_spec.block_size for group in kv_cache_config.kv_cache_groups]
+        specs = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
+        blocks = [spec.block_size for spec in specs]
         page_tokens = settings.size_of_pages(max(blocks))
         if any(page_tokens % size for size in blocks):
             raise ValueError(f"pages of {page_tokens} tokens are not whole blocks of {blocks} tokens; set 'page_tokens'")
@@ -78,7 +80,14 @@ class KvtcConnector(base, hybrid):  # type: ignore[misc]
             parallel = vllm_config.parallel_config
             workers = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
             self._scheduler = SchedulerSide(
-                settings, wishes, blocks, page_tokens, workers, loads=transfer.is_kv_consumer, saves=transfer.is_kv_producer
+                settings,
+                wishes,
+                blocks,
+                page_tokens,
+                workers,
+                states=[is_state(spec) for spec in specs],
+                loads=transfer.is_kv_consumer,
+                saves=transfer.is_kv_producer,
             )
         else:
             self._worker = WorkerSide(settings, wishes, vllm_config, kv_cache_config, page_tokens)

@@ -43,8 +43,17 @@ def _read(file: Any) -> None:
         return
 
 
-def part_identity(vllm_config: Any, weights: bytes, group: int, groups: int, scales: dict[str, tuple[float, float]], salt: str) -> Identity:
-    """Of one worker's group of layers. ``scales``: by layer, of a cache whose numbers have to be multiplied."""
+def part_identity(
+    vllm_config: Any,
+    weights: bytes,
+    group: int,
+    groups: int,
+    scales: dict[str, tuple[float, float]],
+    state: str,
+    salt: str,
+) -> Identity:
+    """Of one worker's group of layers. ``scales``: by layer, of a cache whose numbers have to be multiplied. ``state``: what the bytes are
+    where a state is kept instead of K and V."""
     config, cache, parallel = vllm_config.model_config, vllm_config.cache_config, vllm_config.parallel_config
     ranks = f"tp{rank(vllm_config)[1]}/{parallel.tensor_parallel_size} pp{rank(vllm_config)[0]}/{parallel.pipeline_parallel_size}"
     return Identity(
@@ -58,6 +67,7 @@ def part_identity(vllm_config: Any, weights: bytes, group: int, groups: int, sca
             "dtype": str(config.dtype),
             "quantization": str(config.quantization or ""),
             "configuration": _configuration(config),
+            **({"state": state} if state else {}),
         },
     )
 

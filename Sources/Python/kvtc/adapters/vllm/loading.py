@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..keyed import KeyedPages
-from .layout import NULL_BLOCK, GroupCache
+from .attention import NULL_BLOCK
+from .layout import GroupCache
 from .pages import Transfer
+from .state import StateCache
 
 STEPS = 6
 """Parts that a page comes in where a step waits for it layer by layer: the first arrives after a sixth, none is small."""
@@ -22,7 +24,7 @@ class Load:
     `failed`: blocks that did not get what they should, once it is done.
     """
 
-    def __init__(self, transfer: Transfer, groups: Sequence[GroupCache], pages: Sequence[KeyedPages], is_layerwise: bool) -> None:
+    def __init__(self, transfer: Transfer, groups: Sequence[GroupCache | StateCache], pages: Sequence[KeyedPages], is_layerwise: bool) -> None:
         self.transfer, self.failed = transfer, set[int]()
         self._groups, self._pages, self._is_layerwise = groups, pages, is_layerwise
         self._ended = threading.Event()
@@ -125,6 +127,5 @@ class _Device:
         self._stream.synchronize()
 
 
-def _stream(group: GroupCache) -> Any:
-    device = next(iter(group.layers.values())).keys.device
-    return _Device(device) if device.type == "cuda" else _Inline()
+def _stream(group: GroupCache | StateCache) -> Any:
+    return _Device(group.device) if group.device.type == "cuda" else _Inline()

@@ -18,9 +18,11 @@ log = logging.getLogger("kvtc")
 
 @dataclass(frozen=True)
 class Parts:
-    """What a worker says of itself, so that the scheduler can look up what it has: each group's cache, and the weights' digest."""
+    """What a worker says of itself, so that the scheduler can look up what it has: each group's cache, whether it is of states
+    (``state_cache``), and the weights' digest."""
 
     forms: tuple[CacheForm, ...]
+    states: tuple[bool, ...]
     weights: bytes
     page_tokens: int
 
@@ -60,19 +62,32 @@ class PartPages:
             options = self._wishes.options(wishes)
             self._pages[wishes] = [
                 KeyedPages(
-                    options, form, f"vllm {form.identity.part}", part.page_tokens, part.weights, counters=self.counters
+                    options.exactly() if is_state else options,
+                    form,
+                    f"vllm {form.identity.part}",
+                    part.page_tokens,
+                    part.weights,
+                    counters=self.counters,
                 )
                 for part in self._parts
-                for form in part.forms
+                for form, is_state in zip(part.forms, part.states, strict=True)
             ]
         return self._pages[wishes]
 
     def leading(self, wishes: Wishes, keys: Sequence[bytes]) -> int:
-        """How many of them, from the first on, every part has."""
-        for pages in self.under(wishes):
-            keys = keys[: int(np.argmin([*pages.contains(keys), False]))]
+        """How many of them, from the first on, every part has: of states, the last one."""
+        of_states = [is_state for part in self._parts for is_state in part.states]
+        pages = sorted(zip(of_states, self.under(wishes), strict=True), key=lambda item: item[0])
+        ends = np.ones(len(keys), bool)
+        for is_state, of_part in pages:
             if not keys:
                 break
+            found = of_part.contains(keys)
+            if not is_state:
+                keys = keys[: int(np.argmin([*found, False]))]
+            else:
+                ends[: len(keys)] &= found
+                keys = keys[: int(np.max(np.flatnonzero(ends[: len(keys)]), initial=-1)) + 1]
         return len(keys)
 
     def close(self) -> None:

@@ -43,14 +43,15 @@ class SchedulerSide:
         page_tokens: int,
         workers: int,
         *,
+        states: Sequence[bool] = (False,),
         loads: bool = True,
         saves: bool = True,
     ) -> None:
         self._settings, self._wishes, self._workers = settings, wishes, workers
         self._loads, self._saves = loads, saves
-        self._block_tokens, self._page_tokens = list(block_tokens), page_tokens
+        self._block_tokens, self._page_tokens, self._states = list(block_tokens), page_tokens, list(states)
         # Failures of single blocks can be told apart only where block ids are; else the request waits apart from steps.
-        self._is_async = not settings.layerwise or len(block_tokens) > 1
+        self._is_async = not settings.layerwise or len(block_tokens) > 1 or any(states)
         self._adapters = Adapters()
         self._requests: dict[str, _Request | None] = {}
         self._pages: PartPages | None = None
@@ -69,7 +70,8 @@ class SchedulerSide:
         if known is None or self._pages is None or not self._loads:
             return 0, False
         size = self._page_tokens
-        keys = known.keys.upto(request.num_tokens)
+        # A state cannot be gone back from to compute the last token.
+        keys = known.keys.upto(request.num_tokens - any(self._states))
         if len(keys) * size <= computed:
             known.present, known.end, known.found = max(known.present, computed // size), computed, None
             return 0, False
@@ -119,8 +121,11 @@ class SchedulerSide:
         )
 
     def _wanted(self, group: int, ids: Sequence[int], first: int, pages: int, begin: int, end: int) -> tuple[int, ...]:
-        """The blocks of these pages, without those that are outside of the tokens from `begin` up to `end`."""
+        """The blocks of these pages, without those that are outside of the tokens from `begin` up to `end`; of states the last one."""
         size = self._block_tokens[group]
+        if self._states[group]:
+            # That of the end of a page, if it ends there.
+            begin = end if end % self._page_tokens else end - size
         numbers = range(first * self._page_tokens // size, pages * self._page_tokens // size)
         return tuple(ids[n] if begin <= n * size < end and n < len(ids) else 0 for n in numbers)
 
@@ -165,7 +170,8 @@ class SchedulerSide:
             return
         keys, first = known.keys.upto(kept), known.present
         blocks = tuple(
-            self._wanted(group, ids, first, pages, first * size, pages * size) for group, ids in enumerate(known.blocks)
+            self._wanted(group, ids, first, pages, first * size, known.end if self._states[group] else pages * size)
+            for group, ids in enumerate(known.blocks)
         )
         before = keys[first - 1] if first else None
         self._plan.saves.append(Transfer(name, tuple(keys[first:pages]), first, blocks, before, known.wishes))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from ..background import Background
 from ..counters import Counters
 from ..sessions import CacheForm
+from .attention import UnknownLayout, kv_scales
 from .identity import loaded_weights, part_identity
-from .layout import NULL_BLOCK, GroupCache, UnknownLayout, group_cache, kv_scales
+from .layout import GroupCache, group_cache
 from .loading import Load
 from .pages import PartPages, Parts, Plan, Transfer
 from .settings import Settings, WishList
+from .state import StateCache, is_state, state_cache
 
 log = logging.getLogger("kvtc")
 
@@ -28,7 +31,7 @@ class WorkerSide:
     def __init__(self, settings: Settings, wishes: WishList, vllm_config: Any, kv_cache_config: Any, page_tokens: int) -> None:
         self._settings, self._wishes, self._page_tokens = settings, wishes, page_tokens
         self._config, self._groups_config = vllm_config, kv_cache_config.kv_cache_groups
-        self._groups: list[GroupCache] = []
+        self._groups: list[GroupCache | StateCache] = []
         self._layers: dict[str, tuple[int, int]] = {}
         self._pages: PartPages | None = None
         self.counters = Counters()
@@ -67,23 +70,31 @@ class WorkerSide:
         for number, group in enumerate(self._groups_config):
             spec = group.kv_cache_spec
             specs = getattr(spec, "kv_cache_specs", None) or dict.fromkeys(group.layer_names, spec)
-            if any((getattr(each, "sliding_window", None) or self._page_tokens) < self._page_tokens for each in specs.values()):
-                raise UnknownLayout(f"layers whose window is shorter than a page of {self._page_tokens} tokens give blocks away too soon")
-            found = group_cache(
-                group.layer_names, caches, specs, modules, str(cache.cache_dtype), self._config.model_config.dtype
-            )
-            scales = {}
-            if found.element.size == 1:
-                scales = {layer.names[0]: kv_scales(modules[layer.names[0]]) for layer in found.layers.values()}
+            found: GroupCache | StateCache
+            scales, state = {}, ""
+            if is_state(spec):
+                found = state_cache(group.layer_names, caches, specs, self._page_tokens)
+                state = found.form
+            else:
+                if any((getattr(each, "sliding_window", None) or self._page_tokens) < self._page_tokens for each in specs.values()):
+                    raise UnknownLayout(
+                        f"layers whose window is shorter than a page of {self._page_tokens} tokens give blocks away too soon"
+                    )
+                found = group_cache(
+                    group.layer_names, caches, specs, modules, str(cache.cache_dtype), self._config.model_config.dtype
+                )
+                if found.element.size == 1:
+                    scales = {layer.names[0]: kv_scales(modules[layer.names[0]]) for layer in found.layers.values()}
             identity = part_identity(
-                self._config, weights, number, len(self._groups_config), scales, self._settings.options.salt
+                self._config, weights, number, len(self._groups_config), scales, state, self._settings.options.salt
             )
             groups.append(found)
             # RoPE is left to the profile, where there is one.
             forms.append(CacheForm(identity, found.geometry, found.token_bytes, found.layout, is_exact=False))
             self._layers |= {name: (number, index) for index, layer in found.layers.items() for name in layer.names}
         self._groups = groups
-        self.parts = Parts(tuple(forms), weights, self._page_tokens)
+        states = tuple(isinstance(group, StateCache) for group in groups)
+        self.parts = Parts(tuple(forms), states, weights, self._page_tokens)
         self._pages = PartPages(self._wishes, [self.parts], self.counters)
 
     def start(self, plan: Plan) -> None:
@@ -127,26 +138,27 @@ class WorkerSide:
         return any(not self._failed.isdisjoint(blocks) for blocks in transfer.blocks)
 
     def _stage(self, transfer: Transfer, number: int) -> None:
-        """As many of the pages, from the first on, as there is memory for copies."""
+        """As many of the pages that are there, from the first of them on, as there is memory for copies."""
         assert self._pages
-        group, pages = self._groups[number], self._pages.under(transfer.wishes)[number]
-        each = len(transfer.blocks[number]) // len(transfer.keys)
-        room = (self._settings.staging_mib << 20) // pages.page_bytes
-        whole = 0
-        while whole < min(len(transfer.keys), room) and NULL_BLOCK not in transfer.blocks[number][whole * each : (whole + 1) * each]:
-            whole += 1
+        group, pages, keys = self._groups[number], self._pages.under(transfer.wishes)[number], transfer.keys
+        each = len(transfer.blocks[number]) // len(keys)
+        of_pages = [transfer.blocks[number][at : at + each] for at in range(0, len(keys) * each, each)]
+        begin = next((index for index, blocks in enumerate(of_pages) if group.kept(blocks)), len(keys))
+        whole = sum(1 for _ in takewhile(group.kept, of_pages[begin:]))
         with self._staging:
-            whole = min(whole, room - self._staged)
+            whole = min(whole, (self._settings.staging_mib << 20) // pages.page_bytes - self._staged)
             self._staged += max(whole, 0)
         if whole <= 0:
             return
-        copies = group.gather(transfer.blocks[number][: whole * each], whole)
+        copies = group.gather([block for blocks in of_pages[begin : begin + whole] for block in blocks], whole)
+        before = keys[begin - 1] if begin else transfer.before
 
         def push() -> None:
             try:
                 # Waits for the device, where the pages are on one.
                 host = copies.cpu().numpy()
-                pages.set(transfer.keys[:whole], host.__getitem__, transfer.first * self._page_tokens, transfer.before)
+                first = (transfer.first + begin) * self._page_tokens
+                pages.set(keys[begin : begin + whole], host.__getitem__, first, before)
             finally:
                 with self._staging:
                     self._staged -= whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 
 def make_adapter(model: Path, target: Path, seed: int) -> Path:
@@ -45,20 +46,40 @@ def make_other(model: Path, target: Path) -> Path:
 
 def make_small(target: Path) -> Path:
     """A Llama of two heads of K and V, which two ranks can share, with random weights."""
-    import torch
     import transformers
-    from safetensors.torch import save_file
 
-    torch.manual_seed(1)
     config = transformers.LlamaConfig(
         vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=8192, initializer_range=0.2, tie_word_embeddings=True,
     )
-    model = transformers.LlamaForCausalLM(config)
-    config.architectures = ["LlamaForCausalLM"]
+    return _make(target, config, transformers.LlamaForCausalLM)
+
+
+def make_hybrid(target: Path) -> Path:
+    """Three layers with a state (gated delta rule) and one of attention, with random weights."""
+    import transformers
+
+    config = transformers.Qwen3NextConfig(
+        vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, head_dim=64, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=128,
+        linear_value_head_dim=128, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
+        shared_expert_intermediate_size=64, mlp_only_layers=[], max_position_embeddings=8192, initializer_range=0.2,
+        tie_word_embeddings=False,
+    )
+    return _make(target, config, transformers.Qwen3NextForCausalLM)
+
+
+def _make(target: Path, config: Any, architecture: Any) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    model = architecture(config)
+    config.architectures = [architecture.__name__]
     target.mkdir(parents=True)
     config.save_pretrained(target)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     return target
 

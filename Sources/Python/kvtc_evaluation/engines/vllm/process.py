@@ -105,6 +105,13 @@ def alike(socket: str, model: str, options: dict[str, Any]) -> dict[str, Any]:
     return {"other": first.cached, "own": again.cached, "same": said.tokens == again.tokens, "pages": engine.pages()}
 
 
+def hybrid(socket: str, model: str) -> dict[str, Any]:
+    """A prompt of several pages of a model with states, in bfloat16, which its kernels for processors take. vLLM chooses the blocks' size."""
+    engine = Engine(model, socket, {}, dtype="bfloat16", enable_prefix_caching=True, max_model_len=4096, block_size=None)
+    answer = engine.answer(prompt(5, 2000), 700)
+    return {"cached": answer.cached, "said": answer.tokens, "pages": engine.pages()}
+
+
 def crowded(socket: str, model: str) -> dict[str, Any]:
     """More requests than vLLM's memory has room for, which puts some off and computes or restores them later; small chunks."""
     prompts = [prompt(seed, 560) for seed in (11, 12, 13)]
