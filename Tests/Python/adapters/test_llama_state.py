@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvtc.adapters.llama_cpp.state import SequenceState, StateError, StateForm, blank_state, build_state, parse_state
+from kvtc.adapters.llama_cpp.blob import StateError
+from kvtc.adapters.llama_cpp.state import SequenceState, StateForm, blank_state, build_state, parse_state
 
 HEADER = bytes.fromhex("d83c14af00000000")
 LAYERS, CELLS, ROW = 3, 10, 16

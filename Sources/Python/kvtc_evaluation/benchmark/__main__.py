@@ -19,8 +19,8 @@ import os
 import sys
 from pathlib import Path
 
+from kvtc.adapters.llama_cpp.blob import StateError
 from kvtc.adapters.llama_cpp.library import LlamaError
-from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.calibration.profile_cache import CalibrationFailed
 from kvtc.calibration.progress import complain
 from kvtc.calibration.texts import MissingTexts

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from kvtc.adapters import llama_cpp
+from kvtc.adapters.llama_cpp.blob import StateError
 from kvtc.adapters.llama_cpp.library import LlamaError
-from kvtc.adapters.llama_cpp.state import StateError
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.profile_cache import QUICK, THOROUGH, CalibrationFailed, profile_for
 from kvtc.calibration.progress import Phases, bar, complain, say

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kvtc.adapters.llama_cpp.blob import StateError
 from kvtc.adapters.llama_cpp.library import LlamaError
-from kvtc.adapters.llama_cpp.state import SequenceState, StateError, build_state
+from kvtc.adapters.llama_cpp.state import SequenceState, build_state
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration import safetensors
 from kvtc.calibration.capture import tensor_names

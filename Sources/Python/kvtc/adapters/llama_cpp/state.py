@@ -1,13 +1,4 @@
-"""One sequence's state of llama.cpp as numpy arrays, and back, bit-exactly.
-
-`llama_state_seq_get_data` writes (little endian, flash attention on, so V is not transposed) u32 magic, u32 sequence id (0),
-then one part, or two of a model with sliding-window layers: first the layers that see everything, then those.
-Of those the engine writes the cells that their window still reaches, so that the second part may have fewer.
-A part: u32 streams, u32 cells; per cell i32 position, u32 n, n × i32 sequence id; u32 transposed (0), u32 layers; per layer
-i32 type, u64 row bytes, cells × row for K; the same for V, which models with latent attention do not have.
-Releases differ by a few zero words before the first layer; they are kept as they came. Nothing is assumed
-that is not checked: a blob that does not end exactly where its last row ends is refused.
-"""
+"""One sequence's state of llama.cpp as numpy arrays, and back, bit-exactly. What the bytes are says `blob`."""
 
 from __future__ import annotations
 
@@ -19,16 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import EngineError, Origin
-
-F16 = 1
-_MAX_GAP = 32
-_MAX_CELLS = 1 << 22
-_MAX_LAYERS = 4096
-
-
-class StateError(EngineError, ValueError):
-    """The blob is not a state this module understands."""
+from ..engine import Origin
+from .blob import F16, MAX_GAP, Part, StateError, parts_with, read, read_part
 
 
 @dataclass(frozen=True)
@@ -147,13 +130,13 @@ def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | No
         data = blob
     else:
         data = np.frombuffer(bytearray(blob), np.uint8)
-    _read(data, 0, "<2I", "header")
-    positions, layers, _ = _read_part(data, 8)
+    read(data, 0, "<2I", "header")
+    positions, layers, _ = read_part(data, 8)
     if not len(positions):
         raise StateError("the sequence is empty")
     for with_values in (True, False):
-        for gap in range(0, _MAX_GAP + 1, 4):
-            parts = _parts(data, gap, with_values)
+        for gap in range(0, MAX_GAP + 1, 4):
+            parts = parts_with(data, gap, with_values)
             if parts is not None and any(part.keys for part in parts):
                 widths = tuple((_widths(part.keys), _widths(part.values)) for part in parts)
                 return _assembled(data, parts, StateForm(data[:8].tobytes(), gap, widths), before)
@@ -163,27 +146,7 @@ def parse_state(blob: bytes | bytearray | np.ndarray, before: SequenceState | No
     )
 
 
-def cell_positions(blob: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The position of every cell of a blob, of any element type, in the order in which the engine keeps the cells."""
-    streams, cells = _read(blob, 8, "<2I", "header")
-    return _read_cells(blob, 16, streams * cells)[0]
-
-
-@dataclass
-class _Part:
-    """The layers of one part of a blob, cell by cell as they stand there."""
-
-    positions: NDArray[np.int32]
-    keys: list[NDArray[np.float16]]
-    values: list[NDArray[np.float16]]
-
-    @cached_property
-    def order(self) -> NDArray[np.intp]:
-        """The cells from the lowest position to the highest."""
-        return np.argsort(self.positions)
-
-
-def _assembled(data: NDArray[np.uint8], parts: list[_Part], form: StateForm, before: SequenceState | None) -> SequenceState:
+def _assembled(data: NDArray[np.uint8], parts: list[Part], form: StateForm, before: SequenceState | None) -> SequenceState:
     whole = parts[0].positions
     positions = whole[parts[0].order]
     missing = len(positions) - min(len(part.positions) for part in parts)
@@ -206,7 +169,7 @@ def _assembled(data: NDArray[np.uint8], parts: list[_Part], form: StateForm, bef
 
 def blank_state(positions: Sequence[int] | NDArray[np.int32], form: StateForm) -> SequenceState:
     """A state for a worker that never prefilled. Its cells have positions, and any rows until they are replaced."""
-    if len(form.header) != 8 or form.gap % 4 or not 0 <= form.gap <= _MAX_GAP:
+    if len(form.header) != 8 or form.gap % 4 or not 0 <= form.gap <= MAX_GAP:
         raise StateError("header of 8 bytes, gap of whole words")
     if any(values and len(values) != len(keys) for keys, values in form.parts):
         raise StateError("as many values as keys, or none")
@@ -248,78 +211,3 @@ def build_state(
 
 def _widths(tensors: list[NDArray[np.float16]]) -> tuple[int, ...]:
     return tuple(tensor.shape[1] for tensor in tensors)
-
-
-def _read(data: np.ndarray, offset: int, form: str, what: str) -> tuple[int, ...]:
-    length = struct.calcsize(form)
-    if offset + length > data.nbytes:
-        raise StateError(f"ends inside its {what}: {data.nbytes} bytes")
-    return struct.unpack(form, data[offset : offset + length].tobytes())
-
-
-def _read_part(data: np.ndarray, offset: int) -> tuple[np.ndarray, int, int]:
-    """Positions and number of layers of the part that begins there, and where its gap begins."""
-    streams, cells = _read(data, offset, "<2I", "header")
-    if streams != 1:
-        raise StateError(f"{streams} streams; one sequence of a unified cache has one")
-    if cells > _MAX_CELLS:
-        raise StateError(f"{cells} cells")
-    positions, offset = _read_cells(data, offset + 8, cells)
-    transposed, layers = _read(data, offset, "<2I", "tensor header")
-    if transposed:
-        raise StateError("V is stored transposed: load the context with flash attention")
-    if layers > _MAX_LAYERS:
-        raise StateError(f"{layers} layers")
-    return positions, layers, offset + 8
-
-
-def _read_cells(data: np.ndarray, offset: int, cells: int) -> tuple[np.ndarray, int]:
-    end = offset + 12 * cells
-    if end > data.nbytes:
-        raise StateError(f"ends inside its cells: {data.nbytes} bytes, {cells} cells")
-    table = data[offset:end].copy().view("<i4").reshape(cells, 3)
-    if cells and ((table[:, 1] != 1).any() or (table[:, 2] != 0).any()):
-        raise StateError("a cell belongs to other than sequence 0 alone")
-    positions = table[:, 0]
-    if (positions < 0).any() or (np.diff(np.sort(positions)) == 0).any():
-        raise StateError("positions below zero, or of two cells")
-    return positions, end
-
-
-def _parts(data: NDArray[np.uint8], gap: int, with_values: bool) -> list[_Part] | None:
-    """K and V of the parts that a blob with this gap consists of, for the same positions or the last of them; None where it
-    does not."""
-    parts: list[_Part] = []
-    offset = 8
-    while offset < data.nbytes:
-        try:
-            positions, layers, begin = _read_part(data, offset)
-        except StateError:
-            return None
-        if data[begin : begin + gap].any():
-            return None
-        tensors = _tensors(data, begin + gap, len(positions), layers * (2 if with_values else 1))
-        if tensors is None:
-            return None
-        rows, offset = tensors
-        part = _Part(positions, rows[:layers], rows[layers:])
-        first = parts[0] if parts else part
-        if not np.array_equal(positions[part.order], first.positions[first.order][len(first.positions) - len(positions) :]):
-            return None
-        parts.append(part)
-    return parts
-
-
-def _tensors(data: np.ndarray, offset: int, cells: int, count: int) -> tuple[list[np.ndarray], int] | None:
-    """The tensors that start at `offset`, and where they end; None where they are not what they should be."""
-    tensors = []
-    for _ in range(count):
-        if offset + 12 > data.nbytes:
-            return None
-        kind, row = struct.unpack("<iQ", data[offset : offset + 12].tobytes())
-        offset += 12
-        if kind != F16 or row == 0 or row % 2 or row * cells > data.nbytes - offset:
-            return None
-        tensors.append(data[offset : offset + row * cells].view("<f2").reshape(cells, row // 2))
-        offset += row * cells
-    return (tensors, offset) if offset <= data.nbytes else None

@@ -13,9 +13,10 @@ from ..engine import Origin, TokenError
 from ..geometry import ModelGeometry
 from ..record import TokenRecord
 from ..rope import Rope, measured
+from .blob import StateError, cell_positions
 from .context import SEQUENCE, LlamaContext
 from .library import CACHE_BYTES, LlamaError
-from .state import SequenceState, StateError, blank_state, cell_positions, parse_state
+from .state import SequenceState, blank_state, parse_state
 
 _ROPE_STYLES = {-1: "none", 0: "interleaved", 2: "half_split"}
 
