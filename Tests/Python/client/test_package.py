@@ -85,7 +85,7 @@ def test_versions_agree():
     settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
     assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "kvtc.__version__"}
     extras = settings["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
-    assert set(extras) == {"llama", "calibration", "evaluate"} and settings["project"]["dependencies"] == ["numpy>=1.24"]
+    assert set(extras) == {"llama", "calibration", "gpu", "evaluate"} and settings["project"]["dependencies"] == ["numpy>=1.24"]
     rooms = [path.parent for package in ("kvtc", "kvtc_evaluation") for path in (PACKAGE.parent / package).rglob("__init__.py")]
     assert set(settings["tool"]["setuptools"]["packages"]) == {".".join(path.relative_to(PACKAGE.parent).parts) for path in rooms}
     for extra in extras.values():

@@ -6,6 +6,7 @@ Written tensor by tensor, so that a shard never exists twice in memory.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Iterable
@@ -48,6 +49,26 @@ def write(path: Path, tensors: dict[str, list[np.ndarray]], metadata: dict[str, 
             for piece in pieces:
                 file.write(np.ascontiguousarray(piece).data)
     partial.replace(path)
+
+
+def parse(data: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors, views of `data`, and the metadata of a file's bytes."""
+    view = memoryview(data).cast("B")
+    length = struct.unpack_from("<Q", view)[0] if len(view) >= 8 else _MAX_HEADER + 1
+    if length > _MAX_HEADER or 8 + length > len(view):
+        raise ValueError("not a safetensors file")
+    header = json.loads(bytes(view[8 : 8 + length]))
+    metadata = header.pop("__metadata__", {})
+    return {name: _view(name, entry, view[8 + length :]) for name, entry in header.items()}, metadata
+
+
+def _view(name: str, entry: dict[str, Any], content: memoryview) -> np.ndarray:
+    dtype = _TYPES[entry["dtype"]]
+    begin, end = entry["data_offsets"]
+    shape = entry["shape"]
+    if any(extent < 0 for extent in shape) or not 0 <= begin <= end <= len(content) or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"tensor {name} lies outside the file or disagrees with its shape")
+    return np.frombuffer(content[begin:end], dtype).reshape(shape)
 
 
 def read(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:

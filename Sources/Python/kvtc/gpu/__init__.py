@@ -1,0 +1,13 @@
+"""The codec on the device that holds an engine's cache: blocks of kvtcd come in as they are stored, and go out as they are to be stored.
+
+Needs torch and triton (the extra ``kvtc[gpu]``). The kernels are Triton's; with ``TRITON_INTERPRET=1`` in the environment they run on tensors
+of the processor, for tests.
+"""
+
+from .blocks import BadBlock
+from .decoder import Cache, Decoder, Restored
+from .encoder import Encoder, Page
+from .profile import BadProfile, Profile
+from .selftest import NotExact
+
+__all__ = ["BadBlock", "BadProfile", "Cache", "Decoder", "Encoder", "NotExact", "Page", "Profile", "Restored"]
