@@ -151,12 +151,14 @@ public final class Client: Sendable {
         }
     }
 
-    /// Pulls pages and hands on every part as it comes.
-    public func pull(_ request: PullRequest, _ part: (PullPart) -> Void) throws(ClientError) -> PullReply {
+    /// Pulls pages, decoded (``PullRequest``) or as they are stored (``PullBlocksRequest``), and hands on every part as it comes.
+    public func pull<Request: WireRequest>(
+        _ request: Request, _ part: (PullPart) -> Void
+    ) throws(ClientError) -> PullReply where Request.Reply == PullReply {
         let pending = try send(request)
         while true {
-            let received = try nextPart(pending.id, .pull)
-            guard received.header.hasMore else { return try Client.decode(received, PullRequest.self) }
+            let received = try nextPart(pending.id, Request.opcode)
+            guard received.header.hasMore else { return try Client.decode(received, Request.self) }
             do {
                 part(try PullPart(body: received.body))
             } catch {
@@ -179,6 +181,16 @@ public final class Client: Sendable {
         } catch {
             throw .violation("an arena that can't be used: \(error)")
         }
+    }
+
+    /// The file of a session's profile, in memory that nothing can change any more.
+    public func profileFile(session: UInt32) throws(ClientError) -> FileDescriptor {
+        let pending = try send(ProfileFileRequest(session: session))
+        let part = try nextPart(pending.id, .profileFile)
+        let descriptor = part.descriptor.map { FileDescriptor(owning: $0) }
+        _ = try Client.decode(part, ProfileFileRequest.self)
+        guard let descriptor else { throw .violation("a PROFILE_FILE reply without a descriptor") }
+        return descriptor
     }
 
     /// Hands over the bytes of a profile file, which the daemon keeps under the name; for administrators. Returns what the

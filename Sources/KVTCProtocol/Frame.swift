@@ -40,6 +40,14 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case truncate = 19
     /// Hand a profile over.
     case storeProfile = 20
+    /// Ask which pages are there, and how they are stored.
+    case lookupBlocks = 21
+    /// Get pages back as they are stored.
+    case pullBlocks = 22
+    /// Hand over pages that the worker coded.
+    case pushBlocks = 23
+    /// Ask for the file of a profile.
+    case profileFile = 24
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000
@@ -61,8 +69,10 @@ public enum Wire {
     public static let featureStreaming: UInt32 = 2
     /// Feature bit: OPEN_SESSION carries an identity.
     public static let featureIdentity: UInt32 = 4
+    /// Feature bit: pages travel as they are stored, and profiles as files.
+    public static let featureBlocks: UInt32 = 8
     /// All feature bits of this release.
-    public static let features = featureArenas | featureStreaming | featureIdentity
+    public static let features = featureArenas | featureStreaming | featureIdentity | featureBlocks
     /// Status bit: more parts of this reply follow.
     public static let more: UInt32 = 0x8000_0000
 }

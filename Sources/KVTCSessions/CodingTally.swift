@@ -1,5 +1,6 @@
 import Glibc
 import KVTCCodec
+import KVTCModel
 
 /// How one page came out of its coder, against what was asked.
 package struct CodingOutcome: Hashable, Sendable {
@@ -19,17 +20,22 @@ package struct CodingOutcome: Hashable, Sendable {
 
     /// What a block's header says; nil where lossless was what was asked for.
     package init?(_ header: BlockHeader, plan: EncodePlan) {
-        guard !plan.choice.mode.isExact else { return nil }
+        self.init(header, plan.choice, protected: plan.protected, plan.context)
+    }
+
+    /// The same of a block that came of a choice, with these rows protected.
+    package init?(_ header: BlockHeader, _ choice: CodingChoice, protected: RowSet, _ context: CodingContext) {
+        guard !choice.mode.isExact else { return nil }
         isLossless = header.mode.isExact
         guard !isLossless else { return }
-        outlierRows = header.protected.count - plan.protected.count
-        isNear = plan.choice.near != nil
+        outlierRows = header.protected.count - protected.count
+        isNear = choice.near != nil
         let ratio = Double(header.codedRawBytes) / Double(max(header.codedStoredBytes, 1))
         // Without the limit a block is never larger than the ratio allows; a percent less is not worth counting.
-        if case .bounded(let asked, _) = plan.choice.quality { isLimited = ratio < 0.99 * Double(asked) }
+        if case .bounded(let asked, _) = choice.quality { isLimited = ratio < 0.99 * Double(asked) }
         // The expectations are the transform coder's, for pages of more than a few rows in two bytes a number.
         guard header.mode == .transform, header.tokens - header.protected.count >= 16, header.distortion > 0,
-            let profile = plan.context.codec.profile,
+            let profile = context.codec.profile,
             let expected = profile.metadata.expectedDistortion(ratio: ratio * 2 / Double(header.element.bytes))
         else { return }
         excess = log(Double(header.distortion) / expected)

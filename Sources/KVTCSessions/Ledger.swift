@@ -41,25 +41,26 @@ package struct Ledger {
 
     mutating func forget(_ key: StoreKey) { pages[key] = nil }
 
-    /// Notes a page that a session pushed. `coded` is nil for one that was just stored raw, else whether the one that was there
-    /// before is coded. Where the push goes back, the session no longer has what followed. Rows in `retaining` stay exact,
+    /// Notes a page that a session pushed. `coded` is nil for one that was just stored, raw or as a block, else whether the one
+    /// that was there before is coded. Where the push goes back, the session no longer has what followed. Rows in `retaining` stay exact,
     /// whichever session asked for that.
     ///
     /// Gives the pages that no window holds any more; they count as queued.
     package mutating func pushed(
-        _ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?, retaining: RowSet? = nil
+        _ id: UInt32, key: StoreKey, first: Int, tokens: Int, coded: Bool?, isBlock: Bool = false,
+        retaining: RowSet? = nil
     ) -> [StoreKey] {
         guard let context = sessions[id]?.context,
             let left = sessions[id]?.place(SessionPage(key: key, first: first, tokens: tokens))
-        else { return coded == nil ? renewed(key, tokens: tokens, retaining: retaining) : [] }
+        else { return coded == nil ? renewed(key, tokens: tokens, isBlock, retaining: retaining) : [] }
         leave(id, left, isOver: false)
         let before = pages[key]
         if coded == nil || before?.tokens != tokens {
             generations += 1
             // A record of an earlier page under the same key describes bytes that are gone, but for who relies on the key.
             var page = LedgerPage(
-                generation: generations, tokens: tokens, context: context, phase: coded == true ? .coded(nil) : .raw,
-                retained: RowSet(count: tokens), owner: id)
+                generation: generations, tokens: tokens, context: context,
+                phase: coded == true || isBlock ? .coded(nil) : .raw, retained: RowSet(count: tokens), owner: id)
             if let before {
                 (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
                 page.retained = before.tokens == tokens ? before.retained : RowSet.full(tokens)
@@ -77,15 +78,18 @@ package struct Ledger {
     }
 
     /// Notes other bytes under a key whose pusher's session has ended meanwhile: they belong to no session but those that rely on the key.
-    private mutating func renewed(_ key: StoreKey, tokens: Int, retaining: RowSet?) -> [StoreKey] {
+    private mutating func renewed(
+        _ key: StoreKey, tokens: Int, _ isBlock: Bool, retaining: RowSet?
+    ) -> [StoreKey] {
         guard let before = pages[key] else { return [] }
         generations += 1
         var page = LedgerPage(
-            generation: generations, tokens: tokens, context: before.context, phase: .raw,
+            generation: generations, tokens: tokens, context: before.context,
+            phase: isBlock ? .coded(nil) : .raw,
             retained: before.tokens == tokens ? before.retained : RowSet.full(tokens), owner: before.owner)
         (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
         if let retaining { page.retained.formUnion(retaining) }
-        pages[key] = page
+        pages[key] = page.isCoded && page.users.isEmpty ? nil : page
         return queued([key])
     }
 
@@ -193,11 +197,22 @@ package struct Ledger {
         guard let page = pages[key], page.generation == generation else { return [] }
         pages[key]?.phase = .coded(coded ?? CodedPage(exact: .full(page.tokens), mode: .raw))
         if page.users.isEmpty { pages[key] = nil }
-        guard let outcome else { return [] }
-        return page.users.keys.sorted().compactMap { id in
+        return outcome.map { count($0, for: page.users.keys.sorted()) } ?? []
+    }
+
+    /// Counts how a page came out of its coder for sessions that use it. Gives those that are seen to drift with it.
+    package mutating func count(_ outcome: CodingOutcome, for users: [UInt32]) -> [Session] {
+        users.compactMap { id in
             sessions[id]?.tally.add(outcome)
             return sessions[id]?.drift.add(outcome.excess) == true ? sessions[id] : nil
         }
+    }
+
+    /// Whether a block does for all who rely on the page, now and for good.
+    package func isEnough(_ block: CodedPage, for key: StoreKey) -> Bool {
+        guard let page = pages[key] else { return true }
+        guard page.tokens == block.exact.capacity else { return false }
+        return choice(page).isMet(by: block) && block.exact.isSuperset(of: protectedRows(page))
     }
 
     /// A job that failed: the page stays raw for good.

@@ -7,6 +7,8 @@ package struct SessionPage: Hashable {
     package var first: Int
     package var tokens: Int
     package var end: Int { first + tokens }
+
+    package init(key: StoreKey, first: Int, tokens: Int) { (self.key, self.first, self.tokens) = (key, first, tokens) }
 }
 
 /// One token stream.
@@ -110,6 +112,13 @@ package struct Session {
     }
 
     package var protection: Protection { Protection(policy: policy, tokens: tokens) }
+
+    /// What is promised once these pages are in their places.
+    package func promise(with pages: [SessionPage]) -> Promise {
+        var session = self
+        for page in pages { _ = session.place(page) }
+        return session.promise
+    }
 
     package var promise: Promise { Promise(choice: CodingChoice(policy), protection: protection) }
 }

@@ -26,6 +26,7 @@ enum Golden {
             rotary: Rotary(style: .interleaved, offset: 4, dims: 4, inverseFrequencies: [1, 0.0625])),
         TensorGeometry(layer: 1, role: .value, heads: 2, headDim: 8),
     ]
+    static let block = ArraySlice("KVTB".utf8)
     static let lease: UInt64 = 0xAB00_0000_0000_0001
 
     static let messages: [String: any WireMessage] = [
@@ -101,6 +102,31 @@ enum Golden {
         "verify.reply": VerifyReply(checked: 7, total: 9, bytes: 1 << 33, corrupt: 1, unreadable: 2),
         "getPolicy": GetPolicyRequest(session: 9),
         "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
+        "hello.blocks": HelloRequest(features: Wire.features, client: "golden"),
+        "lookupBlocks": LookupBlocksRequest(session: 9, leaseMs: 5000, keys: [key(0), key(1)]),
+        "lookupBlocks.reply": LookupBlocksReply(
+            lease: lease, leadingRun: 3,
+            pages: [
+                StoredPage(residence: .coded, mode: .transform, tokens: 64, length: 4321),
+                StoredPage(residence: .raw, mode: .raw, tokens: 64, length: 8296),
+                StoredPage(residence: .disk, mode: nil, tokens: 3, length: 1 << 33),
+                StoredPage(),
+            ]),
+        "pullBlocks": PullBlocksRequest(
+            session: 9, lease: lease, arena: 7,
+            entries: [
+                PullEntry(key: key(0), offset: 0, capacity: 4352),
+                PullEntry(key: key(1), offset: 4352, capacity: 1 << 40),
+            ]),
+        "pullBlocks.part": PullPart(
+            entry: 1, layerBegin: 0, layerEnd: 32, outcome: .hit, offset: 0, length: 4, inline: block),
+        "pullBlocks.reply": PullReply(hits: 1, misses: 2, corrupt: 3, other: 4),
+        "pushBlocks": PushBlocksRequest(
+            session: 9, arena: Wire.none,
+            entries: [PushEntry(key: key(2), firstPosition: 64, tokens: 64, offset: 0, length: 4)], inline: block),
+        "pushBlocks.reply": PushReply(outcomes: [.stored, .present, .full]),
+        "profileFile": ProfileFileRequest(session: 9),
+        "profileFile.reply": ProfileFileReply(profile: profile, bytes: 1 << 33),
         "getPolicy.near.reply": GetPolicyReply(policy: nearPolicy, tokens: 777),
     ]
 

@@ -46,6 +46,10 @@ import Testing
             Field(LookupReply(lease: 0, leadingRun: 1, residence: [.raw]), at: 16, "residence", Residence.self),
             Field(PushReply(outcomes: [.stored]), at: 4, "outcomes", PushOutcome.self),
             Field(
+                LookupBlocksReply(
+                    lease: 0, leadingRun: 1, pages: [StoredPage(residence: .raw, mode: .raw, tokens: 1, length: 1)]),
+                at: 16, "pages.residence", Residence.self),
+            Field(
                 PullPart(entry: 0, layerBegin: 0, layerEnd: 1, outcome: .miss, offset: 0, length: 0), at: 8, "outcome",
                 PullOutcome.self),
             Field(TouchRequest(session: 1, keys: []), at: 4, "pin", PinAction.self),

@@ -7,6 +7,10 @@
 /// Returns the descriptor.
 int clinux_storage_memfd(const char *name, size_t bytes);
 
+/// Makes an anonymous memory file that holds a copy of the bytes, close-on-exec, sealed against growing, shrinking, writing
+/// and new seals. Returns the descriptor.
+int clinux_storage_sealed_copy(const char *name, const void *bytes, size_t count);
+
 /// Stores a word at an address that is a multiple of 8, all of it at once, after everything stored before. Being a call
 /// into another module it also keeps the compiler from moving later stores before it.
 void clinux_storage_publish(void *word, uint64_t value);

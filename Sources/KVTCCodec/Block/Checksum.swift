@@ -15,6 +15,15 @@ public final class Checksum {
     /// Goes on with these bytes.
     public func add(_ bytes: UnsafeRawBufferPointer) { xxh3_add(state, bytes.baseAddress, bytes.count) }
 
+    /// The same, and copies them to memory of the same size on the way.
+    package func add(_ bytes: UnsafeRawBufferPointer, copyingTo target: UnsafeMutableRawBufferPointer) {
+        for range in Checksum.stretches(of: bytes.count, rowBytes: 1) {
+            let stretch = UnsafeRawBufferPointer(rebasing: bytes[range])
+            add(stretch)
+            UnsafeMutableRawBufferPointer(rebasing: target[range]).copyMemory(from: stretch)
+        }
+    }
+
     /// Of all bytes so far.
     public var value: UInt64 { XXH3_64bits_digest(state) }
 

@@ -110,7 +110,7 @@ extension Engine {
         return coded
     }
 
-    private func warn(_ session: Session) {
+    func warn(_ session: Session) {
         log.warning(
             "session drifts from its profile: calibrate anew with texts like its own, or ask for a lower ratio",
             metadata: [

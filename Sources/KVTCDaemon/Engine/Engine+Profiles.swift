@@ -22,6 +22,22 @@ extension Engine {
         }
     }
 
+    /// The profile of a session that the caller may use.
+    func profile(of id: UInt32, _ caller: Caller) throws(WireError) -> Profile {
+        guard let profile = try session(id, caller).context.codec.profile else {
+            throw WireError(.unknownProfile, field: "session", "session \(id) has no profile")
+        }
+        return profile
+    }
+
+    /// The file of a profile, to be sent along.
+    func file(of profile: Profile) throws(WireError) -> SealedMemory {
+        do throws(SystemError) { return try profiles.file(of: profile) } catch {
+            log.warning("no memory for a profile's file", metadata: ["id": "\(profile.id)", "error": "\(error)"])
+            throw WireError(.limitExceeded, field: "session", "there is no memory for the profile's file")
+        }
+    }
+
     /// Takes over the profile file that lies in an arena. It is copied before it is looked at, since its owner may go on
     /// writing there.
     func storeProfile(

@@ -6,10 +6,11 @@ import KVTCSystem
 import Synchronization
 
 extension Engine {
-    /// Gets pages back. `emit` is called on the caller's thread with each part as it is ready; when it throws, the rest
-    /// is dropped.
+    /// Gets pages back, decoded or `asStored`. `emit` is called on the caller's thread with each part as it is ready; when it
+    /// throws, the rest is dropped.
     func pull<E: Error>(
-        _ request: PullRequest, arena: Arena?, _ caller: Caller, emit: (ReadyPart) throws(E) -> Void
+        _ request: PullRequest, asStored: Bool = false, arena: Arena?, _ caller: Caller,
+        emit: (ReadyPart) throws(E) -> Void
     ) throws(PullFailure<E>) -> PullReply {
         let start = MonotonicClock.nanoseconds
         let session: Session
@@ -32,7 +33,7 @@ extension Engine {
         let work = PullWork(
             use: store.use(pages.map(\.key), continuing: lookup), pages: pages,
             steps: stride(from: begin, to: end, by: step).map { $0..<min($0 + step, end) },
-            layers: begin..<end, session: session, arena: arena)
+            layers: begin..<end, session: session, arena: arena, asStored: asStored)
         let reply: PullReply
         do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
         metrics.record(.pull, session.tenant, since: start)
@@ -118,7 +119,7 @@ extension Engine {
     // MARK: - On the pool's threads
 
     private func decode(_ page: PulledPage, _ step: Int, _ work: PullWork) -> ReadyPart? {
-        let (all, range, context, arena) = (work.layers, work.steps[step], work.context, work.arena)
+        let (all, range, arena) = (work.layers, work.steps[step], work.arena)
         func failure(_ outcome: PullOutcome) -> ReadyPart {
             ReadyPart(
                 part: PullPart(
@@ -150,11 +151,8 @@ extension Engine {
         case .success(let found?): source = found
         case .failure(let stop): return failure(stop.outcome)
         }
-        let tokens = source.tokens
-        let geometry = context.codec.geometry
-        let before = context.layout.pageBytes(
-            geometry: geometry, tokens: tokens, layers: all.lowerBound..<range.lowerBound)
-        let length = context.layout.pageBytes(geometry: geometry, tokens: tokens, layers: range)
+        let before = byteCount(of: source, all.lowerBound..<range.lowerBound, work)
+        let length = byteCount(of: source, range, work)
         var ready = ReadyPart(
             part: PullPart(
                 entry: page.index, layerBegin: UInt16(range.lowerBound), layerEnd: UInt16(range.upperBound),
@@ -166,14 +164,14 @@ extension Engine {
                     try writeFromDisk(page, range, work, arena, ready.part)
                 }
             } else {
-                ready.bytes = try inlineBytes(source, range, context, length)
+                ready.bytes = try inlineBytes(source, range, work, length)
             }
         } catch {
             log.error("page not decodable", metadata: ["key": "\(page.key)", "error": "\(error)"])
             page.state.withLock { $0 = .failed }
             return failure(.corrupt)
         }
-        metrics.record(.decode, page.key.tenant, since: start)
+        if !work.asStored { metrics.record(.decode, page.key.tenant, since: start) }
         metrics.count(page.key.tenant) { $0.bytesReturned += UInt64(length) }
         return ready
     }
@@ -186,9 +184,9 @@ extension Engine {
         }
     }
 
-    private struct PullStop: Error { var outcome: PullOutcome }
+    struct PullStop: Error { var outcome: PullOutcome }
 
-    private func open(
+    func open(
         _ page: PulledPage, _ found: ReadOutcome<BorrowedPage>, _ work: PullWork
     ) throws(PullStop) -> OpenPage {
         let context = work.context
@@ -198,18 +196,20 @@ extension Engine {
         }
         let opened = OpenPage(block, context.codec)
         do throws(CodecError) {
-            // The header has a checksum of its own. A raw page is checked while it is copied; any other one before its
+            // The header has a checksum of its own. What is only copied is checked meanwhile; any other page before its
             // symbols are looked at.
             let header = try opened.decoder.check(block.bytes, isVerified: true)
-            guard header.mode == .raw && work.copiesOnce || store.confirm(block) else {
+            guard (work.asStored || header.mode == .raw) && work.copiesOnce || store.confirm(block) else {
                 throw CodecError.corrupt("block checksum")
             }
-            try opened.decoder.open(block.bytes, isVerified: true)
+            if !work.asStored { try opened.decoder.open(block.bytes, isVerified: true) }
         } catch {
             // No page of this namespace is of another model: only keys made for it meet.
             if case .mismatch = error { throw PullStop(outcome: .miss) }
             // Bytes that went bad in RAM are taken out of the store, which may have them on disk as well.
-            guard !block.isConfirmed, !store.confirm(block), store.residence(page.key) == .disk else {
+            let isIntact = block.isConfirmed || store.confirm(block)
+            guard !isIntact, store.residence(page.key) == .disk else {
+                if isIntact, case .corrupt = error { letGo(page.key, block) }
                 throw corrupt(page, "\(error)")
             }
             return try open(page, store.borrow(Int(page.index), of: work.use), work)
@@ -221,8 +221,7 @@ extension Engine {
         guard work.promise.isKept(by: CodedPage(header), first: header.firstPosition, window: false) else {
             throw PullStop(outcome: .miss)
         }
-        let need = context.layout.pageBytes(
-            geometry: context.codec.geometry, tokens: opened.tokens, layers: work.layers)
+        let need = byteCount(of: opened, work.layers, work)
         guard UInt64(need) <= page.entry.capacity, work.arena != nil || need <= Wire.maximumBody - 64 else {
             throw PullStop(outcome: .noSpace)
         }
@@ -232,59 +231,6 @@ extension Engine {
     private func corrupt(_ page: PulledPage, _ what: String) -> PullStop {
         log.error("page corrupt", metadata: ["key": "\(page.key)", "error": "\(what)"])
         return PullStop(outcome: .corrupt)
-    }
-
-    /// False where the stored bytes turned out not to be what was put.
-    private func writeInPlace(
-        _ page: OpenPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
-    ) throws(CodecError) -> Bool {
-        let layout = work.context.layout
-        let isRight: Bool? = try arena.withWritable(offset: part.offset, length: part.length) {
-            (output) throws(CodecError) in
-            guard page.decoder.header?.mode == .raw, work.copiesOnce, !page.block.isConfirmed else {
-                try page.decoder.write(layers: range, layout: layout, into: output)
-                return true
-            }
-            let sum = try page.decoder.writeRaw(
-                layers: range, layout: layout, pastCaches: work.isLarge, into: output)
-            return store.confirm(page.block, checksum: sum)
-        }
-        guard let isRight else { throw .invalid(field: "offset", "outside the arena") }
-        return isRight
-    }
-
-    /// A second try where bytes went bad in RAM: the store may have the page on disk.
-    private func writeFromDisk(
-        _ page: PulledPage, _ range: Range<Int>, _ work: PullWork, _ arena: Arena, _ part: PullPart
-    ) throws(CodecError) {
-        guard store.residence(page.key) == .disk,
-            let again = try? open(page, store.borrow(Int(page.index), of: work.use), work),
-            again.block.isConfirmed, UInt64(pageBytes(again, range, work)) == part.length,
-            try writeInPlace(again, range, work, arena, part)
-        else { throw .corrupt("block checksum") }
-    }
-
-    private func pageBytes(_ page: OpenPage, _ range: Range<Int>, _ work: PullWork) -> Int {
-        work.context.layout.pageBytes(geometry: work.context.codec.geometry, tokens: page.tokens, layers: range)
-    }
-
-    private func inlineBytes(
-        _ page: OpenPage, _ range: Range<Int>, _ context: CodingContext, _ length: Int
-    ) throws(CodecError) -> InlineBytes {
-        if let stored = page.decoder.stored(layers: range, layout: context.layout) {
-            return .stored(page.block, stored)
-        }
-        var failure: CodecError?
-        let output = [UInt8](unsafeUninitializedCapacity: length) { buffer, filled in
-            do throws(CodecError) {
-                try page.decoder.write(
-                    layers: range, layout: context.layout,
-                    into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: length))
-                filled = length
-            } catch { failure = error }
-        }
-        if let failure { throw failure }
-        return .decoded(output)
     }
 }
 

@@ -11,9 +11,17 @@ extension Engine {
         let session = try session(request.session, caller)
         try checkCount(request.entries.count, "entries")
         let keys = request.entries.map { storeKey(session, $0.key) }
-        try check(request, session, bytes: UInt64(arena?.byteCount ?? request.inline.count))
-        try checkOrder(request.entries)
         let source = PushSource(arena: arena, inline: request.inline)
+        try check(request.entries, session, bytes: source.byteCount)
+        for (index, entry) in request.entries.enumerated() {
+            let expected = UInt64(entry.tokens) * UInt64(session.tokenBytes)
+            guard entry.length == expected else {
+                throw WireError(
+                    .geometryMismatch, field: "entries[\(index)].length",
+                    "\(entry.length), but \(entry.tokens) tokens have \(expected)")
+            }
+        }
+        try checkOrder(request.entries)
         let first = Int(request.entries.first?.firstPosition ?? 0)
         let conversation = conversation(of: session, upTo: first, keys)
         func before(_ index: Int) -> ArraySlice<StoreKey> { conversation[..<(conversation.count - keys.count + index)] }
@@ -44,10 +52,11 @@ extension Engine {
         return PushReply(outcomes: outcomes)
     }
 
-    // Everything is checked before anything is stored: a refused request has changed nothing.
-    private func check(_ request: PushRequest, _ session: Session, bytes: UInt64) throws(WireError) {
+    /// Whether the entries name tokens that the session can have, and bytes that are there. Everything is checked before anything
+    /// is stored: a refused request has changed nothing.
+    func check(_ entries: [PushEntry], _ session: Session, bytes: UInt64) throws(WireError) {
         let limit = configuration.limits.sessionTokens
-        for (index, entry) in request.entries.enumerated() {
+        for (index, entry) in entries.enumerated() {
             func refuse(_ code: ErrorCode, _ field: String, _ message: String) -> WireError {
                 WireError(code, field: "entries[\(index)].\(field)", message)
             }
@@ -57,11 +66,6 @@ extension Engine {
             guard Int(entry.firstPosition) + Int(entry.tokens) <= limit else {
                 throw refuse(.limitExceeded, "firstPosition", "positions end at \(limit)")
             }
-            let expected = UInt64(entry.tokens) * UInt64(session.tokenBytes)
-            guard entry.length == expected else {
-                throw refuse(
-                    .geometryMismatch, "length", "\(entry.length), but \(entry.tokens) tokens have \(expected)")
-            }
             let (end, overflow) = entry.offset.addingReportingOverflow(entry.length)
             guard !overflow, end <= bytes else {
                 throw refuse(.arenaBounds, "offset", "\(entry.offset) + \(entry.length) lies beyond \(bytes) bytes")
@@ -70,7 +74,7 @@ extension Engine {
     }
 
     // Whether the session has pages there already does not matter: it follows the stream wherever that goes on.
-    private func checkOrder(_ entries: [PushEntry]) throws(WireError) {
+    func checkOrder(_ entries: [PushEntry]) throws(WireError) {
         var seen: Set<PageKey> = []
         var end = 0
         for (index, entry) in entries.enumerated() where seen.insert(entry.key).inserted {
@@ -145,12 +149,7 @@ extension Engine {
         _ entry: PushEntry, _ key: StoreKey, _ session: Session, _ source: PushSource, after: ArraySlice<StoreKey>
     ) throws(WireError) -> PushOutcome {
         if let there = note(entry, key, session, isStored: false) {
-            // What another session, which wants it for less long, has set is no end for this one.
-            switch expiry(ttl: session.policy.ttlSeconds) {
-            case .after(let ttl): store.update(key, expiry: .afterAtLeast(ttl))
-            case .never where there.expires != nil: store.update(key, expiry: .never)
-            default: break
-            }
+            putOffEnd(of: key, there, session)
             if let outcome = try renew(entry, key, there, session.promise, session, source) { return outcome }
             metrics.count(session.tenant) { $0.present += 1 }
             return .present
@@ -163,6 +162,15 @@ extension Engine {
             ) { (block) throws(WireError) in try copy(entry, session, source, into: block, isBad: &isBad) }
         }
         return try settle(outcome, entry, key, session, source, after: after, isBad: isBad)
+    }
+
+    /// What another session, which wants a page for less long, has set is no end for this one.
+    func putOffEnd(of key: StoreKey, _ there: PageAttributes, _ session: Session) {
+        switch expiry(ttl: session.policy.ttlSeconds) {
+        case .after(let ttl): store.update(key, expiry: .afterAtLeast(ttl))
+        case .never where there.expires != nil: store.update(key, expiry: .never)
+        default: break
+        }
     }
 
     /// Tells the ledger what became of a page.
@@ -190,10 +198,10 @@ extension Engine {
         return isBad ? .nonFinite : .stored
     }
 
-    /// Makes the session a user of the page that is there or, where `isStored`, of the one it has just put there: from here on
-    /// no coder works against its policy. Gives what is there; nil when nothing is.
-    private func note(
-        _ entry: PushEntry, _ key: StoreKey, _ session: Session, isStored: Bool
+    /// Makes the session a user of the page that is there or, where `isStored`, of the one it has just put there, which may be a
+    /// block: from here on no coder works against its policy. Gives what is there; nil when nothing is.
+    func note(
+        _ entry: PushEntry, _ key: StoreKey, _ session: Session, isStored: Bool, isBlock: Bool = false
     ) -> PageAttributes? {
         // A coder that is just putting its block in place decides what is there.
         let (there, ready) = ledger.update(when: { $0.isSettled([key]) }) { ledger -> (PageAttributes?, [StoreKey]) in
@@ -203,7 +211,7 @@ extension Engine {
             // Only a page of the same length can be the same page; its rows are what the ledger counts.
             let ready = ledger.pushed(
                 session.id, key: key, first: Int(entry.firstPosition), tokens: Int(there?.tokens ?? entry.tokens),
-                coded: isStored && !isCoded ? nil : isCoded)
+                coded: isStored && (!isCoded || isBlock) ? nil : isCoded, isBlock: isBlock)
             return (there, ready)
         }
         enqueue(ready)
@@ -227,6 +235,8 @@ extension Engine {
 struct PushSource: Sendable {
     let arena: Arena?
     let inline: ArraySlice<UInt8>
+
+    var byteCount: UInt64 { UInt64(arena?.byteCount ?? inline.count) }
 
     func withPage<R>(
         _ entry: PushEntry, _ body: (UnsafeRawBufferPointer) throws(WireError) -> R

@@ -86,7 +86,7 @@ extension Engine {
         }
     }
 
-    private func isKept(
+    func isKept(
         _ promise: Promise, _ key: StoreKey, _ there: PageAttributes, first: Int, isWindow: Bool
     ) -> Bool {
         guard promise.asks(first: first, tokens: Int(there.tokens), window: isWindow) else { return true }
@@ -119,7 +119,7 @@ extension Engine {
     }
 
     /// Keeps others from the key until the renewal ends. Gives what its page was; nil when no session uses it any more.
-    private func claim(_ key: StoreKey) -> LedgerPage.Phase? {
+    func claim(_ key: StoreKey) -> LedgerPage.Phase? {
         ledger.update(when: { $0.isSettled([key]) }) { $0.beginRenewal(key) }
     }
 
@@ -147,13 +147,21 @@ extension Engine {
             if isBad, !takesBad { throw .notFinite }
             return checksum
         }
-        let outcome = try whenThereIsRoom { () throws(RenewalStop) in
+        let outcome = try putOrReplace(key, byteCount: size, attributes: attributes, fill: fill)
+        return (outcome, isBad)
+    }
+
+    /// Puts bytes under a key, whether or not there are others.
+    func putOrReplace<E: Error>(
+        _ key: StoreKey, byteCount: Int, attributes: () -> PageAttributes,
+        fill: (UnsafeMutableRawBufferPointer) throws(E) -> UInt64
+    ) throws(E) -> PutOutcome {
+        try whenThereIsRoom { () throws(E) in
             if store.residence(key) == .absent {
-                let outcome = try store.put(key, byteCount: size, attributes: attributes(), fill: fill)
+                let outcome = try store.put(key, byteCount: byteCount, attributes: attributes(), fill: fill)
                 guard outcome == .present else { return outcome }
             }
-            return try store.replace(key, byteCount: size, attributes: attributes(), fill: fill) ? .stored : .full
+            return try store.replace(key, byteCount: byteCount, attributes: attributes(), fill: fill) ? .stored : .full
         }
-        return (outcome, isBad)
     }
 }

@@ -24,6 +24,8 @@ final class ProfileRegistry: Sendable {
     private struct State {
         var named: [String: Loaded] = [:]
         var former: [Former] = []
+        /// Of the profiles that were asked for as files.
+        var files: [ProfileID: SealedMemory] = [:]
 
         func profile(_ id: ProfileID) -> Profile? {
             named.values.first { $0.profile.id == id }?.profile ?? former.first { $0.profile?.id == id }?.profile
@@ -42,6 +44,8 @@ final class ProfileRegistry: Sendable {
     private let state = Mutex(State())
     /// Held while a file is read, so that many requests hold one copy of it at a time.
     private let reading = Mutex(())
+    /// Held while a profile is copied, so that there is one copy to share.
+    private let sharing = Mutex(())
     static let suffix = ".safetensors"
 
     private let open: Open
@@ -149,6 +153,21 @@ final class ProfileRegistry: Sendable {
 
     func find(_ id: [UInt8]) -> Profile? {
         ProfileID(bytes: id).flatMap { id in state.withLock { $0.profile(id) } }
+    }
+
+    /// The profile's file in memory that all who ask share. It is a copy, which the processor's own coders can do without: large
+    /// pages are not to be had for memory that is shared. It goes when another is asked for and the profile is gone.
+    func file(of profile: Profile) throws(SystemError) -> SealedMemory {
+        try sharing.withLock { (_) throws(SystemError) in
+            let known = state.withLock { state in
+                state.files = state.files.filter { $0.key == profile.id || state.profile($0.key) != nil }
+                return state.files[profile.id]
+            }
+            if let known { return known }
+            let file = try SealedMemory(copying: profile.file.bytes, name: "kvtc-profile")
+            state.withLock { $0.files[profile.id] = file }
+            return file
+        }
     }
 
     /// Those that have a name, by it.

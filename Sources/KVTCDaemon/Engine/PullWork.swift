@@ -130,6 +130,8 @@ final class PullWork: Sendable {
     let context: CodingContext
     let promise: Promise
     let arena: Arena?
+    /// Whether blocks are wanted, not what is in them.
+    let asStored: Bool
     let state = Monitor(State())
     var jobs: Int { pages.count * steps.count }
     /// Whether there is more than the caches of most processors keep until the client looks at it.
@@ -138,7 +140,8 @@ final class PullWork: Sendable {
     var copiesOnce: Bool { arena != nil && steps.count == 1 }
 
     init(
-        use: PageUse, pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, session: Session, arena: Arena?
+        use: PageUse, pages: [PulledPage], steps: [Range<Int>], layers: Range<Int>, session: Session,
+        arena: Arena?, asStored: Bool
     ) {
         self.use = use
         self.pages = pages
@@ -147,6 +150,7 @@ final class PullWork: Sendable {
         context = session.context
         promise = session.promise
         self.arena = arena
+        self.asStored = asStored
         isLarge = pages.reduce(0) { $0 &+ $1.entry.capacity } > 16 << 20
     }
 }

@@ -1,3 +1,4 @@
+import KVTCCodec
 import KVTCProtocol
 import KVTCStore
 import KVTCSystem
@@ -28,6 +29,8 @@ struct RequestRouter {
     private let caller: Caller
     private var arenas: [UInt32: Arena] = [:]
     private var lastArena: UInt32 = 0
+    /// For the profiles' files that were asked for.
+    private var files: [QuotaCharge] = []
     private(set) var hasGreeted = false
     /// The feature bits agreed on.
     private var features: UInt32 = 0
@@ -44,12 +47,13 @@ struct RequestRouter {
         let opcode: Opcode
         do throws(WireError) { opcode = try admit(item.header) } catch { throw .refused(error) }
         switch opcode {
-        case .pull: try pull(item.body, send)
+        case .pull, .pullBlocks: try pull(opcode, item.body, send)
         case .arena: try arena(item.body, send)
         case .verify: return try verify(item.body)
         case .flush: return try flush(item.body)
         case .profile: return try profile(item.body)
         case .storeProfile: return try storeProfile(item.body)
+        case .profileFile: return try profileFile(item.body)
         default:
             let body: [UInt8]
             do throws(WireError) { body = try simple(opcode, item.body) } catch { throw .refused(error) }
@@ -93,6 +97,25 @@ struct RequestRouter {
         }
     }
 
+    /// Counts as an arena of no bytes, as its descriptor is the daemon's until the client has read the reply.
+    private mutating func profileFile(_ body: [UInt8]) throws(RouterError) -> Remainder {
+        let (engine, caller) = (engine, caller)
+        let profile: Profile
+        do throws(WireError) {
+            profile = try engine.profile(of: ProfileFileRequest(body: body).session, caller)
+            try checkArenaCount()
+            files.append(try quota.takeArena(0, tenant: caller.tenant, limits: engine.configuration.limits))
+        } catch { throw .refused(error) }
+        return { (send) throws(RouterError) in
+            let file: SealedMemory
+            do throws(WireError) { file = try engine.file(of: profile) } catch { throw .refused(error) }
+            // Until the message is with the kernel.
+            defer { withExtendedLifetime(file) {} }
+            let reply = ProfileFileReply(profile: profile.id.bytes, bytes: UInt64(profile.byteCount))
+            try RequestRouter.deliver(send, Answer(fields: reply.encodedBody, descriptor: file.rawDescriptor))
+        }
+    }
+
     private static func later(_ body: @escaping @Sendable () throws(WireError) -> [UInt8]) -> Remainder {
         { (send) throws(RouterError) in
             let fields: [UInt8]
@@ -128,14 +151,16 @@ struct RequestRouter {
         case .truncate: try engine.truncate(TruncateRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSessionAndAudit(CloseSessionRequest(body: body), caller).encodedBody
         case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
+        case .lookupBlocks: try engine.lookupBlocks(LookupBlocksRequest(body: body), caller).encodedBody
         case .push: try push(PushRequest(body: body)).encodedBody
+        case .pushBlocks: try pushBlocks(PushBlocksRequest(body: body)).encodedBody
         case .release: try engine.release(ReleaseRequest(body: body), caller).encodedBody
         case .prefetch: try engine.prefetch(PrefetchRequest(body: body), caller).encodedBody
         case .touch: try engine.touch(TouchRequest(body: body), caller).encodedBody
         case .drop: try engine.dropAndAudit(DropRequest(body: body), caller).encodedBody
         case .status: try status(StatusRequest(body: body)).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
-        case .arena, .pull, .verify, .flush, .profile, .storeProfile:
+        case .arena, .pull, .pullBlocks, .verify, .flush, .profile, .storeProfile, .profileFile:
             throw WireError(.internalError, "\(opcode) is answered elsewhere")
         }
     }
@@ -168,6 +193,10 @@ struct RequestRouter {
 
     private func push(_ request: PushRequest) throws(WireError) -> PushReply {
         try engine.push(request, arena: try arena(request.arena), caller)
+    }
+
+    private func pushBlocks(_ request: PushBlocksRequest) throws(WireError) -> PushReply {
+        try engine.pushBlocks(request.push, arena: try arena(request.push.arena), caller)
     }
 
     private func arena(_ number: UInt32) throws(WireError) -> Arena? {
@@ -204,16 +233,18 @@ struct RequestRouter {
         }
     }
 
-    private func pull(_ body: [UInt8], _ send: Send) throws(RouterError) {
+    private func pull(_ opcode: Opcode, _ body: [UInt8], _ send: Send) throws(RouterError) {
+        let asStored = opcode == .pullBlocks
         let request: PullRequest
         let memory: Arena?
         do throws(WireError) {
-            request = try PullRequest(body: body)
+            request = try asStored ? PullRequest(PullBlocksRequest(body: body)) : PullRequest(body: body)
             memory = try arena(request.arena)
         } catch { throw .refused(error) }
         let reply: PullReply
         do throws(PullFailure<ConnectionError>) {
-            reply = try engine.pull(request, arena: memory, caller) { (ready) throws(ConnectionError) in
+            reply = try engine.pull(request, asStored: asStored, arena: memory, caller) {
+                (ready) throws(ConnectionError) in
                 try ready.bytes.withBytes { (bytes) throws(ConnectionError) in
                     let fields = ready.part.head(inlineCount: bytes.count)
                     try send(Answer(status: Wire.more, fields: fields, payload: bytes))
@@ -228,16 +259,20 @@ struct RequestRouter {
         try RequestRouter.deliver(send, Answer(fields: reply.encodedBody))
     }
 
+    private func checkArenaCount() throws(WireError) {
+        let limit = engine.configuration.limits.arenasPerConnection
+        guard arenas.count + files.count < limit else {
+            throw WireError(.limitExceeded, field: "arena", "more than \(limit) arenas of one connection")
+        }
+    }
+
     private mutating func makeArena(_ request: ArenaRequest) throws(WireError) -> (UInt32, Arena) {
         let limits = engine.configuration.limits
         guard (1...UInt64(limits.arenaBytes)).contains(request.bytes) else {
             throw WireError(
                 .limitExceeded, field: "bytes", "\(request.bytes) is not between 1 and \(limits.arenaBytes)")
         }
-        guard arenas.count < limits.arenasPerConnection else {
-            throw WireError(
-                .limitExceeded, field: "arena", "more than \(limits.arenasPerConnection) arenas of one connection")
-        }
+        try checkArenaCount()
         // Whole pages of memory, so that the client may map all of it.
         let bytes = (Int(request.bytes) + 4095) & ~4095
         let charge = try quota.takeArena(bytes, tenant: caller.tenant, limits: limits)

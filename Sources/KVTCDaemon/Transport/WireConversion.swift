@@ -11,6 +11,13 @@ extension VerifyReply {
     }
 }
 
+extension PullRequest {
+    /// All layers of the pages.
+    init(_ request: PullBlocksRequest) {
+        self.init(session: request.session, lease: request.lease, arena: request.arena, entries: request.entries)
+    }
+}
+
 extension WireError {
     /// A codec's complaint as an answer; `field` is named when the codec names none.
     init(codec error: CodecError, field: String) {

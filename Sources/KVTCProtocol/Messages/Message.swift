@@ -76,6 +76,10 @@ extension Opcode {
         case .verify: pair(VerifyRequest.self)
         case .truncate: pair(TruncateRequest.self)
         case .storeProfile: pair(StoreProfileRequest.self)
+        case .lookupBlocks: pair(LookupBlocksRequest.self)
+        case .pullBlocks: ([PullBlocksRequest.self], [PullPart.self, PullReply.self])
+        case .pushBlocks: pair(PushBlocksRequest.self)
+        case .profileFile: pair(ProfileFileRequest.self)
         }
     }
 }

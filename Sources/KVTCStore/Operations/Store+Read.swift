@@ -165,11 +165,13 @@ extension Store {
         return extent.map { body($0.bytes) }
     }
 
-    /// Where each page can be read from, and what is known of it; does not count as a use. Taken under one lock, as one lock
-    /// for each key would be handed to and fro between busy threads.
-    public func survey(_ keys: ArraySlice<StoreKey>) -> [(residence: Residence, attributes: PageAttributes)] {
+    /// Where each page can be read from, what is known of it, and its bytes as stored; does not count as a use. Taken under one
+    /// lock, as one lock for each key would be handed to and fro between busy threads.
+    public func survey(
+        _ keys: ArraySlice<StoreKey>
+    ) -> [(residence: Residence, attributes: PageAttributes, length: Int)] {
         index.withLock { $0.views(keys, at: now) }.map { page in
-            page.map { ($0.isInRAM ? .ram : .disk, $0.attributes) } ?? (.absent, PageAttributes())
+            page.map { ($0.isInRAM ? .ram : .disk, $0.attributes, $0.length) } ?? (.absent, PageAttributes(), 0)
         }
     }
 

@@ -7,6 +7,7 @@
         back = session.fetch(keys)
 """
 
+from .blocks import Block, BlockLookup, StoredPage
 from .client import Client, connect
 from .identity import Identity
 from .keys import Span, page_keys, page_runs, part_key
@@ -23,7 +24,7 @@ from .protocol.errors import (
 )
 from .protocol.geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
 from .protocol.messages import PullOutcome, PushOutcome, Residence
-from .protocol.policy import Mode, Policy, QualityKind, Range
+from .protocol.policy import BlockMode, Mode, Policy, QualityKind, Range
 from .pull import Part
 from .push import Page
 from .ranks import JointLookup, lookup_all
@@ -33,6 +34,9 @@ from .transport.deadline import within
 __version__ = "0.1.0"
 
 __all__ = [
+    "Block",
+    "BlockLookup",
+    "BlockMode",
     "CacheMismatch",
     "Client",
     "ConnectionLost",
@@ -61,6 +65,7 @@ __all__ = [
     "RotaryStyle",
     "Session",
     "Span",
+    "StoredPage",
     "Tensor",
     "Unavailable",
     "Unreachable",

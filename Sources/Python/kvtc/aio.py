@@ -13,13 +13,14 @@ outcome is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar
 
 from . import client as blocking
+from .blocks import Block, BlockLookup
 from .identity import Identity
 from .leases import Lease, Lookup
 from .protocol.geometry import Geometry, Layout
@@ -124,7 +125,7 @@ class AsyncSession:
             if found.lease:
                 await self._runner.run(found.lease.release)
 
-    async def pull(
+    def pull(
         self,
         keys: Sequence[bytes],
         layers: range | None = None,
@@ -132,7 +133,9 @@ class AsyncSession:
         lease: Lease | int | None = None,
     ) -> AsyncIterator[Part]:
         """Each part is valid until the next one is asked for."""
-        parts = self.session.pull(keys, layers, layer_step, lease)
+        return self._parts(self.session.pull(keys, layers, layer_step, lease))
+
+    async def _parts(self, parts: Iterator[Part]) -> AsyncIterator[Part]:
         try:
             while (part := await self._runner.run(next, parts, _END)) is not _END:
                 assert isinstance(part, Part)
@@ -145,6 +148,21 @@ class AsyncSession:
 
     async def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
         return await self._runner.run(self.session.fetch, keys, lease)
+
+    async def lookup_blocks(self, keys: Sequence[bytes], lease_ms: int = 0) -> BlockLookup:
+        return await self._runner.run(self.session.lookup_blocks, keys, lease_ms)
+
+    def pull_blocks(
+        self, keys: Sequence[bytes], lease: Lease | int | None = None, lengths: Sequence[int] | None = None
+    ) -> AsyncIterator[Part]:
+        """Each part is valid until the next one is asked for."""
+        return self._parts(self.session.pull_blocks(keys, lease, lengths))
+
+    async def push_blocks(self, blocks: Iterable[Block]) -> list[PushOutcome]:
+        return await self._runner.run(self.session.push_blocks, blocks)
+
+    async def profile_file(self) -> memoryview:
+        return await self._runner.run(self.session.profile_file)
 
     async def prefetch(self, keys: Sequence[bytes]) -> int:
         return await self._runner.run(self.session.prefetch, keys)

@@ -17,6 +17,8 @@ from .transport.connection import Connection, Pending
 from .transport.deadline import left
 
 _ATTEMPTS = 3
+AGAIN = -1
+"""In the place of a page that is asked for once more."""
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Part:
     data: memoryview
     #: The one whose shared memory it lies in.
     connection: Connection | None = None
+    #: Whether ``data`` is a block as it is stored, and not layers in the session's layout.
+    is_block: bool = False
 
     def require_valid(self) -> None:
         """Raises ConnectionLost where what was read of ``data`` may have been zeros."""
@@ -39,24 +43,24 @@ class Part:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """Pages and layers of them that are asked for in one request."""
 
     pages: list[int]
     #: None: all layers.
     layers: range | None
-    #: Bytes to keep free for each page.
-    capacity: int
     #: Whether no further layers of these pages follow.
     is_last: bool
 
 
-class _Pull:
+class Pull:
     """What a pull still has to bring, across connections."""
 
     def __init__(self, session: Stream, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None):
         self.session, self.keys, self.layers, self.lease = session, keys, layers, lease
         self.first_connection = session.client.connection
+        #: Whether blocks are asked for.
+        self.is_stored = False
         self.is_streaming = bool(step) and bool(session.geometry.tensors)
         self.step = step or _step(session, self.capacity(layers))
         #: Pages that were handed on whole or failed. A page whose connection ended in the middle comes again from its first
@@ -70,18 +74,30 @@ class _Pull:
             return session.page_bytes
         return session.layout.page_bytes(session.geometry, session.page_tokens, layers)
 
-    def plan(self) -> deque[_Batch]:
+    def room(self, page: int, layers: range | None) -> int:
+        """Bytes to keep free for these layers of a page."""
+        return self.capacity(layers)
+
+    def begin(self, connection: Connection) -> None:
+        """Called before anything is asked for on a connection."""
+
+    def plan(self) -> deque[Batch]:
         """What to ask for, in the order in which it is wanted: for a worker that starts with the first layers, those of all
         pages before the next layers of any."""
         pages = [index for index in range(len(self.keys)) if index not in self.ended]
         limit = self.session.batch_limit()
         spans = self._spans(limit // max(len(pages), 1)) if self.is_streaming else [self.layers]
-        batches: deque[_Batch] = deque()
+        batches: deque[Batch] = deque()
         for span in spans:
-            capacity = self.capacity(span)
-            size = min(max(limit // max(capacity, 1), 1), BATCH_PAGES)
-            for first in range(0, len(pages), size):
-                batches.append(_Batch(pages[first : first + size], span, capacity, span is spans[-1]))
+            # Full: each span begins a batch of its own.
+            size = limit + 1
+            for page in pages:
+                room = self.room(page, span)
+                if size + room > limit or len(batches[-1].pages) >= BATCH_PAGES:
+                    batches.append(Batch([], span, span is spans[-1]))
+                    size = 0
+                batches[-1].pages.append(page)
+                size += room
         return batches
 
     def _spans(self, room: int) -> list[range]:
@@ -96,6 +112,24 @@ class _Pull:
             else:
                 spans.append(range(begin, end))
         return spans
+
+    def message(self, batch: Batch, number: int, lease: int, region: Region | None) -> messages.Pull | messages.PullBlocks:
+        """The request for a batch."""
+        begin, end = (batch.layers.start, batch.layers.stop) if batch.layers is not None else (0, 0)
+        return messages.Pull(number, lease, region.arena.number if region else NONE32, begin, end, self.step, self.entries(batch, region))
+
+    def entries(self, batch: Batch, region: Region | None) -> list[messages.PullEntry]:
+        """The pages of a batch, one behind another in the region."""
+        offset, entries = region.offset if region else 0, []
+        for page in batch.pages:
+            room = self.room(page, batch.layers)
+            entries.append(messages.PullEntry(self.keys[page], offset, room))
+            offset += room
+        return entries
+
+    def takes(self, part: Part) -> bool:
+        """Whether the part is what its page comes to; else the page is asked for again."""
+        return True
 
     def is_last(self, part: Part) -> bool:
         """Whether no further part of its page follows, as far as is known here."""
@@ -117,11 +151,11 @@ class _Pull:
         return self.lease.on(connection)
 
 
-def run(session: Stream, keys: Sequence[bytes], layers: range | None, step: int, lease: Lease | int | None) -> Iterator[Part]:
+def run(pull: Pull) -> Iterator[Part]:
     """Yields the parts of all pages; see ``Session.pull``."""
-    pull = _Pull(session, keys, layers, step, lease)
+    session = pull.session
     attempts, progress = _ATTEMPTS, 0
-    while len(pull.ended) < len(keys):
+    while len(pull.ended) < len(pull.keys):
         connection = session.client.connection
         try:
             for part in _run_on(connection, pull):
@@ -138,11 +172,12 @@ def run(session: Stream, keys: Sequence[bytes], layers: range | None, step: int,
             session.client.revive(connection, error)
 
 
-def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
+def _run_on(connection: Connection, pull: Pull) -> Iterator[Part]:
     session = pull.session
+    pull.begin(connection)
     number, arena, lease = session.number_on(connection), session.client.arena_of(connection), pull.lease_on(connection)
     batches = pull.plan()
-    under_way: deque[tuple[Pending, Region | None, _Batch]] = deque()
+    under_way: deque[tuple[Pending, Region | None, Batch]] = deque()
     try:
         while batches or under_way:
             while batches and len(under_way) < 2:
@@ -154,11 +189,11 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
                 region = None
                 if arena is not None:
                     # With a batch under way there is something to go on with; without one, waiting is all that is left.
-                    size = len(batch.pages) * batch.capacity
+                    size = sum(pull.room(page, batch.layers) for page in batch.pages)
                     region = arena.try_take(size) if under_way else arena.take(size, left(connection.timeout))
                     if region is None:
                         break
-                message = _message(pull, batch, number, lease, region)
+                message = pull.message(batch, number, lease, region)
                 pending = start_on(connection, message, region, keep=True) if region else connection.start(message)
                 under_way.append((pending, region, batches.popleft()))
             if not under_way:
@@ -167,7 +202,9 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
             body, more, _ = pending.next()
             if more:
                 part = _part(connection, pull, batch, messages.PullPart.decode(body), region)
-                if part.index not in pull.ended:
+                if not pull.takes(part):
+                    batch.pages = [index if index != part.index else AGAIN for index in batch.pages]
+                elif part.index not in pull.ended:
                     yield part
                     part.require_valid()
                     if pull.is_last(part):
@@ -176,7 +213,7 @@ def _run_on(connection: Connection, pull: _Pull) -> Iterator[Part]:
             messages.PullReply.decode(body)
             under_way.popleft()
             if batch.is_last:
-                pull.ended.update(batch.pages)
+                pull.ended.update(index for index in batch.pages if index != AGAIN)
             if region is not None:
                 region.free()
     finally:
@@ -195,14 +232,7 @@ def _step(session: Stream, capacity: int) -> int:
     return 1
 
 
-def _message(pull: _Pull, batch: _Batch, number: int, lease: int, region: Region | None) -> messages.Pull:
-    base, size = region.offset if region else 0, batch.capacity
-    entries = [messages.PullEntry(pull.keys[index], base + n * size, size) for n, index in enumerate(batch.pages)]
-    begin, end = (batch.layers.start, batch.layers.stop) if batch.layers is not None else (0, 0)
-    return messages.Pull(number, lease, region.arena.number if region else NONE32, begin, end, pull.step, entries)
-
-
-def _part(connection: Connection, pull: _Pull, batch: _Batch, part: messages.PullPart, region: Region | None) -> Part:
+def _part(connection: Connection, pull: Pull, batch: Batch, part: messages.PullPart, region: Region | None) -> Part:
     if part.entry >= len(batch.pages):
         raise WireError(ErrorCode.INVALID_FIELD, "entry", f"the daemon answered for page {part.entry} of {len(batch.pages)}")
     index = batch.pages[part.entry]
@@ -215,4 +245,4 @@ def _part(connection: Connection, pull: _Pull, batch: _Batch, part: messages.Pul
                 raise KvtcError("the daemon's reply points outside the region of its request", advice="report this as a bug of kvtcd")
             data = region.arena.view[part.offset : part.offset + part.length]
     layers = range(part.layer_begin, part.layer_end)
-    return Part(index, pull.keys[index], outcome, layers, data, connection if region is not None else None)
+    return Part(index, pull.keys[index], outcome, layers, data, connection if region is not None else None, pull.is_stored)

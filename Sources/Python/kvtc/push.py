@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .blocks import Block
 from .protocol import messages
 from .protocol.errors import KvtcError
 from .protocol.messages import PushOutcome
@@ -34,15 +35,16 @@ class _Batch:
 
     entries: list[messages.PushEntry]
     buffers: list[np.ndarray]
+    kind: type[messages.Push]
     connection: Connection | None = None
     pending: Pending = field(init=False)
 
 
-def push(stream: Stream, pages: Iterable[Page]) -> list[PushOutcome]:
-    """What became of each page; see ``Session.push``."""
+def push(stream: Stream, pages: Iterable[Page] | Iterable[Block], kind: type[messages.Push] = messages.Push) -> list[PushOutcome]:
+    """What became of each page; see ``Session.push`` and ``Session.push_blocks``."""
     outcomes: list[PushOutcome] = []
     unanswered: deque[_Batch] = deque()
-    for batch in _batches(stream, pages):
+    for batch in _batches(stream, pages, kind):
         unanswered.append(batch)
         stream.client.persist(lambda connection: _push_on(connection, stream, unanswered, outcomes, keep=4))
     stream.client.persist(lambda connection: _push_on(connection, stream, unanswered, outcomes, keep=0))
@@ -61,7 +63,7 @@ def _push_on(connection: Connection, stream: Stream, unanswered: deque[_Batch], 
         unanswered.popleft()
 
 
-def _batches(stream: Stream, pages: Iterable[Page]) -> Iterator[_Batch]:
+def _batches(stream: Stream, pages: Iterable[Page] | Iterable[Block], kind: type[messages.Push]) -> Iterator[_Batch]:
     limit = stream.batch_limit()
     batch: list[messages.PushEntry] = []
     buffers: list[np.ndarray] = []
@@ -74,13 +76,13 @@ def _batches(stream: Stream, pages: Iterable[Page]) -> Iterator[_Batch]:
             if rest:
                 raise ValueError(f"a page of {data.size} bytes is no whole number of tokens of {stream.token_bytes} bytes")
         if batch and (size + data.size > limit or len(batch) >= BATCH_PAGES):
-            yield _Batch(batch, buffers)
+            yield _Batch(batch, buffers, kind)
             batch, buffers, size = [], [], 0
         batch.append(messages.PushEntry(page.key, page.first_position, tokens, size, data.size))
         buffers.append(data)
         size += data.size
     if batch:
-        yield _Batch(batch, buffers)
+        yield _Batch(batch, buffers, kind)
 
 
 def _send(connection: Connection, stream: Stream, batch: _Batch) -> Pending:
@@ -97,9 +99,9 @@ def _send(connection: Connection, stream: Stream, batch: _Batch) -> Pending:
     for entry, data in zip(entries, batch.buffers, strict=True):
         into[entry.offset : entry.offset + entry.length] = data
     if arena is None:
-        return connection.start(messages.Push(number, NONE32, entries, inline))
+        return connection.start(batch.kind(number, NONE32, entries, inline))
     placed = [replace(entry, offset=entry.offset + region.offset) for entry in entries]
-    return start_on(connection, messages.Push(number, arena.number, placed), region)
+    return start_on(connection, batch.kind(number, arena.number, placed), region)
 
 
 def _flat(data: object) -> np.ndarray:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self, TypeVar
 
+from . import profile_file
+from .blocks import Block, BlockLookup, BlockPull, lookup_on, require_blocks
 from .leases import Lease, Lookup
 from .protocol import messages
 from .protocol.errors import ErrorCode, KvtcError, RequestTimedOut
 from .protocol.messages import PullOutcome, PushOutcome, Residence
 from .protocol.policy import Mode, Policy, Range
 from .protocol.wire import NONE32, Struct, received
-from .pull import Part, run
+from .pull import Part, Pull, run
 from .push import Page, push
 from .stream import Stream, in_chunks
 from .transport.connection import Connection
@@ -79,7 +81,7 @@ class Session(Stream):
         """
         if layers is not None and layers.step != 1:
             raise ValueError("layers must be a range with step 1")
-        return run(self, keys, layers, layer_step or 0, lease)
+        return run(Pull(self, keys, layers, layer_step or 0, lease))
 
     def fetch(self, keys: Sequence[bytes], lease: Lease | int | None = None) -> list[bytes | None]:
         """Whole pages as bytes of their own; None for those that are not to be had."""
@@ -98,6 +100,41 @@ class Session(Stream):
         for name, view in self.layout.views(self.geometry, tokens, part.data, part.layers).items():
             whole[name][...] = view
         return page
+
+    def lookup_blocks(self, keys: Sequence[bytes], lease_ms: int = 0) -> BlockLookup:
+        """``lookup`` that also tells how each page is stored, so that room for its block can be laid out."""
+        return self.client.persist(lambda connection: lookup_on(connection, self, keys, lease_ms))
+
+    def pull_blocks(
+        self, keys: Sequence[bytes], lease: Lease | int | None = None, lengths: Sequence[int] | None = None
+    ) -> Iterator[Part]:
+        """Brings pages back as they are stored, one part a page, in whatever order they become ready: ``data`` is a whole block,
+        which the daemon has checked. One of a page that is not coded holds its rows in canonical order; the checksum of its
+        payload may be 0.
+
+        ``lengths``: of the blocks, as ``lookup_blocks`` told; without, it looks them up. Where the daemon is an earlier one the
+        pages come decoded, in the session's layout, as ``Part.is_block`` says.
+        """
+        return run(BlockPull(self, keys, lease, lengths))
+
+    def push_blocks(self, blocks: Iterable[Block]) -> list[PushOutcome]:
+        """Hands pages to the daemon as blocks that were made here, of any mode but raw; returns what became of each.
+
+        All are refused where one is not what the session's profile, shape and policy ask for: rows that the policy protects have to
+        be among the block's protected ones, and its distortion within the policy's bound. A page that is there stays,
+        unless it is coded and less than this session was promised.
+        """
+        self.client.persist(require_blocks)
+        return push(self, blocks, messages.PushBlocks)
+
+    def profile_file(self) -> memoryview:
+        """The bytes of the profile's file, read-only, in memory that the daemon shares with all who ask; they stay what they are,
+        also after the daemon has ended, as long as the view is kept."""
+        files = self.client.profile_files
+        if not (content := files.get(self.profile)):
+            content = self.client.persist(lambda connection: profile_file.request_on(connection, self.number_on(connection)))
+            files[self.profile] = content
+        return memoryview(content)
 
     def prefetch(self, keys: Sequence[bytes]) -> int:
         """Asks for pages on disk to be brought to RAM; returns how many were queued."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from .protocol import messages
 from .protocol.errors import ConnectionLost, KvtcError
-from .protocol.wire import NONE32
+from .protocol.wire import NONE32, Struct
 from .transport.arena import Region
 from .transport.connection import Connection, Pending
 from .transport.link import Link
@@ -73,7 +73,7 @@ class Stream:
         return min(_BATCH_BYTES, arena.length // 4) if arena else min(_BATCH_BYTES, self.client.server.max_body // 2)
 
 
-def start_on(connection: Connection, message: messages.Push | messages.Pull, region: Region, keep: bool = False) -> Pending:
+def start_on(connection: Connection, message: Struct, region: Region, keep: bool = False) -> Pending:
     """Sends a request that uses a region; frees it when the daemon is done with it, unless it is to be kept."""
     try:
         pending = connection.start(message)

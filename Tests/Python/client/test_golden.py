@@ -12,6 +12,7 @@ from kvtc.protocol import messages, wire
 
 VECTORS = json.loads((Path(__file__).parents[2] / "Golden" / "wire.json").read_text())
 EMPTY_REPLIES = {"Release", "CloseSession"}
+SHARED_REPLIES = {"PullBlocks": messages.PullReply, "PushBlocks": messages.PushReply}
 JSON_REPLIES = {"Status", "Profile", "StoreProfile"}
 
 
@@ -29,6 +30,8 @@ def kind_of(vector):
         return getattr(messages, name)
     if name in EMPTY_REPLIES:
         return messages.Empty
+    if name in SHARED_REPLIES:
+        return SHARED_REPLIES[name]
     return messages.JsonReply if name in JSON_REPLIES else getattr(messages, name + "Reply")
 
 

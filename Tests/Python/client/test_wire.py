@@ -31,8 +31,10 @@ def sample(kind, rng):
         elif item.name == "keys":
             values[item.name] = [rng.randbytes(32) for _ in range(rng.randrange(3))]
         elif item.name in ("entries",):
-            entry = messages.PushEntry if kind is messages.Push else messages.PullEntry
+            entry = messages.PushEntry if issubclass(kind, messages.Push) else messages.PullEntry
             values[item.name] = [sample(entry, rng) for _ in range(rng.randrange(1, 3))]
+        elif item.name == "pages":
+            values[item.name] = [sample(messages.StoredPage, rng) for _ in range(rng.randrange(1, 3))]
         elif item.name in special:
             values[item.name] = special[item.name]
         else:

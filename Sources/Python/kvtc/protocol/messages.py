@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import ClassVar
 
 from .geometry import Geometry, Layout
 from .policy import Policy, Range
@@ -12,7 +13,8 @@ from .wire import BLOB, KEY, NONE32, TEXT, U8, U16, U32, U64, VIEW, Opcode, Stru
 FEATURE_ARENAS = 1
 FEATURE_STREAMING_PULL = 2
 FEATURE_IDENTITY = 4
-FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY
+FEATURE_BLOCKS = 8
+FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY | FEATURE_BLOCKS
 """All that this release knows."""
 
 
@@ -200,6 +202,61 @@ class PullReply(Struct):
     misses: int = wired(U32)
     corrupt: int = wired(U32)
     other: int = wired(U32)
+
+
+@dataclass
+class LookupBlocks(Lookup):
+    """LOOKUP that tells how pages are stored. This and the messages below it take FEATURE_BLOCKS."""
+
+    OPCODE = Opcode.LOOKUP_BLOCKS
+
+
+@dataclass
+class StoredPage(Struct):
+    """``mode``: of the block; UNKNOWN_MODE for a page that is absent, and for a coded one that is only on disk."""
+
+    UNKNOWN_MODE: ClassVar[int] = 0xFF
+    residence: int = wired(U8)
+    mode: int = wired(U8)
+    tokens: int = wired(U32)
+    length: int = wired(U64)
+
+
+@dataclass
+class LookupBlocksReply(Struct):
+    lease: int = wired(U64)
+    leading_run: int = wired(U32)
+    pages: list[StoredPage] = wired(list_of(StoredPage.encoding()))
+
+
+@dataclass
+class PullBlocks(Struct):
+    """Answered like PULL, with one part an entry."""
+
+    OPCODE = Opcode.PULL_BLOCKS
+    session: int = wired(U32)
+    lease: int = wired(U64)
+    arena: int = wired(U32)
+    entries: list[PullEntry] = wired(list_of(PullEntry.encoding()))
+
+
+@dataclass
+class PushBlocks(Push):
+    """PUSH of blocks; an entry's length is its block's."""
+
+    OPCODE = Opcode.PUSH_BLOCKS
+
+
+@dataclass
+class ProfileFile(Struct):
+    OPCODE = Opcode.PROFILE_FILE
+    session: int = wired(U32)
+
+
+@dataclass
+class ProfileFileReply(Struct):
+    profile: bytes = wired(BLOB)
+    bytes: int = wired(U64)
 
 
 @dataclass

@@ -14,6 +14,17 @@ _OPTIONAL = {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}
 _LEAST_BOUND = 0.0005
 
 
+class BlockMode(IntEnum):
+    """What a stored block says of its rows: ``RAW`` for a page that is not coded, else the ``Mode`` that it was coded in."""
+
+    RAW = 0
+    LOSSLESS = 1
+    TRANSFORM = 2
+    KVTC = 3
+    QUANT8 = 4
+    QUANT4 = 5
+
+
 class Mode(IntEnum):
     """The coder of pages that left the window. All but ``LOSSLESS`` change values; ``TRANSFORM`` and ``KVTC`` need a profile."""
 

@@ -49,6 +49,10 @@ class Opcode(IntEnum):
     VERIFY = 18
     TRUNCATE = 19
     STORE_PROFILE = 20
+    LOOKUP_BLOCKS = 21
+    PULL_BLOCKS = 22
+    PUSH_BLOCKS = 23
+    PROFILE_FILE = 24
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from typing import Protocol, Self, TypeVar
 
 from ..protocol import messages
@@ -54,6 +55,8 @@ class Link:
         self._closed = False
         self._sessions: weakref.WeakKeyDictionary[Opened, None] = weakref.WeakKeyDictionary()
         self._make_locks()
+        #: Of profiles, by id, as long as they are in use: a connection may ask for a few only.
+        self.profile_files: weakref.WeakValueDictionary[bytes, mmap] = weakref.WeakValueDictionary()
         self.connection = self._connect()
         self._arena_bytes = arena_bytes if self.server.features & messages.FEATURE_ARENAS else 0
 
@@ -156,6 +159,11 @@ class Link:
     def server(self) -> messages.HelloReply:
         """What the daemon says about itself and its limits."""
         return self.connection.server
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the daemon hands out pages as it stores them, takes blocks, and shares profiles' files."""
+        return bool(self.server.features & messages.FEATURE_BLOCKS)
 
     @property
     def instance(self) -> int:
