@@ -54,8 +54,8 @@ import Testing
         let session = try bench.open(client, Policy(sink: 4, window: 64))
         try pushPages(session, 3)
         let inline = try session.fetchBlocks(bench.keys(0..<3))
-        let arena = try client.makeArena(bytes: 1 << 17)
-        let room: UInt64 = 1 << 15
+        let arena = try client.makeArena(bytes: 1 << 18)
+        let room: UInt64 = 1 << 16
         var entries = bench.keys(0..<3).enumerated().map {
             PullEntry(key: $0.element, offset: UInt64($0.offset) * room, capacity: room)
         }
@@ -147,19 +147,20 @@ import Testing
         let client = try daemon.client()
         let page = bench.synthetic.pages(1)[0]
         let lax = try bench.open(client)
-        #expect(try bench.push(lax, 0, bench.block(page, protected: [5])) == .stored)
+        let rough = Quality.ratio(60)
+        #expect(try bench.push(lax, 0, bench.block(page, quality: rough, protected: [5])) == .stored)
         let strict = try bench.open(client, Policy(sink: 4, window: 0))
         #expect(try strict.lookupBlocks(bench.keys(0..<1)).leadingRun == 0)
         #expect(try strict.fetchBlocks(bench.keys(0..<1)) == [nil])
         // Row 5 is exact there, and would not be any more.
-        #expect(try bench.push(strict, 0, bench.block(page, protected: [0, 1, 2, 3])) == .present)
-        let better = try bench.block(page, protected: [0, 1, 2, 3, 5])
+        #expect(try bench.push(strict, 0, bench.block(page, quality: rough, protected: [0, 1, 2, 3])) == .present)
+        let better = try bench.block(page, quality: rough, protected: [0, 1, 2, 3, 5])
         #expect(try bench.push(strict, 0, better) == .stored)
         #expect(try strict.fetchBlocks(bench.keys(0..<1)) == [better])
         #expect(try lax.fetchBlocks(bench.keys(0..<1)) == [better])
         // What one of them asks for the other one's block has to give.
-        let bounded = try bench.open(client, Policy(sink: 0, window: 0, distortionLimit: 0.001))
-        let tight = Quality.distortion(0.001)
+        let bounded = try bench.open(client, Policy(sink: 0, window: 0, distortionLimit: 0.01))
+        let tight = Quality.distortion(0.01)
         #expect(try bench.push(bounded, 0, bench.block(page, quality: tight, protected: [5])) == .present)
         let both = try bench.block(page, quality: tight, protected: [0, 1, 2, 3, 5])
         #expect(try bench.push(bounded, 0, both) == .stored)
