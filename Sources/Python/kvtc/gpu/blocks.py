@@ -89,13 +89,14 @@ def parse(data: memoryview, profile: Profile, *, is_verified: bool = False) -> B
 
 def assemble(
     profile: Profile, element: Element, tokens: int, first_position: int, section: bytes, exact: bytes, *, version: int, step: float,
-    distortion: float, is_exact: np.ndarray,
+    distortion: float, is_exact: np.ndarray, mode: int = Mode.TRANSFORM,
 ) -> bytes:  # fmt: skip
-    """A whole block of mode `transform`."""
+    """A whole block. ``section``, ``exact``: the coded section, and the protected one of the rows ``is_exact``."""
     bitmap = np.packbits(is_exact, bitorder="little").tobytes() if is_exact.any() else b""
     payload = bitmap + exact + section
+    owner = profile.id if mode in (Mode.TRANSFORM, Mode.KVTC) else bytes(32)
     head = _FIELDS.pack(
-        b"KVTB", version, Mode.TRANSFORM, element, profile.id, profile.geometry_hash, tokens, first_position, profile.row,
+        b"KVTB", version, mode, element, owner, profile.geometry_hash, tokens, first_position, profile.row,
         int(is_exact.sum()), step, distortion, 0, len(bitmap), len(exact), len(section), xxhash.xxh3_64_intdigest(payload), 0,
     )[:96]  # fmt: skip
     return head + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)) + payload

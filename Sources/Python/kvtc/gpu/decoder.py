@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .kernels.finish import finish
 from .kernels.product import inverse
 from .profile import Profile
 from .resident import Resident, Strip, padded
-from .sections import Digits, Page, decode
+from .sections import Digits, Page, copy_from, decode
 
 SLAB = 8192
 """Rows that are made into elements at once: their sums are what decoding takes beside the codes."""
@@ -78,12 +78,13 @@ class _Ready:
     angles: Any
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Exact:
-    """Rows of whole elements: bytes [rows][bytes of a row] on the device, and where they go."""
+    """Rows of whole elements: bytes [rows][bytes of a row] on the device, where they go, and where those of each page begin."""
 
     rows: Any
     slots: np.ndarray
+    begins: np.ndarray
 
 
 class Decoder:
@@ -103,7 +104,7 @@ class Decoder:
         self.rows, self.product = rows, product
         # The interpreter has no bf16.
         self._by = "int8" if product != "floats" else "bf16" if self.device.type == "cuda" else "f32"
-        selftest.check(self, element, next(dtype for dtype, own in _ELEMENTS.items() if own == element))
+        selftest.check(self, element, dtype_of(element))
 
     def memory(self, rows: int | None = None) -> int:
         """Most bytes that are held: those of the profile, and of so many coded rows at a time."""
@@ -141,9 +142,6 @@ class Decoder:
             part.pages.append(page)
             part.exact.append(kept)
         self._finish(part, slots, cache, element, result)
-        if self.device.type == "cuda":
-            # The last part's event of a layer is over when all parts' are: they run on one stream.
-            torch.cuda.current_stream().synchronize() if not part.rows else None
         return result
 
     def _open(self, index: int, data: memoryview, slots: np.ndarray, element: Element, is_verified: bool) -> tuple[Page, np.ndarray]:
@@ -172,16 +170,21 @@ class Decoder:
     def _finish(self, part: _Part, slots: Sequence[np.ndarray], cache: Cache, element: Element, result: Restored) -> None:
         """Everything of one part's pages."""
         places = [np.asarray(slots[page.index], np.int64) for page in part.pages]
-        uploaded = [_upload(kept, self.device) for kept in part.exact]
+        kept = self._upload_exact(part, places)
         coded = [page for page in part.pages if page.rows]
         rows = padded(part.rows, 32)
         digits = decode(self.resident, coded, rows) if coded else None
+        if self.device.type == "cuda":
+            # What was copied may be changed from here on.
+            torch.cuda.current_stream().synchronize()
         result.failed |= {page.index: page.error for page in part.pages if page.error}
-        kept = [
-            _Exact(data, own[page.block.is_exact])
-            for page, own, data in zip(part.pages, places, uploaded, strict=True)
-            if len(data) and not page.error
-        ]
+        for begin, page in zip(kept.begins, part.pages, strict=True):
+            if page.error:
+                kept.slots[begin : begin + int(page.block.is_exact.sum())] = -1
+        if kept.slots.size and kept.slots.min() < 0:
+            wanted = np.flatnonzero(kept.slots >= 0)
+            kept = replace(kept, rows=kept.rows[torch.from_numpy(wanted).to(self.device)], slots=kept.slots[wanted])
+        exact_slots = torch.from_numpy(kept.slots).to(self.device)
         targets, steps, positions = np.full(rows, -1, np.int64), np.zeros(rows, np.float32), np.zeros(rows, np.int64)
         for page, own in zip(part.pages, places, strict=True):
             mine, which = slice(page.row, page.row + page.rows), page.block.coded_rows
@@ -197,9 +200,9 @@ class Decoder:
                 if ready:
                     self._write(strip, ready, cache, element)
                 for number, _ in strip.tensors:
-                    self._write_exact(number, kept, cache)
+                    self._write_exact(number, kept.rows, exact_slots, cache)
             if self.device.type == "cuda":
-                result.events[layer] = torch.cuda.Event()
+                result.events[layer] = torch.cuda.Event(enable_timing=True)
                 result.events[layer].record()
 
     def _write(self, strip: Strip, ready: _Ready, cache: Cache, element: Element) -> None:
@@ -246,17 +249,21 @@ class Decoder:
             ELEMENT=int(element), enable_fp_fusion=False,
         )  # fmt: skip
 
-    def _write_exact(self, number: int, kept: Sequence[_Exact], cache: Cache) -> None:
+    def _upload_exact(self, part: _Part, places: Sequence[np.ndarray]) -> _Exact:
+        begins = np.cumsum([0] + [len(rows) for rows in part.exact])
+        target = torch.empty((int(begins[-1]), self.profile.row * self.element.size), dtype=torch.uint8, device=self.device)
+        for rows, begin in zip(part.exact, begins[:-1], strict=True):
+            copy_from(rows, target[begin : begin + len(rows)])
+        slots = [own[page.block.is_exact] for own, page in zip(places, part.pages, strict=True)]
+        return _Exact(target, np.concatenate([*slots, np.zeros(0, np.int64)]), begins[:-1])
+
+    def _write_exact(self, number: int, rows: Any, slots: Any, cache: Cache) -> None:
         view = self._view(number, cache)
-        if view is None or not kept:
+        if view is None or not len(rows):
             return
-        tensor, at = self.profile.geometry.tensors[number], self.profile.offsets[number]
-        size = view.element_size()
-        for rows in kept:
-            chosen = rows.rows[:, at * size : (at + tensor.elements) * size].contiguous().view(view.dtype)
-            wanted = torch.from_numpy(np.flatnonzero(rows.slots >= 0)).to(self.device)
-            slots = torch.from_numpy(rows.slots[rows.slots >= 0]).to(self.device)
-            view[slots // view.shape[2], :, slots % view.shape[2]] = chosen[wanted].view(-1, tensor.heads, tensor.head_dim)
+        tensor, at, size = self.profile.geometry.tensors[number], self.profile.offsets[number], self.element.size
+        chosen = rows[:, at * size : (at + tensor.elements) * size].contiguous().view(view.dtype)
+        view[slots // view.shape[2], :, slots % view.shape[2]] = chosen.view(-1, tensor.heads, tensor.head_dim)
 
     def _view(self, number: int, cache: Cache) -> Any:
         """A tensor's place in the cache, as bits."""
@@ -265,14 +272,14 @@ class Decoder:
         return None if view is None else view.view(BITS[view.element_size()])
 
 
+def dtype_of(element: Element) -> Any:
+    """torch's type of an element."""
+    return next(dtype for dtype, own in _ELEMENTS.items() if own == element)
+
+
 def element_of(cache: Cache) -> Element:
     """Raises ValueError."""
     types = {view.dtype for view in cache.values()}
     if len(types) != 1 or (element := _ELEMENTS.get(next(iter(types)))) is None:
         raise ValueError(f"a cache of {types}; one of {list(_ELEMENTS)} is needed")
     return element
-
-
-def _upload(rows: np.ndarray, device: Any) -> Any:
-    """Copied from where it lies: at full speed if the memory is pinned."""
-    return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(device, non_blocking=True)

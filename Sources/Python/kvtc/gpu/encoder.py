@@ -12,7 +12,7 @@ import torch
 from ..protocol.geometry import Element
 from . import exact
 from .blocks import MOST_TOKENS, assemble
-from .decoder import BITS, Cache, Decoder, element_of
+from .decoder import BITS, Cache, Decoder, dtype_of, element_of
 from .forward import Rows, coefficients, weigh
 from .rate import LIMIT, Goal, Point, RateControl, overhead, predicted_step
 from .writing import Job, write
@@ -41,6 +41,8 @@ class Encoder:
     def __init__(self, decoder: Decoder, *, rows: int = 4096) -> None:
         self._resident, self._rows = decoder.resident, rows
         self.profile, self.device = decoder.profile, decoder.device
+        if self.device.type == "cuda":
+            self._warm_up(decoder.element)
 
     def memory(self, rows: int | None = None) -> int:
         """Most bytes that are held beside the decoder's: rows as floats twice, coefficients and their products, words."""
@@ -147,6 +149,15 @@ class Encoder:
             step=float(np.exp2(point.step_index / 64)), distortion=point.distortion, is_exact=kept,
         )  # fmt: skip
         return block if len(block) * 2 <= len(page.slots) * self.profile.row * element.size else None
+
+    def _warm_up(self, element: Element) -> None:
+        """Compiles what coding needs."""
+        dtype = dtype_of(element)
+        cache = {
+            (tensor.layer, tensor.role): torch.zeros((1, tensor.heads, 16, tensor.head_dim), dtype=torch.uint8, device=self.device).to(dtype)
+            for tensor in self.profile.geometry.tensors
+        }
+        self.encode([Page(np.arange(16), 0)], cache, ratio=16, keeps_outliers=False)
 
     def _gather(self, slots: np.ndarray, cache: Cache) -> tuple[Any, np.ndarray]:
         """Rows as f32, and which are finite."""

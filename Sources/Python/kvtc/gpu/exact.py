@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import zlib
 
-import lz4.block
 import numpy as np
 
 from ..protocol.geometry import Element
@@ -51,23 +50,38 @@ def unpack(packed: memoryview, method: int, size: int) -> bytes:
 
     Raises BadBlock.
     """
-    try:
-        if method == 0:
-            result = bytes(packed)
-        elif method == 1:
-            result = lz4.block.decompress(packed, uncompressed_size=size)
-        elif method == 2:
-            inflate = zlib.decompressobj(-15)
-            # One more than is due shows that there is more.
-            result = inflate.decompress(packed, size + 1)
-            if not inflate.eof:
-                raise BadBlock("a DEFLATE stream without an end")
-        else:
-            raise BadBlock(f"compression method {method}")
-    except (lz4.block.LZ4BlockError, zlib.error, ValueError, MemoryError, OverflowError) as error:
-        raise BadBlock(f"compressed bytes: {error}") from error
+    way = {0: _stored, 1: _lz4, 2: _inflate}.get(method)
+    if way is None:
+        raise BadBlock(f"compression method {method}")
+    result = way(packed, size)
     if len(result) != size:
         raise BadBlock(f"{len(result)} unpacked bytes, not {size}")
+    return result
+
+
+def _stored(packed: memoryview, size: int) -> bytes:
+    return bytes(packed)
+
+
+def _lz4(packed: memoryview, size: int) -> bytes:
+    # Where no section of a session's blocks is LZ4, nothing needs the library.
+    import lz4.block
+
+    try:
+        return bytes(lz4.block.decompress(packed, uncompressed_size=size))
+    except (lz4.block.LZ4BlockError, ValueError, MemoryError, OverflowError) as error:
+        raise BadBlock(f"LZ4: {error}") from error
+
+
+def _inflate(packed: memoryview, size: int) -> bytes:
+    stream = zlib.decompressobj(-15)
+    try:
+        # One byte more than is due shows that there is more.
+        result = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise BadBlock(f"DEFLATE: {error}") from error
+    if not stream.eof:
+        raise BadBlock("a DEFLATE stream without an end")
     return result
 
 
@@ -78,10 +92,9 @@ def pack(elements: np.ndarray) -> bytes:
     result = b""
     for plane in range(planes.shape[1] if count else 0):
         stored = planes[:, plane].tobytes()
-        quick = lz4.block.compress(stored, store_size=False)
         deflate = zlib.compressobj(3, zlib.DEFLATED, -15)
         small = deflate.compress(planes[:, plane].reshape(count, row).T.tobytes()) + deflate.flush()
-        method, packed = min((2, small), (1, quick), (0, stored), key=lambda way: len(way[1]))
+        method, packed = min((2, small), (0, stored), key=lambda way: len(way[1]))
         result += struct.pack("<IB", len(packed), method) + packed
     return result
 

@@ -33,11 +33,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Point:
-    """A page's step, the options of its groups by basis, what the section is to take at most, and the error."""
+    """A page's step, the options of its groups by basis, how its section is cut, 64ths of a bit of each group, and the error."""
 
     step_index: int
     options: list[np.ndarray]
-    ranks: list[int]
     shape: Shape
     bits: np.ndarray
     distortion: float
@@ -50,6 +49,7 @@ class RateControl:
         self._resident, self._y, self._norms = resident, y, norms
         self._firsts = np.asarray(firsts, np.int32)
         self._pages = len(firsts) - 1
+        self._known: dict[tuple[int, int], int] = {}
         self._groups_of: list[int] = []
         first: list[int] = []
         size: list[int] = []
@@ -66,31 +66,32 @@ class RateControl:
 
     def search(self, goal: Goal, exact_bytes: Sequence[int], raw_bytes: Sequence[int]) -> list[Point]:
         """``exact_bytes``: of a block beside the coded section and the protected rows; ``raw_bytes``: of a page's coded rows."""
-        guess = np.full(self._pages, max(predicted_step(self._resident, goal), _finest(self._resident)), np.int32)
+        finest = _finest(self._resident)
+        guess = np.full(self._pages, max(predicted_step(self._resident, goal), finest), np.int32)
         bits, _, _ = self._measure(guess, _OFFSETS)
-        self._offsets = (bits.argmin(2) - _OFFSETS // 2).astype(np.int32)
-        low, high = np.full(self._pages, _finest(self._resident), np.int32), np.full(self._pages, _COARSEST, np.int32)
+        self._offsets = (bits.cpu().numpy().argmin(2) - _OFFSETS // 2).astype(np.int32)
+        beside, raw = np.asarray(exact_bytes), np.asarray(raw_bytes)
+        low, high = np.full(self._pages, finest, np.int32), np.full(self._pages, _COARSEST, np.int32)
         # The finest step that is coarse enough for the ratio; for a bound alone the coarsest within it.
         while (high - low > 1).any():
             middle = (low + high) // 2
-            points = self._points(middle)
-            for page, point in enumerate(points):
-                if self._is_coarse(point, goal, exact_bytes[page], raw_bytes[page]):
-                    high[page] = middle[page]
-                else:
-                    low[page] = middle[page]
-        coarse, fine = self._points(high), self._points(low)
-        return [one if goal.distortion is None or one.distortion <= goal.distortion else other for one, other in zip(coarse, fine, strict=True)]
-
-    def _is_coarse(self, point: Point, goal: Goal, overhead: int, raw: int) -> bool:
-        if goal.ratio is not None and (point.shape.most_bytes(point.bits) + overhead) * goal.ratio <= raw:
-            return True
-        return goal.distortion is not None and point.distortion > goal.distortion
+            bits, distortions = self._cost(middle)
+            is_coarse = np.zeros(self._pages, bool)
+            if goal.ratio is not None:
+                is_coarse |= (self._fixed_bytes(middle) + -(-bits // 512) + beside) * goal.ratio <= raw
+            if goal.distortion is not None:
+                is_coarse |= distortions > goal.distortion
+            low, high = np.where(is_coarse, low, middle), np.where(is_coarse, middle, high)
+        chosen = high
+        if goal.distortion is not None:
+            chosen = np.where(self._cost(high)[1] <= goal.distortion, high, low)
+        return self._points(chosen)
 
     def _on(self, values: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._y.device)
 
-    def _measure(self, steps: np.ndarray, offsets: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _measure(self, steps: np.ndarray, offsets: int) -> tuple[Any, Any, Any]:
+        """Bits [pages][groups][offsets], errors and energies [pages][groups]."""
         shape = (self._pages, self._groups)
         bits = torch.empty((*shape, offsets), dtype=torch.int64, device=self._y.device)
         errors, energies = (torch.empty(shape, dtype=torch.float32, device=self._y.device) for _ in range(2))
@@ -100,22 +101,43 @@ class RateControl:
             self._on(1 / sizes), self._on(self._offsets), self._costs, self._groups, bits, errors, energies,
             OFFSETS=offsets, ROWS=16, enable_fp_fusion=False,
         )  # fmt: skip
-        return bits.cpu().numpy(), errors.cpu().numpy().astype(np.float64), energies.cpu().numpy().astype(np.float64)
+        return bits, errors, energies
+
+    def _cost(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each page, 64ths of a bit and the distortion."""
+        bits, errors, energies = self._measure(steps.astype(np.int32), 1)
+        return bits.sum((1, 2)).cpu().numpy(), self._distortions(errors, energies)
+
+    def _distortions(self, errors: Any, energies: Any) -> np.ndarray:
+        sums = torch.stack([errors.double().sum(1), energies.double().sum(1)]).cpu().numpy()
+        rows = np.diff(self._firsts)
+        totals = np.add.reduceat(self._norms, self._firsts[:-1])
+        return np.asarray((sums[0] + np.abs(totals - sums[1])) / (self._resident.profile.energy * np.maximum(rows, 1)))
+
+    def _ranks(self, step: int) -> list[int]:
+        return [min(basis.rank_at(step), most) for basis, most in zip(self._resident.profile.bases, self._resident.ranks, strict=True)]
+
+    def _fixed_bytes(self, steps: np.ndarray) -> np.ndarray:
+        """Of sections beside the bits."""
+        result = []
+        for step, rows in zip(steps.tolist(), np.diff(self._firsts).tolist(), strict=True):
+            if (step, rows) not in self._known:
+                self._known[step, rows] = shape_of(self._ranks(step), rows).fixed_bytes
+            result.append(self._known[step, rows])
+        return np.array(result)
 
     def _points(self, steps: np.ndarray) -> list[Point]:
         bits, errors, energies = self._measure(steps.astype(np.int32), 1)
-        profile, result = self._resident.profile, []
-        for page, step in enumerate(steps):
-            rows = int(self._firsts[page + 1] - self._firsts[page])
-            ranks = [min(basis.rank_at(int(step)), most) for basis, most in zip(profile.bases, self._resident.ranks, strict=True)]
+        distortions, of_groups, result = self._distortions(errors, energies), bits[:, :, 0].cpu().numpy(), []
+        for page, step in enumerate(steps.tolist()):
+            ranks = self._ranks(step)
             options, first = [], 0
             for rank, groups in zip(ranks, self._groups_of, strict=True):
                 own = self._offsets[page, first : first + -(-rank // GROUP)]
                 options.append(((own & 31) << 2).astype(np.uint8))
                 first += groups
-            total = float(self._norms[self._firsts[page] : self._firsts[page + 1]].sum())
-            distortion = (errors[page].sum() + abs(total - energies[page].sum())) / (profile.energy * max(rows, 1))
-            result.append(Point(int(step), options, ranks, shape_of(ranks, rows), bits[page, :, 0], float(distortion)))
+            shape = shape_of(ranks, int(self._firsts[page + 1] - self._firsts[page]))
+            result.append(Point(step, options, shape, of_groups[page], float(distortions[page])))
         return result
 
 

@@ -201,11 +201,15 @@ def _upload(parts: Sequence[memoryview], device: Any) -> tuple[Any, list[int]]:
     for part in parts:
         offsets.append(size)
         size += -(-len(part) // _ALIGNED) * _ALIGNED
-    staged = torch.empty(max(size, _ALIGNED), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    view = staged.numpy()
+    target = torch.empty(max(size, _ALIGNED), dtype=torch.uint8, device=device)
     for part, offset in zip(parts, offsets, strict=True):
-        view[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
-    return staged.to(device, non_blocking=True), offsets
+        copy_from(np.frombuffer(part, np.uint8), target[offset : offset + len(part)])
+    return target, offsets
+
+
+def copy_from(source: np.ndarray, target: Any) -> None:
+    """From where it lies: at full speed and beside the processor if the memory is pinned. It must not change until the stream is there."""
+    target.copy_(torch.from_numpy(source if source.flags.writeable else source.copy()), non_blocking=True)
 
 
 def _rows_of(resident: Resident, page: Page, offset: int, count: int) -> np.ndarray:

@@ -27,11 +27,11 @@ class Shape:
     lanes: list[int]
     chunks: list[int]
 
-    def most_bytes(self, bits: np.ndarray) -> int:
-        """Of the section whose symbols take so many 64ths of a bit."""
+    @property
+    def fixed_bytes(self) -> int:
+        """Of the section beside the symbols' bits."""
         tables = sum(-(-(8 + -(-rank // GROUP)) // 4) * 4 for rank in self.ranks)
-        states = sum((4 + 4 * lanes) * count for lanes, count in zip(self.lanes, self.chunks, strict=True))
-        return 4 + tables + states + int(-(-bits.sum() // 512)) + 2
+        return 4 + tables + sum((4 + 4 * lanes) * count for lanes, count in zip(self.lanes, self.chunks, strict=True)) + 2
 
     def cuts(self, basis: int) -> np.ndarray:
         """The first set of each chunk, and the end."""
