@@ -17,6 +17,7 @@ PROGRAMS = {
     "demo": "kvtc_evaluation.demo",
     "benchmark": "kvtc_evaluation.benchmark",
     "engines": "kvtc_evaluation.engines",
+    "gpu": "kvtc_evaluation.gpu",
 }
 _USAGE = 64
 
