@@ -67,7 +67,7 @@ def expected_at(profile, codes, parsed):
 
 @pytest.mark.parametrize("product", ["int8", "library", "floats"])
 def test_blocks_of_all_kinds_decode_together_and_a_bad_one_is_a_miss(product, monkeypatch):
-    monkeypatch.setattr("kvtc.gpu.decoder._LIBRARY", 1)
+    monkeypatch.setattr("kvtc.gpu.inverse._LIBRARY", 1)
     profile, cases = content("blocks-2.json")
     first, first_rows = cases["transform, rows [0, 7] protected"]
     lossless, lossless_rows = cases["lossless, rows [] protected"]

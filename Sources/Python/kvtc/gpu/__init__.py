@@ -7,7 +7,8 @@ of the processor, for tests.
 from .blocks import BadBlock
 from .decoder import Cache, Decoder, Restored
 from .encoder import Encoder, Page
+from .memory import pinned
 from .profile import BadProfile, Profile
 from .selftest import NotExact
 
-__all__ = ["BadBlock", "BadProfile", "Cache", "Decoder", "Encoder", "NotExact", "Page", "Profile", "Restored"]
+__all__ = ["BadBlock", "BadProfile", "Cache", "Decoder", "Encoder", "NotExact", "Page", "Profile", "Restored", "pinned"]

@@ -13,8 +13,8 @@ from ..protocol.geometry import Element, Role
 from ..protocol.policy import Mode
 from . import angles, exact, published, selftest
 from .blocks import BadBlock, parse, section
+from .inverse import Inverse, fastest
 from .kernels.finish import finish
-from .kernels.product import inverse
 from .profile import Profile
 from .resident import Resident, Strip, padded
 from .sections import Digits, Page, copy_from, decode
@@ -23,16 +23,12 @@ SLAB = 8192
 """Rows that are made into elements at once: their sums are what decoding takes beside the codes."""
 EXACT_BYTES = 256 << 20
 """Most bytes of exact rows that are on the device at once, unless one page has more."""
-PRODUCT_TILE = {"ROWS": 128, "COLUMNS": 128, "STEP": 64, "GROUP": 8, "num_warps": 8, "num_stages": 3}
 FINISH_ROWS = 64
 _ELEMENTS = {
     torch.float16: Element.F16, torch.bfloat16: Element.BF16, torch.float32: Element.F32, torch.float8_e4m3fn: Element.E4M3,
     torch.float8_e5m2: Element.E5M2,
 }  # fmt: skip
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
-_LIBRARY = 512
-"""Digits of a plane from which on the library's product of int8 is worth the memory that its sums pass through."""
-
 Cache = Mapping[tuple[int, Role], Any]
 """By layer and role, a view of the engine's memory [blocks, heads, tokens of a block, head_dim], with whatever strides it has."""
 
@@ -90,28 +86,26 @@ class _Exact:
 class Decoder:
     """Decodes blocks of one profile into a cache of one element type. ``rank``: components of each basis that are kept on the device (all):
     what the ratio in use needs; ``rows``: coded rows that are decoded at once, which bound the memory (`memory`); ``product``: how integers
-    are multiplied, "int8" in Triton, "library" by `torch._int_mm`, or "floats" where a device is slow at integers. All give the same bits,
-    which is shown before anything is decoded, and what decoding needs is compiled then.
+    are multiplied, one of `inverse.PRODUCTS`: the one that is fastest on the device. All give the same bits, which is shown before
+    anything is decoded, and what decoding needs is compiled then.
 
     Raises NotExact.
     """
 
     def __init__(
-        self, profile: Profile, device: Any, element: Element, *, rank: int | None = None, rows: int = 32_768, product: str = "int8"
+        self, profile: Profile, device: Any, element: Element, *, rank: int | None = None, rows: int = 32_768, product: str | None = None
     ) -> None:
         self.profile, self.device, self.element = profile, torch.device(device), element
         self.resident = Resident(profile, self.device, rank)
-        self.rows, self.product = rows, product
-        # The interpreter has no bf16.
-        self._by = "int8" if product != "floats" else "bf16" if self.device.type == "cuda" else "f32"
+        self.rows, self.inverse = rows, Inverse(self.device, product or fastest(self.resident))
         selftest.check(self, element, dtype_of(element))
 
     def memory(self, rows: int | None = None) -> int:
         """Most bytes that are held: those of the profile, and of so many coded rows at a time."""
         rows = padded(min(rows or self.rows, self.rows), 32)
         widest = max((strip.columns for strips in self.resident.layers.values() for strip in strips), default=0)
-        sums = 4 + 4 * (sum(used.count >= _LIBRARY for used in self.resident.planes) if self.product == "library" else 0)
-        return self.resident.bytes + rows * 2 * sum(self.resident.widths) + min(rows, SLAB) * widest * sums
+        sums = 4 + 4 * self.inverse.given_planes(self.resident)
+        return self.resident.bytes + rows * 2 * sum(self.resident.widths) + min(rows, SLAB) * widest * sums + 2 * EXACT_BYTES
 
     def restore(
         self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, *, is_verified: bool = False, stream: Any = None
@@ -208,29 +202,11 @@ class Decoder:
     def _write(self, strip: Strip, ready: _Ready, cache: Cache, element: Element) -> None:
         """The coded rows of a strip's tensors."""
         wanted = [(number, first) for number, first in strip.tensors if self._view(number, cache) is not None]
-        terms = ready.digits.terms[strip.basis].copy()
         if not wanted:
             return
-        by_library = np.flatnonzero((terms[:, 1] >= _LIBRARY) & (self.product == "library"))
-        terms[by_library, 6] = np.arange(len(by_library))
-        on_device = torch.from_numpy(terms).to(self.device)
         for begin in range(0, ready.rows, SLAB):
             rows = min(SLAB, ready.rows - begin)
-            low, high = ready.digits.low[begin : begin + rows], ready.digits.high[begin : begin + rows]
-            given = on_device
-            if len(by_library):
-                given = torch.empty((len(by_library), rows, strip.columns), dtype=torch.int32, device=self.device)
-            for which, index in enumerate(by_library):
-                first, count, at = terms[index, 0], terms[index, 1], terms[index, 4]
-                torch._int_mm(low[:, first : first + count], strip.digits[:, at : at + count].t(), out=given[which])
-            x = torch.empty((rows, strip.columns), dtype=torch.float32, device=self.device)
-            tile = PRODUCT_TILE
-            grid = (-(-rows // tile["ROWS"]) * -(-strip.columns // tile["COLUMNS"]),)
-            inverse[grid](
-                low, high, strip.digits, on_device, len(terms), ready.steps[begin : begin + rows], given, x, rows, strip.columns,
-                low.shape[1], high.shape[1], strip.digits.shape[1], **tile, BY=self._by,
-                enable_fp_fusion=False,
-            )  # fmt: skip
+            x = self.inverse.sums(strip, ready.digits, ready.steps, begin, rows)
             for number, column in wanted:
                 self._store(number, column, x, ready, begin, rows, cache, element)
 

@@ -57,9 +57,8 @@ def check(decoder: Decoder, element: Element, dtype: Any) -> None:
             found = cache[tensor.layer, tensor.role].cpu().transpose(1, 2).reshape(_ROWS, -1).contiguous().view(torch.uint8).numpy()
             wanted = reference.decode(profile, codes, 2.0 ** (step_index / 64), step_index, _POSITION, element, number)
             if not np.array_equal(found[slots], wanted.view(np.uint8).reshape(_ROWS, -1)):
-                raise NotExact(
-                    f"{decoder.device} with torch {torch.__version__} and products by {decoder.product!r} does not decode to the daemon's bits"
-                )
+                way = f"torch {torch.__version__} and products by {decoder.inverse.product!r}"
+                raise NotExact(f"{decoder.device} with {way} does not decode to the daemon's bits")
 
 
 def _first_version(decoder: Decoder, element: Element) -> bytes:
