@@ -31,7 +31,7 @@ def session(daemon, file):
     (directory / NAME).write_bytes(file)
     with daemon.connect() as client:
         client.load_profile(NAME)
-        policy = Policy(mode=Mode.TRANSFORM, quality=12, sink=4, window=0)
+        policy = Policy(mode=Mode.TRANSFORM, quality=24, sink=4, window=0)
         yield client.open_session("s", profile=hashlib.sha256(file).digest(), layout=LAYOUT, policy=policy)
 
 

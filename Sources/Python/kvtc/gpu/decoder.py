@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,9 +97,10 @@ class Decoder:
         self, profile: Profile, device: Any, element: Element, *, rank: int | None = None, rows: int = 32_768, product: str | None = None
     ) -> None:
         self.profile, self.device, self.element = profile, torch.device(device), element
-        self.resident = Resident(profile, self.device, rank)
-        self.rows, self.inverse = rows, Inverse(self.device, product or fastest(self.resident))
-        selftest.check(self, element, dtype_of(element))
+        with on(self.device):
+            self.resident = Resident(profile, self.device, rank)
+            self.rows, self.inverse = rows, Inverse(self.device, product or fastest(self.resident))
+            selftest.check(self, element, dtype_of(element))
 
     def memory(self, rows: int | None = None) -> int:
         """Most bytes that are held: those of the profile, and of so many coded rows at a time."""
@@ -113,10 +115,8 @@ class Decoder:
         """Writes blocks into the cache. ``slots``: for each block, for each of its tokens, the block of the cache times the tokens of one,
         plus the token's place in it; −1: not wanted. ``is_verified``: whether the daemon vouches for the checksums, as it does for what it
         says is a hit. The processor waits until symbols are decoded, for what is wrong with them; the rest runs on ``stream``."""
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device), torch.cuda.stream(stream):
-                return self._restore(blocks, slots, cache, is_verified)
-        return self._restore(blocks, slots, cache, is_verified)
+        with on(self.device, stream):
+            return self._restore(blocks, slots, cache, is_verified)
 
     def _restore(self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, is_verified: bool) -> Restored:
         result = Restored()
@@ -246,6 +246,16 @@ class Decoder:
         tensor = self.profile.geometry.tensors[number]
         view = cache.get((tensor.layer, tensor.role))
         return None if view is None else view.view(BITS[view.element_size()])
+
+
+@contextmanager
+def on(device: Any, stream: Any = None) -> Iterator[None]:
+    """What runs within it runs there: kernels are launched on the current device, on torch's current stream without another one."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device), torch.cuda.stream(stream):
+        yield
 
 
 def dtype_of(element: Element) -> Any:

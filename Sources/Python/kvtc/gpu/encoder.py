@@ -12,7 +12,7 @@ import torch
 from ..protocol.geometry import Element
 from . import exact
 from .blocks import MOST_TOKENS, assemble
-from .decoder import BITS, Cache, Decoder, dtype_of, element_of
+from .decoder import BITS, Cache, Decoder, dtype_of, element_of, on
 from .forward import Rows, coefficients, weigh
 from .rate import LIMIT, Goal, Point, RateControl, overhead, predicted_step
 from .writing import Job, write
@@ -50,11 +50,13 @@ class Encoder:
         return int(rows * (14 * self.profile.row + 12 * self._resident.starts[-1]))
 
     def encode(
-        self, pages: Sequence[Page], cache: Cache, *, ratio: float | None = None, distortion: float | None = None, keeps_outliers: bool = True
-    ) -> list[bytes | None]:
+        self, pages: Sequence[Page], cache: Cache, *, ratio: float | None = None, distortion: float | None = None, keeps_outliers: bool = True,
+        stream: Any = None,
+    ) -> list[bytes | None]:  # fmt: skip
         """A block of mode `transform` for each page; None where it would not take half of the page's bytes or cannot keep the bound, so that
         the page is better kept as it is. ``ratio``: raw bytes of coded rows over those of the block without protected rows;
         ``distortion``: the squared error not to pass, over the energy that calibration saw. The cache holds every tensor of the profile.
+        It runs on ``stream`` (torch's current one), and is over when it returns.
 
         Raises ValueError for a cache or goal that cannot be.
         """
@@ -65,16 +67,15 @@ class Encoder:
         for tensor in self.profile.geometry.tensors:
             if (tensor.layer, tensor.role) not in cache:
                 raise ValueError(f"the cache lacks the {tensor.role.name.lower()} of layer {tensor.layer}")
-        result: list[bytes | None] = []
-        batch: list[Page] = []
+        batches: list[list[Page]] = [[]]
         for page in pages:
             if not 1 <= len(page.slots) <= MOST_TOKENS:
                 raise ValueError(f"a page of {len(page.slots)} tokens; 1 to {MOST_TOKENS} are allowed")
-            if batch and sum(len(one.slots) for one in batch) + len(page.slots) > self._rows:
-                result += self._encode(batch, cache, element, goal, keeps_outliers)
-                batch = []
-            batch.append(page)
-        return result + (self._encode(batch, cache, element, goal, keeps_outliers) if batch else [])
+            if batches[-1] and sum(len(one.slots) for one in batches[-1]) + len(page.slots) > self._rows:
+                batches.append([])
+            batches[-1].append(page)
+        with on(self.device, stream):
+            return [block for batch in batches if batch for block in self._encode(batch, cache, element, goal, keeps_outliers)]
 
     def _encode(self, pages: Sequence[Page], cache: Cache, element: Element, goal: Goal, keeps_outliers: bool) -> list[bytes | None]:
         starts = np.cumsum([0] + [len(page.slots) for page in pages])
