@@ -8,19 +8,24 @@ import TestSupport
 
 // Pages come in as blocks that a worker made, and go out as they are stored.
 extension SessionSimulation {
-    /// The next page of a stream, or another way for it to go on, with what the policy protects exact in it.
+    /// A page of a stream, with what the policy protects exact in it.
     mutating func pushBlock() throws {
         guard let at = sessions.indices.randomElement(using: &generator) else { return try openSession() }
-        var index = sessions[at].pages.last.map { $0.isShort ? $0.index : $0.index + 1 } ?? 0
-        if chance(4) {
-            index = .random(in: 0...index, using: &generator)
-            sessions[at].branch = .random(in: 0..<3, using: &generator)
-        }
-        guard index < Self.pages else { return }
-        let session = sessions[at]
-        let page = PageID(
-            tenant: session.caller.tenant, model: session.model, index: index, branch: session.branch,
+        let next = sessions[at].pages.last.map { $0.isShort ? $0.index : $0.index + 1 } ?? 0
+        var page = PageID(
+            tenant: sessions[at].caller.tenant, model: sessions[at].model, index: next, branch: sessions[at].branch,
             isShort: chance(5))
+        // One that others have pushed, or there is some other way for the stream to go on.
+        let others = names.filter { $0.tenant == page.tenant && $0.model == page.model }
+        if chance(2), let other = others.randomElement(using: &generator) {
+            page = other
+        } else if chance(4) {
+            page.index = .random(in: 0...next, using: &generator)
+            page.branch = .random(in: 0..<3, using: &generator)
+        }
+        guard page.index < Self.pages else { return }
+        sessions[at].branch = page.branch
+        let session = sessions[at]
         var after = session
         _ = after.place(page)
         var rows = RowSet(count: page.tokens)
@@ -58,6 +63,8 @@ extension SessionSimulation {
             "the block of \(page) came to \(outcome) over \(state)")
         let ends = end(of: sessions[at].policy)
         if outcome == .stored {
+            let keeps = (0..<page.tokens).allSatisfy { !state.exact[$0] || exact.contains($0) }
+            try require(keeps || !isSure || isDisturbed, "the block of \(page) has less exact than \(state)")
             var now = Known(page)
             if isSure, state.isBad != nil { (now.retained, now.lasting) = (state.retained, state.lasting) }
             (now.end, now.earliestEnd) = (state.end, state.earliestEnd)

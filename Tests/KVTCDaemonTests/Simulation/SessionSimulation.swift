@@ -99,7 +99,7 @@ struct SessionSimulation {
         report.steps += 1
         if chance(10) { plan.change() }
         if chance(25) { plan.crashSoon() }
-        switch Int.random(in: 0..<30, using: &generator) {
+        switch Int.random(in: 0..<31, using: &generator) {
         case 0, 1: try openSession()
         case 2...8: try push()
         case 9, 10:
@@ -118,7 +118,7 @@ struct SessionSimulation {
         case 22: try prefetch()
         case 23: lose()
         case 24, 25: try pullAsItself()
-        case 26: try pushBlock()
+        case 26, 27: try pushBlock()
         default: try pull(randomPage())
         }
         if plan.hasCrashed { try restart(isKill: Bool.random(using: &generator)) }
