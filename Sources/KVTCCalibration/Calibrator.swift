@@ -11,28 +11,32 @@ public struct Calibrator<Samples: SampleSource> {
     private let weighting: Weighting
     private let model: String
     private let rankLimit: Int?
+    private let layerGroups: Int
     private let limits: StagedBasis.Limits
     private let report: (CalibrationProgress) throws -> Void
     private let split: SampleSplit
     private var width: Int { samples.geometry.rowElements }
 
     /// - Parameters:
-    ///   - rank: components kept of each basis; by default what ratios from 8 need, at most half of them, or 36 of 100 of rows
+    ///   - rank: components kept of a row, by each of its bases a share; by default what ratios from 8 need, at most half of them, or 36 of 100 of rows
     ///     wider than `exactLimit`, whose profiles take gigabytes.
+    ///   - layerGroups: bases, each of its share of the layers. The published method has one for keys and one for values.
     ///   - exactLimit: widest row whose covariance is decomposed as a whole; 24 576 elements (2.4 GB) by default.
     ///   - report: called now and then; what it throws ends the run.
     public init(
-        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, exactLimit: Int? = nil,
-        report: @escaping (CalibrationProgress) throws -> Void
+        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, layerGroups: Int = 1,
+        exactLimit: Int? = nil, report: @escaping (CalibrationProgress) throws -> Void
     ) throws {
         var limits = StagedBasis.Limits.standard
         if let exactLimit { limits.exact = exactLimit }
         try self.init(
-            samples: samples, weighting: weighting, model: model, rank: rank, limits: limits, report: report)
+            samples: samples, weighting: weighting, model: model, rank: rank, layerGroups: layerGroups, limits: limits,
+            report: report)
     }
 
     init(
-        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, limits: StagedBasis.Limits,
+        samples: Samples, weighting: Weighting, model: String? = nil, rank: Int? = nil, layerGroups: Int = 1,
+        limits: StagedBasis.Limits,
         report: @escaping (CalibrationProgress) throws -> Void
     ) throws {
         self.samples = samples
@@ -42,6 +46,7 @@ public struct Calibrator<Samples: SampleSource> {
         self.report = report
         try MatrixLibrary.load()
         rankLimit = rank
+        self.layerGroups = layerGroups
         split = SampleSplit(samples.contexts)
         guard SampleSplit.count(split.training) >= 64, SampleSplit.count(split.heldOut) >= 16 else {
             throw CalibrationError(
@@ -71,12 +76,12 @@ public struct Calibrator<Samples: SampleSource> {
         if let metric {
             for (group, covariance) in zip(groups.joined(), covariances) { try metric.root.turn(covariance, of: group) }
         }
-        var parts: [BasisPart] = []
+        var found: [StagedBasis] = []
         for (index, columns) in bases.enumerated() {
             var own = Array(covariances[..<groups[index].count])
             covariances.removeFirst(groups[index].count)
-            let most = Calibrator.mostComponents(width: columns.count, isJoint: isJoint[index])
-            let rank = min(columns.count, rankLimit ?? (isJoint[index] ? columns.count : most))
+            let most = Calibrator.mostComponents(width: columns.width, isJoint: isJoint[index])
+            let rank = min(columns.width, rankLimit(of: columns) ?? (isJoint[index] ? columns.width : most))
             let basis = try StagedBasis(
                 columns: columns, rowElements: width, groups: groups[index], covariances: &own, rank: rank,
                 step: work.advance)
@@ -84,9 +89,16 @@ public struct Calibrator<Samples: SampleSource> {
             if isJoint[index] {
                 try join(basis, mean: moments.mean, weights: weights, metric: metric, rank: rank, work: &work)
             }
-            if rankLimit == nil { cut(basis, to: most) }
-            let step = Calibrator.finestStep(basis)
-            parts.append(BasisPart(columns: columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
+            found.append(basis)
+        }
+        if rankLimit == nil {
+            for ((basis, isJoint), step) in zip(zip(found, isJoint), steps(found)) {
+                cut(basis, to: Calibrator.mostComponents(width: basis.width, isJoint: isJoint), step: step)
+            }
+        }
+        var parts: [BasisPart] = []
+        for (basis, step) in zip(found, steps(found)) {
+            parts.append(BasisPart(columns: basis.columns, rank: basis.count, digits: BasisDigits(basis, step: step)))
             try work.finish()
         }
         let held = weightedHeldOut(mean: moments.mean, weights: weights, root: metric?.root)
@@ -95,9 +107,7 @@ public struct Calibrator<Samples: SampleSource> {
             model: model, weights: samples.weightsDigest, rank: samples.rank, weighting: weighting.name,
             geometry: samples.geometry,
             bases: parts.map {
-                .init(
-                    begin: $0.columns.lowerBound, end: $0.columns.upperBound, rank: $0.rank,
-                    digits: $0.digits.components.count)
+                .init(ranges: $0.columns.ranges, rank: $0.rank, digits: $0.digits.components.count)
             }, calibrationTokens: SampleSplit.count(split.training), heldOutTokens: tables.tokens,
             energy: tables.energy, captured: tables.captured, peaks: tables.peaks, expectations: tables.expectations,
             hasRoots: metric != nil)
@@ -107,11 +117,11 @@ public struct Calibrator<Samples: SampleSource> {
     }
 
     /// The columns of each basis, whether it takes two stages, and what is decomposed at once.
-    private func shape() -> (bases: [Range<Int>], isJoint: [Bool], groups: [[ColumnGroup]]) {
+    private func shape() -> (bases: [ColumnGroup], isJoint: [Bool], groups: [[ColumnGroup]]) {
         let bases = bases()
-        let isJoint = bases.map { limits.exact < $0.count }
+        let isJoint = bases.map { limits.exact < $0.width }
         let groups = zip(bases, isJoint).map { basis, isJoint in
-            ColumnGroup.groups(of: basis, geometry: samples.geometry, limit: isJoint ? limits.group : basis.count)
+            ColumnGroup.groups(of: basis, geometry: samples.geometry, limit: isJoint ? limits.group : basis.width)
         }
         return (bases, isJoint, groups)
     }
@@ -124,7 +134,7 @@ public struct Calibrator<Samples: SampleSource> {
         // Beside its covariance a group has its eigenvectors, those being found, and their room to work in.
         let largest = groups.joined().map(\.width).max() ?? 0
         let components = zip(bases, isJoint).reduce(0) {
-            $0 + min($1.0.count, rankLimit ?? Calibrator.mostComponents(width: $1.0.count, isJoint: $1.1))
+            $0 + min($1.0.width, rankLimit(of: $1.0) ?? Calibrator.mostComponents(width: $1.0.width, isJoint: $1.1))
         }
         let held = heldOutLimit
         let floats =
@@ -137,11 +147,19 @@ public struct Calibrator<Samples: SampleSource> {
             seconds: plan(groups, isJoint).total / (speed.gflops * 1e9 * Double(max(1, threads))))
     }
 
-    private func bases() -> [Range<Int>] {
-        guard case .published = weighting,
-            let values = samples.geometry.tensors.firstIndex(where: { $0.role == .value }), values > 0
-        else { return [0..<width] }
-        return [0..<samples.geometry.offsets[values], samples.geometry.offsets[values]..<width]
+    /// Of the components that were asked for, those of a basis: the published method has so many for keys, and as many for values.
+    private func rankLimit(of basis: ColumnGroup) -> Int? {
+        guard let rankLimit, !weighting.isPublished else { return rankLimit }
+        return (rankLimit * basis.width + width - 1) / width
+    }
+
+    private func bases() -> [ColumnGroup] {
+        guard weighting.isPublished else { return ColumnGroup.bases(of: samples.geometry, parts: layerGroups) }
+        guard let values = samples.geometry.tensors.firstIndex(where: { $0.role == .value }), values > 0 else {
+            return [ColumnGroup([0..<width])]
+        }
+        let begin = samples.geometry.offsets[values]
+        return [ColumnGroup([0..<begin]), ColumnGroup([begin..<width])]
     }
 
     /// The stages with their work. Eigenproblems take ten and more operations an element cubed at a fraction of the rate of
@@ -180,7 +198,7 @@ public struct Calibrator<Samples: SampleSource> {
         _ basis: StagedBasis, mean: [Float], weights: [Float], metric: MetricRoots?, rank: Int, work: inout WorkPlan
     ) throws {
         // What is too weak to be kept now stays so: the second stage takes two thirds of the error away at best.
-        let step = Calibrator.finestStep(basis)
+        let step = Calibrator.finestStep([basis])
         let bands = basis.bands(floor: Float(0.05 * step * step), joint: limits.joint, limit: limits.group)
         let ranges = SampleSplit.thinned(split.training, to: 32 * limits.group)
         let outputs = Matrix(rows: samples.batch, columns: basis.outputs)
@@ -202,15 +220,22 @@ public struct Calibrator<Samples: SampleSource> {
     }
 
     /// Leaves out what an eighth of the bytes would have no room for: it is not worth its place in the file.
-    private func cut(_ basis: StagedBasis, to most: Int) {
-        let step = Calibrator.finestStep(basis)
+    private func cut(_ basis: StagedBasis, to most: Int, step: Double) {
         let kept = basis.variances.prefix { Double($0) >= 0.16 * step * step }.count
         basis.cut(to: max(256, min(kept, most)))
     }
 
+    /// The finest step of each basis: one for all of a page, except for the published method, which has none.
+    private func steps(_ bases: [StagedBasis]) -> [Double] {
+        weighting.isPublished
+            ? bases.map { Calibrator.finestStep([$0]) }
+            : bases.map { [step = Calibrator.finestStep(bases)] _ in step }
+    }
+
     /// The step of the lowest ratio that a profile is made for.
-    private static func finestStep(_ basis: StagedBasis) -> Double {
-        BasisDigits.step(variances: basis.variances, elements: basis.width, ratio: 8)
+    private static func finestStep(_ bases: [StagedBasis]) -> Double {
+        BasisDigits.step(
+            variances: bases.flatMap(\.variances), elements: bases.reduce(0) { $0 + $1.width }, ratio: 8)
     }
 
     private static func mostComponents(width: Int, isJoint: Bool) -> Int {
@@ -247,7 +272,7 @@ public struct Calibrator<Samples: SampleSource> {
 
 /// A basis under construction.
 struct BasisPart {
-    var columns: Range<Int>
+    var columns: ColumnGroup
     var rank: Int
     var digits: BasisDigits
 }

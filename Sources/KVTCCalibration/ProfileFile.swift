@@ -48,10 +48,10 @@ struct ProfileFile {
         // The bases first: they are mapped, and lie where cache lines begin.
         var tensors = bases.enumerated().map { index, basis in
             let (bytes, quads) = Basis.pack(
-                digits: basis.digits.digits, width: basis.columns.count, components: basis.digits.components,
+                digits: basis.digits.digits, width: basis.columns.width, components: basis.digits.components,
                 exponents: basis.digits.exponents)
             return Safetensors.Source(
-                "basis.\(index).packed", "U8", [(basis.columns.count + 31) / 32, quads, 32, 4], bytes)
+                "basis.\(index).packed", "U8", [(basis.columns.width + 31) / 32, quads, 32, 4], bytes)
         }
         tensors += [
             .init("mean", "F32", [width], mean), .init("weight", "F32", [width], weight),

@@ -35,7 +35,7 @@ private let fixture = testFile("Fixtures/smollm2-layers-11-12.safetensors")
         let samples = try SampleSet(paths: [fixture])
         let file = try Calibrator(samples: samples, weighting: .published, rank: 64) { _ in }.run()
         let profile = try Profile(bytes: [UInt8](file))
-        #expect(profile.metadata.bases.map(\.begin) == [0, 384])
+        #expect(profile.metadata.bases.map(\.ranges) == [[0..<384], [384..<768]])
         #expect(profile.metadata.bases.map(\.rank) == [64, 64])
         #expect(profile.metadata.weighting == "none")
     }

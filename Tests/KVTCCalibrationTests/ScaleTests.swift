@@ -35,7 +35,7 @@ import Testing
 
     @Test func stagedComponentsAreOrthonormalAndInOrder() throws {
         let samples = try SyntheticCache(layers: 6, heads: 1, headDim: 32, tokens: 2048, seed: 5)
-        let groups = ColumnGroup.groups(of: 0..<384, geometry: samples.geometry, limit: 128)
+        let groups = ColumnGroup.groups(of: ColumnGroup([0..<384]), geometry: samples.geometry, limit: 128)
         #expect(groups.map(\.width) == [128, 128, 128])
         #expect(groups[0].ranges == [0..<32, 192..<224, 32..<64, 224..<256])
         var moments = try Moments(
@@ -44,7 +44,7 @@ import Testing
         ) { _ in }
         var covariances = moments.release()
         let basis = try StagedBasis(
-            columns: 0..<384, rowElements: 384, groups: groups, covariances: &covariances, rank: 384
+            columns: ColumnGroup([0..<384]), rowElements: 384, groups: groups, covariances: &covariances, rank: 384
         ) { _ in }
         let bands = basis.bands(floor: 0, joint: 100, limit: 128)
         #expect(bands.map(\.width) == [100, 128, 128, 28])
@@ -87,10 +87,17 @@ import Testing
             (ShapeTests.pairs(7..<20, heads: 1, key: 64, value: 32, half), 300),
         ] {
             let geometry = try Geometry(tensors: tensors)
-            let groups = ColumnGroup.groups(of: 0..<geometry.rowElements, geometry: geometry, limit: limit)
-            #expect(groups.flatMap(\.columns).sorted() == Array(0..<geometry.rowElements))
-            #expect(groups.allSatisfy { $0.width <= limit && $0.width > 0 })
-            #expect(groups.count <= 2 * (geometry.rowElements + limit - 1) / limit)
+            for parts in [1, 2, 3] {
+                let bases = ColumnGroup.bases(of: geometry, parts: parts)
+                #expect(bases.count == parts)
+                #expect(bases.flatMap(\.columns).sorted() == Array(0..<geometry.rowElements))
+                for basis in bases {
+                    let groups = ColumnGroup.groups(of: basis, geometry: geometry, limit: limit)
+                    #expect(groups.flatMap(\.columns).sorted() == basis.columns.sorted())
+                    #expect(groups.allSatisfy { $0.width <= limit && $0.width > 0 })
+                    #expect(groups.count <= 2 * (basis.width + limit - 1) / limit)
+                }
+            }
         }
     }
 

@@ -77,10 +77,12 @@ import Testing
         Shape("8 bits, 5 of them exponent", grouped, .e5m2),
     ]
 
-    @Test(arguments: shapes) func goesFromSamplesToBlocksAndBack(shape: Shape) throws {
+    @Test(arguments: shapes, [1, 2, 3]) func goesFromSamplesToBlocksAndBack(shape: Shape, layerGroups: Int) throws {
         let model = try SyntheticModel(shape.tensors, element: shape.element)
-        let profile = try model.profile()
+        let profile = try model.profile(layerGroups: layerGroups)
         #expect(profile.geometry == model.geometry)
+        let layers = Set(shape.tensors.map(\.layer)).count
+        #expect(profile.metadata.bases.count == min(layerGroups, layers))
         try check(model, profile)
     }
 

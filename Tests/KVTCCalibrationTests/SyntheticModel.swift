@@ -95,11 +95,15 @@ struct SyntheticModel {
     static let contexts = (0..<8).map { Array($0 * 100..<$0 * 100 + 160) }
 
     /// Calibrates on samples of these contexts.
-    func profile(contexts: [[Int]] = SyntheticModel.contexts, metadata: [String: String] = [:]) throws -> Profile {
+    func profile(contexts: [[Int]] = SyntheticModel.contexts, metadata: [String: String] = [:], layerGroups: Int = 1)
+        throws -> Profile
+    {
         let directory = try TemporaryDirectory()
         try write(directory.file("samples.safetensors"), contexts: contexts, seed: 100, metadata: metadata)
         let samples = try SampleSet(paths: [directory.file("samples.safetensors")])
-        return try Profile(bytes: [UInt8](try Calibrator(samples: samples, weighting: .variance) { _ in }.run()))
+        return try Profile(
+            bytes: [UInt8](
+                try Calibrator(samples: samples, weighting: .variance, layerGroups: layerGroups) { _ in }.run()))
     }
 }
 

@@ -110,8 +110,9 @@ struct BasisDigits {
     }
 
     /// target[component][row]: inner products with the columns of each of the rows, from the digits as they are stored.
-    func project(_ rows: Matrix, columns: Range<Int>, rank: Int, target: Matrix, step: (Double) throws -> Void) throws {
-        let width = columns.count
+    func project(_ rows: Matrix, columns: ColumnGroup, rank: Int, target: Matrix, step: (Double) throws -> Void) throws
+    {
+        let width = columns.width
         let tile = Matrix(rows: BasisDigits.tile, columns: width)
         let low = Matrix(rows: 1, columns: width)
         var digit = 0
@@ -128,10 +129,14 @@ struct BasisDigits {
                     digit += 1
                 }
             }
-            cblas_sgemm(
-                CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows.rows), Int32(width), 1, tile.values,
-                Int32(width), rows.values + columns.lowerBound, Int32(rows.columns), 0,
-                target.values + start * rows.rows, Int32(rows.rows))
+            var place = 0
+            for range in columns.ranges {
+                cblas_sgemm(
+                    CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows.rows), Int32(range.count), 1,
+                    tile.values + place, Int32(width), rows.values + range.lowerBound, Int32(rows.columns),
+                    place == 0 ? 0 : 1, target.values + start * rows.rows, Int32(rows.rows))
+                place += range.count
+            }
             try step(Double(start + count) / Double(rank))
         }
     }

@@ -43,8 +43,8 @@ final class StagedBasis: ComponentSource {
     }
 
     /// The elements of a row that the components span.
-    let columns: Range<Int>
-    var width: Int { columns.count }
+    let columns: ColumnGroup
+    var width: Int { columns.width }
     var count: Int { order.count }
     var variances: [Float] { order.map(\.variance) }
     private let rowElements: Int
@@ -60,7 +60,7 @@ final class StagedBasis: ComponentSource {
     ///   - covariances: of the weighted columns of each group; given up one by one, so that memory is.
     ///   - rank: components wanted; no more are kept.
     init(
-        columns: Range<Int>, rowElements: Int, groups: [ColumnGroup], covariances: inout [Matrix], rank: Int,
+        columns: ColumnGroup, rowElements: Int, groups: [ColumnGroup], covariances: inout [Matrix], rank: Int,
         step: (Double) throws -> Void
     ) throws {
         self.columns = columns
@@ -162,19 +162,27 @@ final class StagedBasis: ComponentSource {
     func fill(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
         target.update(repeating: 0, count: range.count * width)
         // Groups name columns of the whole row.
-        let first = target - columns.lowerBound
+        let places = stages[0].groups.map { group in
+            ColumnGroup(
+                group.ranges.map { range in
+                    let origin = columns.origin(of: range.lowerBound)!
+                    return range.lowerBound - origin..<range.upperBound - origin
+                })
+        }
         let parts = Array(order[range])
         for (row, part) in parts.enumerated() where part.stage == 0 {
-            let (group, vectors) = (stages[0].groups[part.group], stages[0].vectors[part.group])
+            let (group, vectors) = (places[part.group], stages[0].vectors[part.group])
             group.scatter(
-                vectors.values + part.index * group.width, count: 1, into: first + row * width, stride: width)
+                vectors.values + part.index * group.width, count: 1, into: target + row * width, stride: width)
         }
         let joined = parts.indices.filter { parts[$0].stage == 1 }
-        if !joined.isEmpty { expand(joined.map { ($0, parts[$0]) }, into: first) }
+        if !joined.isEmpty { expand(joined.map { ($0, parts[$0]) }, places, into: target) }
     }
 
     /// Second-stage components as rows: through the first stage's vectors, of which a band takes a few a group.
-    private func expand(_ parts: [(row: Int, part: Component)], into first: UnsafeMutablePointer<Float>) {
+    private func expand(
+        _ parts: [(row: Int, part: Component)], _ places: [ColumnGroup], into target: UnsafeMutablePointer<Float>
+    ) {
         let outputs = outputs
         let turns = Matrix(rows: parts.count, columns: outputs)
         for (index, (_, part)) in parts.enumerated() {
@@ -185,7 +193,7 @@ final class StagedBasis: ComponentSource {
         }
         let used = Set(parts.map(\.part.group)).flatMap { stages[1].groups[$0].ranges }
         let own = Matrix(rows: parts.count, columns: groupWidth)
-        for (index, group) in stages[0].groups.enumerated() {
+        for (index, group) in places.enumerated() {
             let whole = stages[0].starts[index]..<stages[0].starts[index] + group.width
             let ranges = used.map { $0.clamped(to: whole) }.filter { !$0.isEmpty }
             guard let low = ranges.map(\.lowerBound).min(), let high = ranges.map(\.upperBound).max() else { continue }
@@ -195,7 +203,7 @@ final class StagedBasis: ComponentSource {
                 stages[0].vectors[index].values + (low - whole.lowerBound) * group.width, Int32(group.width), 0,
                 own.values, Int32(group.width))
             for (line, (row, _)) in parts.enumerated() {
-                group.scatter(own.values + line * group.width, count: 1, into: first + row * width, stride: width)
+                group.scatter(own.values + line * group.width, count: 1, into: target + row * width, stride: width)
             }
         }
     }

@@ -1,57 +1,24 @@
 import KVTCCodec
 import KVTCModel
 
-/// Some elements of a row that are decomposed together.
-struct ColumnGroup {
-    /// Ascending or not, but apart.
-    let ranges: [Range<Int>]
-    let width: Int
-
-    init(_ ranges: [Range<Int>]) {
-        // Neighbours are joined: fewer, longer copies.
-        var joined: [Range<Int>] = []
-        for range in ranges {
-            if let last = joined.last, last.upperBound == range.lowerBound {
-                joined[joined.count - 1] = last.lowerBound..<range.upperBound
-            } else {
-                joined.append(range)
-            }
-        }
-        self.ranges = joined
-        width = joined.reduce(0) { $0 + $1.count }
-    }
-
-    /// The columns of the group, in its order.
-    var columns: [Int] { ranges.flatMap { Array($0) } }
-
-    /// target[row][column of the group] = rows[row][its column].
-    func gather(_ rows: UnsafePointer<Float>, count: Int, stride: Int, into target: UnsafeMutablePointer<Float>) {
-        for row in 0..<count {
-            var next = target + row * width
-            for range in ranges {
-                next.update(from: rows + row * stride + range.lowerBound, count: range.count)
-                next += range.count
-            }
+extension ColumnGroup {
+    /// The columns of each of so many bases: all tensors of layers that follow one another. No more than there are layers.
+    static func bases(of geometry: Geometry, parts: Int) -> [ColumnGroup] {
+        let layers = Set(geometry.tensors.map(\.layer)).sorted()
+        let count = min(parts, layers.count)
+        return (0..<count).map { part in
+            let own = layers[part * layers.count / count..<(part + 1) * layers.count / count]
+            return ColumnGroup(
+                zip(geometry.tensors, geometry.offsets).filter { own.contains($0.0.layer) }.map { $1..<$1 + $0.width })
         }
     }
 
-    /// rows[row][its column] = source[row][column of the group].
-    func scatter(_ source: UnsafePointer<Float>, count: Int, into rows: UnsafeMutablePointer<Float>, stride: Int) {
-        for row in 0..<count {
-            var next = source + row * width
-            for range in ranges {
-                (rows + row * stride + range.lowerBound).update(from: next, count: range.count)
-                next += range.count
-            }
-        }
-    }
-
-    /// The columns `range` of a row in groups no wider than `limit`: some whole layers each, keys and values together,
-    /// or the heads of one layer shared out where a layer alone is wider.
-    static func groups(of range: Range<Int>, geometry: Geometry, limit: Int) -> [ColumnGroup] {
-        guard range.count > limit else { return [ColumnGroup([range])] }
+    /// The columns of a basis in groups no wider than `limit`: some whole layers each, keys and values together, or the heads of
+    /// one layer shared out where a layer alone is wider.
+    static func groups(of basis: ColumnGroup, geometry: Geometry, limit: Int) -> [ColumnGroup] {
+        guard basis.width > limit else { return [basis] }
         var layers: [Int: [Range<Int>]] = [:]
-        for (tensor, offset) in zip(geometry.tensors, geometry.offsets) where range.contains(offset) {
+        for (tensor, offset) in zip(geometry.tensors, geometry.offsets) where basis.origin(of: offset) != nil {
             for head in 0..<tensor.heads {
                 let start = offset + head * tensor.headDim
                 // A latent's one head may be wider than a group.

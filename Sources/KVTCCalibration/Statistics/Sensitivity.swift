@@ -51,6 +51,8 @@ public enum Weighting: Sendable {
     /// All alike, keys and values on bases of their own: the published method.
     case published
 
+    var isPublished: Bool { if case .published = self { true } else { false } }
+
     var name: String {
         switch self {
         case .gradients: "gradients"

@@ -176,7 +176,7 @@ public final class PageDecoder: @unchecked Sendable {
                             let range = termRanges[chunk.basis]
                             var columns = kv_chunk(
                                 begin: UInt32(chunk.columns.lowerBound), end: UInt32(chunk.columns.upperBound),
-                                basis_begin: UInt32(basis.columns.lowerBound), packed: basis.packed,
+                                basis_begin: UInt32(chunk.basisOrigin), packed: basis.packed,
                                 quads: basis.quads, terms: terms.base + range.lowerBound, term_count: range.count,
                                 blocks: blocks.map { $0 + chunk.blocks.lowerBound }, block_count: chunk.blocks.count,
                                 rotations: stretches.baseAddress.map { $0 + chunk.rotations.lowerBound },

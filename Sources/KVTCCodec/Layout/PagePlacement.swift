@@ -18,6 +18,8 @@ final class PagePlacement: Sendable {
         /// Of the profile's stretches.
         var rotations: Range<Int>
         var basis: Int
+        /// What the columns are lowered by for their places in the basis.
+        var basisOrigin: Int
         /// Of the matrices by head.
         var blocks: Range<Int>
     }
@@ -59,10 +61,12 @@ final class PagePlacement: Sendable {
                 while block < blocks.count, blocks[block].lowerBound < begin { block += 1 }
                 let firstBlock = block
                 while block < blocks.count, blocks[block].lowerBound < end { block += 1 }
+                let origins = profile?.bases.map { $0.columns.origin(of: begin) } ?? []
+                let basis = origins.firstIndex { $0 != nil } ?? 0
                 chunks.append(
                     Chunk(
                         columns: begin..<end, runs: firstRun..<chunkRuns.count, rotations: firstStretch..<stretch,
-                        basis: profile?.bases.firstIndex { $0.columns.contains(begin) } ?? 0,
+                        basis: basis, basisOrigin: origins.isEmpty ? 0 : origins[basis] ?? 0,
                         blocks: firstBlock..<block))
             }
         }

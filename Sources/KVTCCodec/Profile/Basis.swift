@@ -4,7 +4,9 @@ import CKernels
 /// so that decoding sums integers and gives the same bits on every machine.
 package final class Basis: @unchecked Sendable {
     // Justified: nothing changes after `init`; the packed digits lie in memory that can't be written.
-    let columns: Range<Int>
+    let columns: ColumnGroup
+    /// Of the columns.
+    let width: Int
     let rank: Int
     /// 64 · log2 of each component's standard deviation on held-out tokens.
     let levels: [Int]
@@ -26,7 +28,7 @@ package final class Basis: @unchecked Sendable {
     let quads: Int
     /// `kv_packed_size` bytes.
     let packed: UnsafePointer<UInt8>
-    var packedBytes: Int { kv_packed_size(columns.count, quads) }
+    var packedBytes: Int { kv_packed_size(width, quads) }
 
     /// Where the digits come from.
     enum Digits {
@@ -39,9 +41,10 @@ package final class Basis: @unchecked Sendable {
     private let owner: PrivateBytes
 
     init(
-        columns: Range<Int>, rank: Int, levels: [Int16], digits: Digits, components: [Int32], exponents: [Int8]
+        columns: ColumnGroup, rank: Int, levels: [Int16], digits: Digits, components: [Int32], exponents: [Int8]
     ) throws(CodecError) {
-        let width = columns.count
+        let width = columns.width
+        self.width = width
         guard rank > 0, levels.count == rank, components.count == exponents.count else {
             throw .corrupt("basis of \(rank) components")
         }
@@ -127,7 +130,7 @@ package final class Basis: @unchecked Sendable {
         let leading = Basis.prefix(plane.components.count) { plane.components[$0] < count }
         guard plane.isLow else { return leading }
         // σ² · width · (2^(e + 8))² ≥ Δ² / 50 in 1/64 octaves; 64 · log2(50) = 361.
-        let widthLevel = 64 * (Int.bitWidth - 1 - columns.count.leadingZeroBitCount)
+        let widthLevel = 64 * (Int.bitWidth - 1 - width.leadingZeroBitCount)
         let bound = 2 * stepIndex - 361 - widthLevel - 128 * (plane.exponent + 8)
         return Basis.prefix(leading) { 2 * levels[Int(plane.components[$0])] >= bound }
     }

@@ -19,7 +19,7 @@ public final class Profile: Sendable {
 
     /// Bytes of the bases in memory, and of as many components as 32-bit floats.
     package var packedBytes: Int { bases.reduce(0) { $0 + $1.packedBytes } }
-    package var float32Bytes: Int { bases.reduce(0) { $0 + 4 * $1.rank * $1.columns.count } }
+    package var float32Bytes: Int { bases.reduce(0) { $0 + 4 * $1.rank * $1.columns.width } }
 
     // What makes rows of a `DecodedPage`'s codes, on whatever device: `InverseTransform.md` says how. All are constant.
 
@@ -102,8 +102,8 @@ public final class Profile: Sendable {
             do { metadata = try JSONDecoder().decode(ProfileMetadata.self, from: Data(json.utf8)) } catch {
                 throw .corrupt("profile metadata: \(error)")
             }
-            guard (1...3).contains(metadata.format) else {
-                throw .unsupported("profile format \(metadata.format); this release reads formats 1 to 3")
+            guard (1...4).contains(metadata.format) else {
+                throw .unsupported("profile format \(metadata.format); this release reads formats 1 to 4")
             }
             // Profiles made before there was a checksum have none.
             guard tensors.metadata[ProfileSeal.key] == nil || ProfileSeal.isIntact(file, tensors.metadata) else {
@@ -121,7 +121,7 @@ public final class Profile: Sendable {
             guard mean.allSatisfy(\.isFinite), weight.allSatisfy({ $0.isFinite && $0 > 0 && (1 / $0).isFinite }) else {
                 throw .corrupt("mean or weight holds zeros, NaN or infinities")
             }
-            if metadata.format >= 3 {
+            if metadata.format == 3 || (metadata.format == 4 && tensors.tensors["root"] != nil) {
                 let count = HeadMatrices.triangleCount(for: geometry)
                 for name in ["root", "inverse_root"] {
                     let halves = array(file, try tensors.tensor(name, "F16", [count]), of: UInt16.self)
@@ -132,24 +132,18 @@ public final class Profile: Sendable {
                 }
             }
             bases = []
-            guard (1...2).contains(metadata.bases.count), metadata.bases.first?.begin == 0,
-                metadata.bases.last?.end == width, metadata.bases.allSatisfy({ $0.begin < $0.end }),
-                zip(metadata.bases, metadata.bases.dropFirst()).allSatisfy({ $0.end == $1.begin }),
-                metadata.energy.isFinite, metadata.energy > 0,
+            guard metadata.energy.isFinite, metadata.energy > 0,
                 metadata.peaks.map({ $0.count == 2 && $0.allSatisfy { $0.isFinite && $0 >= 0 } }) ?? true
-            else { throw .corrupt("profile bases do not cover a row of \(width) elements") }
-            let starts = geometry.offsets
-            guard metadata.bases.allSatisfy({ starts.contains($0.begin) }) else {
-                throw .corrupt("a basis begins inside a tensor")
-            }
+            else { throw .corrupt("profile energy or peaks are no numbers that rows have") }
+            let columns = try metadata.columns(of: geometry)
             for (index, basis) in metadata.bases.enumerated() {
-                guard (1...basis.end - basis.begin).contains(basis.rank),
+                guard (1...columns[index].width).contains(basis.rank),
                     (basis.rank...2 * basis.rank).contains(basis.digits)
                 else { throw .corrupt("basis \(index) of rank \(basis.rank)") }
                 let digits: Basis.Digits
                 if metadata.format == 1 {
                     let range = try tensors.tensor(
-                        "basis.\(index).digits", "I8", [basis.digits, basis.end - basis.begin])
+                        "basis.\(index).digits", "I8", [basis.digits, columns[index].width])
                     digits = .rows(UnsafeRawBufferPointer(rebasing: file[range]))
                 } else {
                     let name = "basis.\(index).packed"
@@ -160,7 +154,7 @@ public final class Profile: Sendable {
                 }
                 bases.append(
                     try Basis(
-                        columns: basis.begin..<basis.end, rank: basis.rank,
+                        columns: columns[index], rank: basis.rank,
                         levels: array(
                             file, try tensors.tensor("basis.\(index).level", "I16", [basis.rank]), of: Int16.self),
                         digits: digits,

@@ -28,21 +28,52 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         var ropeStyle, ropeOffset: Int?
     }
 
-    /// One basis over a contiguous range of a row's elements.
+    /// One basis over some of a row's tensors.
     public struct Basis: Hashable, Sendable, Codable {
-        /// First element and end.
-        public var begin, end: Int
+        /// Its elements in its order: first one and end of each range. The JSON has `begin` and `end` for a single one.
+        public var ranges: [Range<Int>]
         /// Components, strongest first.
         public var rank: Int
         /// Rows of int8 digits; components that need 16 bits have two.
         public var digits: Int
 
+        private enum Key: CodingKey { case begin, end, ranges, rank, digits }
+
         /// A basis of `digits` rows of int8.
-        package init(begin: Int, end: Int, rank: Int, digits: Int) {
-            self.begin = begin
-            self.end = end
+        package init(ranges: [Range<Int>], rank: Int, digits: Int) {
+            self.ranges = ranges
             self.rank = rank
             self.digits = digits
+        }
+
+        /// Throws where a range is none, too.
+        public init(from decoder: any Decoder) throws {
+            let values = try decoder.container(keyedBy: Key.self)
+            func range(_ bounds: [Int]) throws -> Range<Int> {
+                guard bounds.count == 2, bounds[0] >= 0, bounds[0] < bounds[1] else {
+                    throw DecodingError.dataCorruptedError(
+                        forKey: .ranges, in: values, debugDescription: "a basis over elements \(bounds)")
+                }
+                return bounds[0]..<bounds[1]
+            }
+            let listed = try values.decodeIfPresent([[Int]].self, forKey: .ranges)
+            ranges = try (listed ?? [[values.decode(Int.self, forKey: .begin), values.decode(Int.self, forKey: .end)]])
+                .map(range)
+            rank = try values.decode(Int.self, forKey: .rank)
+            digits = try values.decode(Int.self, forKey: .digits)
+        }
+
+        /// As profiles and `kvtcctl profile show --json` have it.
+        public func encode(to encoder: any Encoder) throws {
+            var values = encoder.container(keyedBy: Key.self)
+            if ranges.count == 1 {
+                try values.encode(ranges[0].lowerBound, forKey: .begin)
+                try values.encode(ranges[0].upperBound, forKey: .end)
+            } else {
+                try values.encode(ranges.map { [$0.lowerBound, $0.upperBound] }, forKey: .ranges)
+            }
+            try values.encode(rank, forKey: .rank)
+            try values.encode(digits, forKey: .digits)
         }
     }
 
@@ -66,7 +97,8 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         }
     }
 
-    /// Version of this layout: 3 has roots, 2 none, 1 unpacked digits.
+    /// Version of this layout: 4 has bases of several ranges, with roots or without; of the others 3 has roots, 2 none, 1 unpacked
+    /// digits.
     public var format: Int
     /// Name of the model, for people.
     public var model: String
@@ -98,7 +130,7 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
         calibrationTokens: Int, heldOutTokens: Int, energy: Double, captured: Double? = nil, peaks: [Double]? = nil,
         expectations: [Expectation], hasRoots: Bool = false
     ) {
-        format = hasRoots ? 3 : 2
+        format = bases.contains { $0.ranges.count > 1 } ? 4 : hasRoots ? 3 : 2
         self.model = model
         self.weights = weights
         self.rank = rank
@@ -116,6 +148,21 @@ public struct ProfileMetadata: Hashable, Sendable, Codable {
                 layer: tensor.layer, role: Int(tensor.role.rawValue), heads: tensor.heads, headDim: tensor.headDim,
                 rope: rope, ropeStyle: tensor.rotary.map { Int($0.style.rawValue) }, ropeOffset: tensor.rotary?.offset)
         }
+    }
+
+    /// The columns of each basis: whole tensors, each in one.
+    func columns(of geometry: Geometry) throws(CodecError) -> [ColumnGroup] {
+        let width = geometry.rowElements
+        let ranges = bases.flatMap(\.ranges).sorted { $0.lowerBound < $1.lowerBound }
+        guard (1...max(2, geometry.layers)).contains(bases.count), ranges.first?.lowerBound == 0,
+            ranges.last?.upperBound == width,
+            zip(ranges, ranges.dropFirst()).allSatisfy({ $0.upperBound == $1.lowerBound })
+        else { throw .corrupt("profile bases do not cover a row of \(width) elements, each once") }
+        let starts = Set(geometry.offsets)
+        guard ranges.allSatisfy({ starts.contains($0.lowerBound) }) else {
+            throw .corrupt("a basis begins inside a tensor")
+        }
+        return bases.map { ColumnGroup($0.ranges) }
     }
 
     func geometry(ropeTables: [[Float]]) throws(CodecError) -> Geometry {

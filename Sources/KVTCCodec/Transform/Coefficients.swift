@@ -37,8 +37,8 @@ final class Coefficients {
         let width = profile.geometry.rowElements
         inputs = zip(profile.bases, memory.bases).map {
             ForwardInput(
-                values: weighted + $0.columns.lowerBound, rows: rows, stride: width, columns: $0.columns.count,
-                step: step, kernels: kernels, memory: $1, integers: &memory.integers)
+                values: weighted, rows: rows, stride: width, columns: $0.columns, step: step, kernels: kernels,
+                memory: $1, integers: &memory.integers)
         }
         energy = inputs.reduce(0) { $0 + $1.energy } * Double(rows)
     }

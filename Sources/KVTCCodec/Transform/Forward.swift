@@ -36,28 +36,32 @@ final class ForwardInput {
     private let memory: CoderMemory.OfBasis
 
     /// - Parameters:
-    ///   - values: first of `columns` columns of `rows` rows, `stride` floats apart.
+    ///   - values: `rows` rows, `stride` floats apart, of which these columns count.
     ///   - memory: used for nothing else as long as this lives.
     init(
-        values: UnsafePointer<Float>, rows: Int, stride: Int, columns: Int, step: Float, kernels: KernelTable,
+        values: UnsafePointer<Float>, rows: Int, stride: Int, columns: ColumnGroup, step: Float, kernels: KernelTable,
         memory: CoderMemory.OfBasis, integers: inout Scratch<Int16>
     ) {
         self.memory = memory
         self.rows = rows
         self.kernels = kernels
-        let quadCount = (columns + Int(KV_TILE) - 1) / Int(KV_TILE) * Int(KV_TILE) / Basis.quad
+        let quadCount = (columns.width + Int(KV_TILE) - 1) / Int(KV_TILE) * Int(KV_TILE) / Basis.quad
         let width = quadCount * Basis.quad
         let codes = integers.reserve(rows * width)
         var units: [Float] = []
         var energy = 0.0
         for row in 0..<rows {
             let at = values + row * stride
-            let peak = kv_peak(at, columns)
+            let peak = columns.ranges.reduce(0) { max($0, kv_peak(at + $1.lowerBound, $1.count)) }
             // Rows far beyond the step get a unit that keeps their values in 16 bits.
             units.append(max(step * ForwardInput.unit, peak / Float(ForwardInput.limit)))
-            energy += kv_error(at, nil, columns, 0).energy
-            kv_quantise(at, columns, 1 / units[row], Int32(ForwardInput.limit), codes + row * width)
-            (codes + row * width + columns).update(repeating: 0, count: width - columns)
+            var next = codes + row * width
+            for range in columns.ranges {
+                energy += kv_error(at + range.lowerBound, nil, range.count, 0).energy
+                kv_quantise(at + range.lowerBound, range.count, 1 / units[row], Int32(ForwardInput.limit), next)
+                next += range.count
+            }
+            next.update(repeating: 0, count: width - columns.width)
         }
         self.units = units
         self.energy = energy / Double(max(rows, 1))

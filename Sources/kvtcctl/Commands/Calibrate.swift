@@ -50,7 +50,7 @@ struct CalibrateCommand: ParsableCommand {
 
     @Option(
         parsing: .unconditional,
-        help: "Components to keep of each basis (default: what ratios from 8 need, at most half).",
+        help: "Components to keep of a token (default: what ratios from 8 need, at most half).",
         transform: Parsed.whole(1...Int.max))
     var rank: Int?
 
@@ -59,6 +59,13 @@ struct CalibrateCommand: ParsableCommand {
         help: "Widest token, in elements, whose covariance is decomposed as a whole (default: 24576).",
         transform: Parsed.whole(1...Int.max))
     var exactLimit: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Bases, each of its share of the layers: two halve the profile and the products, and cost quality (default: 1)."
+        ),
+        transform: Parsed.whole(1...4096))
+    var layerGroups = 1
 
     @Option(help: "Name of the model (default: the samples').")
     var model: String?
@@ -70,6 +77,9 @@ struct CalibrateCommand: ParsableCommand {
         guard [published, sensitivity != nil, !gradients.isEmpty].count(where: \.self) <= 1 else {
             throw ValidationError(
                 "--gradients, --sensitivity and --published are three ways to weigh errors: choose one.")
+        }
+        guard !published || layerGroups == 1 else {
+            throw ValidationError("--published has a basis of keys and one of values; leave --layer-groups out.")
         }
     }
 
@@ -89,7 +99,8 @@ struct CalibrateCommand: ParsableCommand {
                         ) { bar.show($0.stage, $0.fraction) })
                 } else { .variance }
             let calibrator = try Calibrator(
-                samples: set, weighting: weighting, model: model, rank: rank, exactLimit: exactLimit
+                samples: set, weighting: weighting, model: model, rank: rank, layerGroups: layerGroups,
+                exactLimit: exactLimit
             ) { bar.show($0.stage, $0.fraction) }
             announce(calibrator)
             try calibrator.run(writingTo: out)

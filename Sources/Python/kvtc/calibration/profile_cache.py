@@ -24,7 +24,7 @@ _EDITION = 4
 """Raised when what calibration reads or does changes, so that a profile of before is not used again."""
 
 OURS, PUBLISHED = "ours", "published"
-"""How errors are weighed: by what they cost the model, keys and values on one basis; or all alike on two bases, as published."""
+"""How errors are weighed: by what they cost the model, keys and values together; or all alike on two bases, as published."""
 
 
 @dataclass(frozen=True)

@@ -70,21 +70,23 @@ def layer_widths(described: dict) -> np.ndarray:
 
 def layer_shares(tensors: dict[str, np.ndarray], described: dict, basis: int) -> np.ndarray:
     """How a component's energy lies over keys and values of the layers [rank, layers, 2]; a component sums to 1."""
-    begin, end = described["bases"][basis]["begin"], described["bases"][basis]["end"]
+    own = described["bases"][basis]
+    ranges = own.get("ranges") or [(own["begin"], own["end"])]
     component = tensors[f"basis.{basis}.component"]
     exponent = tensors[f"basis.{basis}.exponent"].astype(np.float32)
-    digits = _digits(tensors, basis, end - begin)
+    digits = _digits(tensors, basis, sum(end - begin for begin, end in ranges))
     rank = len(tensors[f"basis.{basis}.level"])
     shares = np.zeros((rank, *layer_widths(described).shape), np.float32)
-    offset = 0
-    for tensor in described["tensors"]:
-        width = tensor["heads"] * tensor["headDim"]
-        first, last = max(offset, begin) - begin, min(offset + width, end) - begin
-        offset += width
-        if first < last:
-            # Digits of one component are added up as energies: the second is too small to matter.
-            energy = np.square(digits[:, first:last].astype(np.float32)).sum(axis=1) * np.exp2(2 * exponent)
-            np.add.at(shares[:, tensor["layer"], _role(tensor)], component, energy)
+    widths = [tensor["heads"] * tensor["headDim"] for tensor in described["tensors"]]
+    offsets, place = np.cumsum([0, *widths]), 0
+    for begin, end in ranges:
+        for tensor, offset, width in zip(described["tensors"], offsets, widths, strict=False):
+            first, last = max(offset, begin) - begin + place, min(offset + width, end) - begin + place
+            if first < last:
+                # Digits of one component are added up as energies: the second is too small to matter.
+                energy = np.square(digits[:, first:last].astype(np.float32)).sum(axis=1) * np.exp2(2 * exponent)
+                np.add.at(shares[:, tensor["layer"], _role(tensor)], component, energy)
+        place += end - begin
     return shares / np.maximum(shares.sum(axis=(1, 2), keepdims=True), 1e-30)
 
 

@@ -77,7 +77,9 @@ struct ProfileSummary: Encodable {
         if let captured { lines.append("captured     \(Text.decimal(100 * captured, 2)) % of their variance") }
         for (index, basis) in bases.enumerated() {
             lines.append(
-                "basis \(index)      elements \(basis.begin)–\(basis.end - 1), \(basis.rank) components, "
+                "basis \(index)      elements "
+                    + basis.ranges.map { "\($0.lowerBound)–\($0.upperBound - 1)" }.joined(separator: ", ")
+                    + "; \(basis.rank) components, "
                     + "\(basis.digits - basis.rank) of them in 16 bits")
         }
         for (index, sigmas) in spectrum.enumerated() {
