@@ -75,6 +75,10 @@ def test_a_bound_on_the_error_is_kept_by_the_smallest_block_that_does(cache, pos
     (loose,) = Encoder(decoder(NAME)).encode([page], cache, distortion=0.2)
     (tight,) = Encoder(decoder(NAME)).encode([page], cache, distortion=0.1)
     assert 0.17 < parsed(loose).distortion <= 0.2 and 0.08 < parsed(tight).distortion <= 0.1 and len(loose) < len(tight)
+    # With both the ratio gives way.
+    (bounded,) = Encoder(decoder(NAME)).encode([page], cache, ratio=100, distortion=0.1)
+    assert abs(len(bounded) - len(tight)) <= 8 and 0.08 < parsed(bounded).distortion <= 0.1
+    assert len(Encoder(decoder(NAME)).encode([page], cache, ratio=40, distortion=0.2)[0]) > len(tight)
     # More than the profile's forty components lack of these rows, whatever the step.
     assert Encoder(decoder(NAME)).encode([page], cache, distortion=0.01) == [None]
 
@@ -104,7 +108,7 @@ def test_sections_are_cut_by_how_much_there_is():
 
 def test_goals_and_caches_that_cannot_be_are_refused(cache, position):
     encoder, page = Encoder(decoder(NAME)), Page(np.arange(8), position)
-    for goal in ({}, {"ratio": 0.5}, {"distortion": 0.0}, {"ratio": 8, "distortion": 0.1}):
+    for goal in ({}, {"ratio": 0.5}, {"distortion": 0.0}, {"ratio": 8, "distortion": 1.5}):
         with pytest.raises(ValueError, match="ratio"):
             encoder.encode([page], cache, **goal)
     with pytest.raises(ValueError, match="key of layer 1"):

@@ -55,14 +55,14 @@ class Encoder:
     ) -> list[bytes | None]:  # fmt: skip
         """A block of mode `transform` for each page; None where it would not take half of the page's bytes or cannot keep the bound, so that
         the page is better kept as it is. ``ratio``: raw bytes of coded rows over those of the block without protected rows;
-        ``distortion``: the squared error not to pass, over the energy that calibration saw. The cache holds every tensor of the profile.
-        It runs on ``stream`` (torch's current one), and is over when it returns.
+        ``distortion``: the squared error not to pass, over the energy that calibration saw; with both, less of the ratio.
+        The cache holds every tensor of the profile. It runs on ``stream`` (torch's current one), and is over when it returns.
 
         Raises ValueError for a cache or goal that cannot be.
         """
-        is_goal = 1 <= ratio <= 1000 if ratio is not None else distortion is not None and 0 < distortion <= 1
-        if not is_goal or (ratio is not None and distortion is not None):
-            raise ValueError("a ratio of 1 to 1000 or a distortion above 0 and up to 1, one of them, is needed")
+        fits = (ratio is None or 1 <= ratio <= 1000) and (distortion is None or 0 < distortion <= 1)
+        if not fits or (ratio is None and distortion is None):
+            raise ValueError("a ratio of 1 to 1000, a distortion above 0 and up to 1, or both, is needed")
         goal, element = Goal(ratio, distortion), element_of(cache)
         for tensor in self.profile.geometry.tensors:
             if (tensor.layer, tensor.role) not in cache:

@@ -7,7 +7,6 @@ import zlib
 
 import numpy as np
 
-from ..protocol.geometry import Element
 from ..protocol.policy import Mode
 from .blocks import RAW, BadBlock, Block
 from .elements import from_float
@@ -116,8 +115,3 @@ def quantised(block: Block, row: int) -> np.ndarray:
     with np.errstate(all="ignore"):
         values = (codes.astype(np.float32) * scale).reshape(count, groups * _QUANT)[:, :row]
     return from_float(values, block.element).view(np.uint8).reshape(count, row * block.element.size)
-
-
-def bits_of(element: Element) -> np.dtype:
-    """The unsigned type as wide as an element."""
-    return np.dtype(f"<u{element.size}")

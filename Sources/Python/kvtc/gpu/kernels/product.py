@@ -6,17 +6,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-TERM = 8
-"""Numbers of a term, int32: where its codes begin among the low digits and how many they are, the same among the high ones, where its
-digits begin, the bits of 2^exponent as f32, and which of the sums that another kernel made are its (−1: none)."""
-EXACT = 1024
-"""Products of a code's and a basis's digit that fit a float's 24 bits."""
-
 
 @triton.jit
 def _sum(codes, digits, count, total, STEP: tl.constexpr, BY: tl.constexpr):
-    """Adds `count` products. ``BY``: "int8", or "bf16" summed as floats, a thousand at a time, wherever there is a matrix unit; "f32" where
-    there is none."""
+    """Adds `count` products. ``BY``: "int8"; or "bf16", summed as floats 1024 at a time, as many as fit their 24 bits exactly; "f32", the
+    same where there is no bf16."""
     if BY == "int8":
         for k in range(0, count, STEP):
             total = tl.dot(tl.load(codes + k), tl.load(digits + k), total, out_dtype=tl.int32)
@@ -40,7 +34,11 @@ def inverse(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, GROUP: tl.constexpr, BY: tl.constexpr,
 ):  # fmt: skip
     """x[row, column] of some coded rows. ``low`` [rows][low_width], ``high`` [rows][high_width], ``digits`` [columns][digit_width],
-    all int8; ``given`` [terms][rows][columns] int32; ``steps``, x: f32."""
+    all int8; ``given`` [planes][rows][columns] int32; ``steps``, x: f32.
+
+    ``terms`` [term_count][8] int32: where a plane's codes begin among the low digits and how many they are, the same among the high ones, where
+    its digits begin, the bits of 2^exponent as f32, and which of the given sums are its (−1: none).
+    """
     number = tl.program_id(0)
     down = tl.cdiv(rows, ROWS)
     across = tl.cdiv(columns, COLUMNS)
