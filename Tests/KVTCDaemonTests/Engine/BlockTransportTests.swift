@@ -176,29 +176,31 @@ import Testing
         let daemon = try bench.daemon {
             $0.ramBudget = 2 << 20
             $0.diskBudget = 0
+            // However slow the machine is.
+            $0.limits.leaseSeconds = 86_400
         }
         defer { daemon.stop() }
         let client = try daemon.client()
         let session = try bench.open(client)
         let block = try bench.block(bench.synthetic.pages(1)[0], mode: .lossless)
         #expect(try bench.push(session, 0, block) == .stored)
-        let found = try session.lookupBlocks(bench.keys(0..<1), leaseMs: 60_000)
+        let found = try session.lookupBlocks(bench.keys(0..<1), leaseMs: 86_400_000)
         #expect(found.lease != 0)
-        func flood() throws {
+        func flood(from first: Int) throws {
             let other = try bench.open(client, Policy(sink: 0, window: 0, mode: .lossless))
             for (number, page) in (0..<256).map({ ($0, Pages.random(tokens: 128, seed: UInt64($0))) }) {
                 let bytes = page.prefix(64 * bench.synthetic.rowBytes)
                 _ = try other.push([
                     ClientPage(
-                        key: Pages.key(UInt64(1000 + number)), firstPosition: UInt32(number * 64), bytes: Array(bytes))
+                        key: Pages.key(UInt64(first + number)), firstPosition: UInt32(number * 64), bytes: Array(bytes))
                 ])
             }
             try other.close()
         }
-        try flood()
+        try flood(from: 1000)
         #expect(try session.fetchBlocks(bench.keys(0..<1), lease: found.lease) == [block])
         _ = try client.call(ReleaseRequest(lease: found.lease))
-        try flood()
+        try flood(from: 2000)
         #expect(try session.fetchBlocks(bench.keys(0..<1)) == [nil])
     }
 

@@ -12,7 +12,7 @@ extension SessionSimulation {
         let caller = newCaller(page.tenant)
         let reader = try open(page.model, Policy(sink: 0, window: 0, mode: .quant4), caller)
         let failures = plan.total
-        let (back, outcome) = try pull(page, reader)
+        let (back, outcome) = try pull(page, reader, asStored: chance(3))
         engine.connectionEnded(caller.connection)
         guard let back else {
             let isExcused = plan.total > failures || known[page]?.isThere != true || mayExpire(page)
@@ -28,7 +28,7 @@ extension SessionSimulation {
         else { return }
         try requireStranger(to: session)
         let failures = plan.total
-        let (back, outcome) = try pull(page, session)
+        let (back, outcome) = try pull(page, session, asStored: chance(3))
         let exact = known[page]?.exact
         guard let back else {
             let isWorse =
@@ -50,17 +50,20 @@ extension SessionSimulation {
         try require(isNone, "session \(session.id) answers to a stranger")
     }
 
-    private func pull(_ page: PageID, _ session: LiveSession) throws -> ([UInt8]?, PullOutcome) {
+    private func pull(
+        _ page: PageID, _ session: LiveSession, asStored: Bool
+    ) throws -> ([UInt8]?, PullOutcome) {
         let request = PullRequest(
             session: session.id, lease: session.lease?.id ?? 0, arena: Wire.none,
             entries: [PullEntry(key: page.key, offset: 0, capacity: 1 << 20)])
         var back: [UInt8]?
         var outcome = PullOutcome.hit
-        _ = try engine.pull(request, arena: nil, session.caller) { (ready: ReadyPart) throws(Never) in
+        _ = try engine.pull(request, asStored: asStored, arena: nil, session.caller) {
+            (ready: ReadyPart) throws(Never) in
             outcome = ready.part.outcome
             if outcome == .hit { ready.bytes.withBytes { back = Array($0) } }
         }
-        return (back, outcome)
+        return (asStored ? try back.map(page.decoded) : back, outcome)
     }
 
     private func check(_ page: PageID, _ back: [UInt8], isExact: (Int) -> Bool) throws {

@@ -10,7 +10,7 @@ import TestSupport
 @testable import KVTCStore
 
 /// One run of sessions of two tenants and four models on a real engine, whose disk, memory, clocks and coders are simulated from one
-/// seed. Sessions push, go back and go on differently, change their policies, look up, drop, flush, prefetch and close, or lose
+/// seed. Sessions push pages and blocks, go back and go on differently, change their policies, look up, drop, flush, prefetch and close, or lose
 /// their connection and come back on another, while pages wait for their coders; pages expire, get lost or hold NaN; the wall clock
 /// is set; calls to the disk fail; the process is killed or the power cut.
 ///
@@ -99,7 +99,7 @@ struct SessionSimulation {
         report.steps += 1
         if chance(10) { plan.change() }
         if chance(25) { plan.crashSoon() }
-        switch Int.random(in: 0..<30, using: &generator) {
+        switch Int.random(in: 0..<31, using: &generator) {
         case 0, 1: try openSession()
         case 2...8: try push()
         case 9, 10:
@@ -118,6 +118,7 @@ struct SessionSimulation {
         case 22: try prefetch()
         case 23: lose()
         case 24, 25: try pullAsItself()
+        case 26, 27: try pushBlock()
         default: try pull(randomPage())
         }
         if plan.hasCrashed { try restart(isKill: Bool.random(using: &generator)) }
