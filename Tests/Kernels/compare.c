@@ -35,7 +35,7 @@ static int16_t codes[COMPONENTS * TOKENS], decoded[COMPONENTS * TOKENS];
 static int8_t quads[2][QUADS * KV_QUAD * TOKENS];
 static int32_t sums[2][TOKENS];
 static kv_table symbols[4];
-static uint16_t words[COMPONENTS * TOKENS + 64];
+static uint16_t words[2 * (COMPONENTS * TOKENS + KV_MOST_LANES)];
 static uint8_t bits[2 * COMPONENTS * TOKENS + 8];
 
 static void conversions(const kv_kernels *k, int i) {
@@ -91,13 +91,48 @@ static void transforms(const kv_kernels *k, int i) {
     same(k->name, "inverse transform", tiles[0], tiles[i], sizeof tiles[0]);
 }
 
-static void entropy(const kv_kernels *k, int i) {
+static void make_symbols(void) {
     for (int t = 0; t < 4; t++) {
         uint16_t frequency[KV_SYMBOLS];
         for (int s = 0; s < KV_SYMBOLS; s++) frequency[s] = (uint16_t)(8 << t);
         frequency[KV_CENTRE] = (uint16_t)(4096 - (KV_SYMBOLS - 1) * (8 << t));
         kv_table_make(frequency, symbols + t);
     }
+}
+
+static void entropy(const kv_kernels *k, int i) {
+    make_symbols();
+    kv_rans_component components[COMPONENTS];
+    int coded = 0;
+    // Two of three sets of 30 have low bits.
+    for (int c = 0; c < COMPONENTS; c++)
+        if (c % 9) components[coded++] = (kv_rans_component){(uint32_t)c, (uint8_t)(c % 4), (uint8_t)(c / 30 % 3 ? c % 3 : 0), 0};
+    for (int n = 0; n < COMPONENTS * TOKENS; n++) {
+        int wild = next_random() % 500 == 0;
+        codes[n] = (int16_t)(n / TOKENS % 9 == 0 ? 0 : (int)(next_random() % (wild ? 30000 : 19)) - (wild ? 15000 : 9));
+    }
+    for (unsigned lanes = 1; lanes <= KV_MOST_LANES; lanes += lanes < 5 ? 4 : 9) {
+        kv_rans_chunk chunk = {symbols, components, (size_t)coded, TOKENS, lanes, NULL, 0};
+        size_t capacity = sizeof words / 2, count = kv_rans_encode(&chunk, codes, words, capacity);
+        if (!count) printf("FAILED: the encoder has too little room\n"), failures++;
+        uint16_t largest[COMPONENTS] = {0};
+        chunk.words = (const uint8_t *)(words + capacity - count);
+        chunk.word_count = count;
+        memset(decoded, 0, sizeof decoded);
+        if (k->rans.decode(&chunk, decoded, largest)) memset(decoded, 1, sizeof decoded);
+        if (!i) add(chunk.words, 2 * count), add(largest, sizeof largest);
+        same(k->name, "rANS decoder", codes, decoded, sizeof codes);
+        chunk.word_count--;
+        if (!k->rans.decode(&chunk, decoded, largest))
+            printf("FAILED: %s decodes a chunk that is cut short\n", k->name), failures++;
+    }
+    uint64_t costs[2] = {kv_scalar()->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2),
+                         k->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2)};
+    same(k->name, "cost", costs, costs + 1, sizeof *costs);
+}
+
+static void streams(const kv_kernels *k, int i) {
+    make_symbols();
     kv_component components[COMPONENTS];
     for (int c = 0; c < COMPONENTS; c++) components[c] = (kv_component){c % 9 ? symbols + c % 4 : NULL, (uint8_t)(c % 3), 0};
     for (int n = 0; n < COMPONENTS * TOKENS; n++) {
@@ -105,21 +140,19 @@ static void entropy(const kv_kernels *k, int i) {
         codes[n] = (int16_t)(n / TOKENS % 9 == 0 ? 0 : (int)(next_random() % (wild ? 30000 : 19)) - (wild ? 15000 : 9));
     }
     kv_stream_buffer coded = {words, sizeof words / 2, 0, bits, sizeof bits, 0};
-    if (kv_rans_encode(codes, components, COMPONENTS, TOKENS, &coded)) printf("FAILED: the encoder has too little room\n"), failures++;
+    if (kv_stream_encode(codes, components, COMPONENTS, TOKENS, &coded))
+        printf("FAILED: the encoder of streams has too little room\n"), failures++;
     size_t count = coded.word_count, bit_count = coded.bits_length;
     kv_stream stream = {components, COMPONENTS, TOKENS, (const uint8_t *)words, count, bits, bit_count};
     uint16_t largest[COMPONENTS];
     memset(decoded, 1, sizeof decoded);
-    int result = k->rans.decode(&stream, decoded, largest);
+    int result = k->rans.decode_stream(&stream, decoded, largest);
     if (result) memset(decoded, 1, sizeof decoded);
     if (!i) add(words, 2 * count), add(bits, bit_count), add(largest, sizeof largest);
-    same(k->name, "rANS decoder", codes, decoded, sizeof codes);
+    same(k->name, "decoder of streams", codes, decoded, sizeof codes);
     stream.word_count--;
-    if (!k->rans.decode(&stream, decoded, largest))
+    if (!k->rans.decode_stream(&stream, decoded, largest))
         printf("FAILED: %s decodes a stream that is cut short\n", k->name), failures++;
-    uint64_t costs[2] = {kv_scalar()->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2),
-                         k->rans.cost(symbols + 1, codes, COMPONENTS * TOKENS, 2)};
-    same(k->name, "cost", costs, costs + 1, sizeof *costs);
 }
 
 int main(void) {
@@ -131,8 +164,8 @@ int main(void) {
             for (int i = 0; i < (t ? 2 : 1); i++) {
                 const kv_kernels *k = i ? tables[t] : kv_scalar();
                 uint64_t before = digest;
-                void (*parts[])(const kv_kernels *, int) = {conversions, row_kernels, transforms, entropy};
-                for (size_t p = 0; p < 4; p++) state = seed * 1000 + p, parts[p](k, i);
+                void (*parts[])(const kv_kernels *, int) = {conversions, row_kernels, transforms, entropy, streams};
+                for (size_t p = 0; p < 5; p++) state = seed * 1000 + p, parts[p](k, i);
                 if (t) digest = before;
             }
         }

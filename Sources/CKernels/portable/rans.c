@@ -1,111 +1,58 @@
-#include "rans.h"
-
-#include <math.h>
-#include <string.h>
-
-int kv_table_make(const uint16_t *frequency, kv_table *table) {
-    uint32_t start = 0;
-    for (int s = 0; s < KV_SYMBOLS; s++) {
-        uint32_t f = frequency[s];
-        if (f > KV_SCALE - start) return -1;
-        table->frequency[s] = (uint16_t)f;
-        table->start[s] = (uint16_t)start;
-        table->cost[s] = f ? (uint16_t)lrint(64.0 * (KV_SCALE_BITS - log2((double)f))) : UINT16_MAX;
-        table->cost_low[s] = (uint8_t)table->cost[s];
-        table->cost_high[s] = (uint8_t)(table->cost[s] >> 8);
-        for (uint32_t i = 0; i < f; i++) table->slot[start + i] = (uint32_t)s << 24 | i << 12 | (f - 1);
-        start += f;
-    }
-    return start == KV_SCALE ? 0 : -1;
-}
-
-void kv_histogram(const int16_t *codes, size_t count, unsigned shift, uint64_t *counts) {
-    for (size_t i = 0; i < count; i++) counts[kv_symbol_of(codes[i], shift)]++;
-}
+#include "states.h"
 
 typedef struct {
-    uint8_t *next, *end;
-    uint64_t pool;
-    unsigned filled;
-    int full;
-} bit_writer;
+    uint16_t *next, *first; // words are put in front: the decoder takes last what is coded first
+} word_writer;
 
-static void write_bits(bit_writer *w, uint32_t value, unsigned count) {
-    w->pool |= (uint64_t)(value & ((1u << count) - 1)) << w->filled;
-    w->filled += count;
-    while (w->filled >= 8) {
-        if (w->next == w->end) w->full = 1;
-        else *w->next++ = (uint8_t)w->pool;
-        w->pool >>= 8;
-        w->filled -= 8;
-    }
+// Moves the low word of a state out, so that there is room for more.
+static inline int move_out(word_writer *w, uint32_t *x) {
+    if (w->next == w->first) return -1;
+    *--w->next = (uint16_t)*x;
+    *x >>= 16;
+    return 0;
 }
 
-int kv_rans_encode(const int16_t *codes, const kv_component *components, size_t count, size_t tokens,
-                   kv_stream_buffer *buffer) {
-    bit_writer writer = {buffer->bits, buffer->bits + buffer->bits_capacity, 0, 0, 0};
-    for (size_t k = 0; k < count; k++) {
-        if (!components[k].table) continue;
-        unsigned shift = components[k].low_bits;
-        for (size_t t = 0; t < tokens; t++) {
-            int code = codes[k * tokens + t];
-            if (kv_symbol_of(code, shift) == KV_ESCAPE) write_bits(&writer, (uint16_t)code, 16);
-            else if (shift) write_bits(&writer, (uint32_t)code, shift);
+size_t kv_rans_encode(const kv_rans_chunk *chunk, const int16_t *codes, uint16_t *words, size_t capacity) {
+    const size_t lanes = chunk->lanes, rows = chunk->rows;
+    word_writer writer = {words + capacity, words};
+    uint32_t state[KV_MOST_LANES];
+    for (size_t l = 0; l < KV_MOST_LANES; l++) state[l] = KV_LOWER;
+    size_t sets = (chunk->count + lanes - 1) / lanes;
+    for (size_t set = sets; set-- > 0;) {
+        const kv_rans_component *components = chunk->components + set * lanes;
+        const size_t count = chunk->count - set * lanes < lanes ? chunk->count - set * lanes : lanes;
+        const int16_t *from[KV_MOST_LANES];
+        unsigned low_bits = 0;
+        for (size_t l = 0; l < count; l++) {
+            from[l] = codes + components[l].place * rows;
+            low_bits |= components[l].low_bits;
         }
-    }
-    if (writer.filled) write_bits(&writer, 0, 8 - writer.filled);
-    buffer->bits_length = (size_t)(writer.next - buffer->bits);
-
-    // The decoder takes last what is coded first, so words are filled from the end.
-    uint32_t state[KV_LANES];
-    for (int i = 0; i < KV_LANES; i++) state[i] = KV_LOWER;
-    uint16_t *end = buffer->words + buffer->words_capacity, *next = end;
-    for (size_t k = count; k-- > 0;) {
-        const kv_table *table = components[k].table;
-        if (!table) continue;
-        for (size_t t = tokens; t-- > 0;) {
-            int symbol = kv_symbol_of(codes[k * tokens + t], components[k].low_bits);
-            uint32_t f = table->frequency[symbol], x = state[t % KV_LANES];
-            // A symbol the table can't code: the caller's tables give every symbol a frequency.
-            if (f == 0) return -1;
-            if (f < KV_SCALE && x >= f << (32 - KV_SCALE_BITS)) {
-                if (next == buffer->words) return -1;
-                *--next = (uint16_t)x;
-                x >>= 16;
+        for (size_t row = rows; row-- > 0;) {
+            int symbol[KV_MOST_LANES], escapes = 0;
+            for (size_t l = 0; l < count; l++) {
+                symbol[l] = kv_symbol_of(from[l][row], components[l].low_bits);
+                escapes |= symbol[l] == KV_ESCAPE;
             }
-            state[t % KV_LANES] = x / f * KV_SCALE + x % f + table->start[symbol];
+            for (size_t l = low_bits || escapes ? count : 0; l-- > 0;) {
+                unsigned raw = symbol[l] == KV_ESCAPE ? 16 : components[l].low_bits;
+                if (!raw) continue;
+                if (state[l] >> (32 - raw) && move_out(&writer, state + l)) return 0;
+                state[l] = state[l] << raw | ((uint32_t)from[l][row] & ((1u << raw) - 1));
+            }
+            for (size_t l = count; l-- > 0;) {
+                const kv_table *table = chunk->tables + components[l].table;
+                uint32_t f = table->frequency[symbol[l]];
+                // A symbol the table can't code: the caller's tables give every symbol a frequency.
+                if (f == 0) return 0;
+                if (f < KV_SCALE && state[l] >= f << (32 - KV_SCALE_BITS) && move_out(&writer, state + l)) return 0;
+                state[l] = state[l] / f * KV_SCALE + state[l] % f + table->start[symbol[l]];
+            }
         }
     }
-    if (next - buffer->words < 2 * KV_LANES || writer.full) return -1;
-    for (int i = KV_LANES; i-- > 0;) {
-        *--next = (uint16_t)(state[i] >> 16);
-        *--next = (uint16_t)state[i];
+    if ((size_t)(writer.next - words) < 2 * lanes) return 0;
+    for (size_t l = lanes; l-- > 0;) {
+        *--writer.next = (uint16_t)(state[l] >> 16);
+        *--writer.next = (uint16_t)state[l];
     }
-    buffer->word_count = (size_t)(end - next);
-    memmove(buffer->words, next, buffer->word_count * 2);
-    return 0;
-}
-
-int kv_finish_codes(kv_bit_reader *reader, kv_component component, size_t tokens, int16_t *row, uint16_t *largest) {
-    int most = 0;
-    for (size_t t = 0; t < tokens; t++) {
-        int code = row[t];
-        unsigned raw = code == KV_ESCAPE - KV_CENTRE ? 16 : component.low_bits;
-        while (reader->filled < raw) {
-            if (reader->next == reader->end) return -1;
-            reader->pool |= (uint64_t)*reader->next++ << reader->filled;
-            reader->filled += 8;
-        }
-        int low = (int)(reader->pool & ((1u << raw) - 1));
-        reader->pool >>= raw;
-        reader->filled -= raw;
-        code = code == KV_ESCAPE - KV_CENTRE ? (int16_t)low : code * (1 << component.low_bits) + low;
-        code *= 1 << component.doublings;
-        if (code != (int16_t)code) return -1;
-        int magnitude = code < 0 ? -code : code;
-        most = magnitude > most ? magnitude : most;
-        row[t] = (int16_t)code;
-    }
-    *largest = (uint16_t)most;
-    return 0;
+    return (size_t)(words + capacity - writer.next);
 }

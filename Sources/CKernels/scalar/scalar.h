@@ -14,7 +14,8 @@ void scalar_rotate(float *row, const kv_rotation *rotations, size_t count, const
 void scalar_inverse(const kv_inverse_job *);
 void scalar_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
                  uint8_t *turned);
-int scalar_rans_decode(const kv_stream *, int16_t *codes, uint16_t *largest);
+int scalar_rans_decode(const kv_rans_chunk *, int16_t *codes, uint16_t *largest);
+int scalar_decode_stream(const kv_stream *, int16_t *codes, uint16_t *largest);
 uint64_t scalar_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 
 #endif

@@ -5,7 +5,7 @@ static const kv_kernels tier = {
     .convert = {scalar_to_float, scalar_from_float},
     .rows = {scalar_scale_offset, scalar_multiply, scalar_rotate},
     .transform = {8, scalar_inverse, scalar_turn},
-    .rans = {scalar_rans_decode, scalar_cost},
+    .rans = {scalar_rans_decode, scalar_decode_stream, scalar_cost},
 };
 
 const kv_kernels *kv_scalar(void) { return &tier; }

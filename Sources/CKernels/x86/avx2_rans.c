@@ -1,105 +1,140 @@
-#include "../portable/rans.h"
-#include "x86.h"
+#include "words.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-#include <string.h>
-#define AVX2_POPCNT __attribute__((target("avx2,popcnt")))
+// Where a component's table begins, in entries of four bytes from the first one.
+enum { TABLE = sizeof(kv_table) / sizeof(uint32_t) };
 
-// Eight words in the order in which the lanes of a mask take them: lane i gets word popcount(mask & (2^i − 1)).
-#define LANE(M, I) __builtin_popcount((M) & ((1u << (I)) - 1))
-#define ROW(M) {LANE(M, 0), LANE(M, 1), LANE(M, 2), LANE(M, 3), LANE(M, 4), LANE(M, 5), LANE(M, 6), LANE(M, 7)}
-#define ROW4(M) ROW(M), ROW((M) + 1), ROW((M) + 2), ROW((M) + 3)
-#define ROW16(M) ROW4(M), ROW4((M) + 4), ROW4((M) + 8), ROW4((M) + 12)
-#define ROW64(M) ROW16(M), ROW16((M) + 16), ROW16((M) + 32), ROW16((M) + 48)
-static const uint8_t order[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
-
-typedef struct {
-    const uint8_t *next, *end;
-} word_reader;
-
-// One step of eight states: the symbols' entries, and −1 (as 1) in the return where the words run out.
-AVX2_POPCNT static inline int step(__m256i *state, const uint32_t *slots, __m256i active, word_reader *reader, __m256i *entry) {
-    const __m256i low12 = _mm256_set1_epi32(0xFFF), one = _mm256_set1_epi32(1);
-    *entry = _mm256_i32gather_epi32((const int *)slots, _mm256_and_si256(*state, low12), 4);
-    __m256i x = _mm256_add_epi32(
-        _mm256_mullo_epi32(_mm256_add_epi32(_mm256_and_si256(*entry, low12), one), _mm256_srli_epi32(*state, 12)),
-        _mm256_and_si256(_mm256_srli_epi32(*entry, 12), low12));
-    __m256i small = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
-    small = _mm256_and_si256(small, active);
-    unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(small));
-    size_t taken = 2 * (size_t)__builtin_popcount(mask);
-    if (taken) {
-        size_t left = (size_t)(reader->end - reader->next);
-        if (left < taken) return 1;
-        __m128i raw;
-        if (left >= 16) {
-            raw = _mm_loadu_si128((const __m128i *)reader->next);
-        } else {
-            uint8_t bytes[16] = {0};
-            memcpy(bytes, reader->next, left);
-            raw = _mm_loadu_si128((const __m128i *)bytes);
-        }
-        reader->next += taken;
-        __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)order[mask]));
-        __m256i words = _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(raw), lanes);
-        x = _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), words), small);
+AVX2 void avx2_set_open(const kv_rans_component *components, size_t count, x86_set *set) {
+    memset(set, 0, sizeof *set);
+    for (size_t l = 0; l < count; l++) {
+        set->table[l] = components[l].table * TABLE;
+        set->low_bits[l] = components[l].low_bits;
+        set->doublings[l] = components[l].doublings;
+        set->extra |= components[l].low_bits | components[l].doublings;
+        set->active[l] = -1;
     }
-    *state = _mm256_blendv_epi8(*state, x, active);
+}
+
+// Rows of 16 components become components of eight rows, by three rounds of pairing.
+AVX2 static inline void turn(const __m256i *rows, __m256i *columns) {
+    __m256i a[8], b[8];
+    for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_epi16(rows[2 * i], rows[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_epi16(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            b[4 * i + 2 * k] = _mm256_unpacklo_epi32(a[4 * i + k], a[4 * i + 2 + k]);
+            b[4 * i + 2 * k + 1] = _mm256_unpackhi_epi32(a[4 * i + k], a[4 * i + 2 + k]);
+        }
+    for (int i = 0; i < 4; i++) {
+        columns[2 * i] = _mm256_unpacklo_epi64(b[i], b[4 + i]);
+        columns[2 * i + 1] = _mm256_unpackhi_epi64(b[i], b[4 + i]);
+    }
+}
+
+AVX2 void avx2_set_store(x86_set *set, const kv_rans_component *components, size_t count, size_t first, size_t rows,
+                         size_t stride, int16_t *codes) {
+    for (size_t l = 0; l < count; l += 16) {
+        __m256i strip[8], columns[8], *most = (__m256i *)(set->most + l), top = _mm256_load_si256(most);
+        for (size_t r = 0; r < rows; r++) {
+            strip[r] = _mm256_load_si256((const __m256i *)(set->strip[r] + l));
+            top = _mm256_max_epu16(top, _mm256_abs_epi16(strip[r]));
+        }
+        _mm256_store_si256(most, top);
+        for (size_t r = rows; r < 8; r++) strip[r] = _mm256_setzero_si256();
+        turn(strip, columns);
+        for (size_t i = 0; i < 16 && l + i < count; i++) {
+            __m256i column = columns[i % 8];
+            __m128i eight = i < 8 ? _mm256_castsi256_si128(column) : _mm256_extracti128_si256(column, 1);
+            int16_t *to = codes + components[l + i].place * stride + first;
+            if (rows == 8) {
+                _mm_storeu_si128((__m128i *)to, eight);
+            } else {
+                int16_t some[8];
+                _mm_storeu_si128((__m128i *)some, eight);
+                memcpy(to, some, rows * sizeof *to);
+            }
+        }
+    }
+}
+
+// One row of a set in `quarters` registers of eight states. Not 0 where words run out or a code leaves 16 bits.
+AVX2_POPCNT static inline __attribute__((always_inline)) int decode_row(__m256i *state, const x86_set *set, int quarters,
+                                                                        const void *slots, word_reader *reader,
+                                                                        int16_t *codes) {
+    const __m256i centre = _mm256_set1_epi32(KV_CENTRE), last = _mm256_set1_epi32(KV_ESCAPE);
+    __m256i symbol[4], escapes = _mm256_setzero_si256();
+    int failed = 0;
+    for (int i = 0; i < quarters; i++) {
+        __m256i active = _mm256_load_si256((const __m256i *)set->active + i), entry;
+        __m256i x = avx2_symbol(state[i], slots, _mm256_load_si256((const __m256i *)set->table + i), &entry);
+        state[i] = _mm256_blendv_epi8(state[i], x, active);
+        failed |= avx2_refill(state + i, active, reader);
+        symbol[i] = _mm256_srli_epi32(entry, 24);
+        escapes = _mm256_or_si256(escapes, _mm256_and_si256(_mm256_cmpeq_epi32(symbol[i], last), active));
+    }
+    if (failed) return -1;
+    __m256i code[4];
+    for (int i = 0; i < quarters; i++) code[i] = _mm256_sub_epi32(symbol[i], centre);
+    if (set->extra || !_mm256_testz_si256(escapes, escapes)) {
+        for (int i = 0; i < quarters; i++) {
+            __m256i active = _mm256_load_si256((const __m256i *)set->active + i);
+            __m256i bits = _mm256_load_si256((const __m256i *)set->low_bits + i);
+            __m256i escape = _mm256_and_si256(_mm256_cmpeq_epi32(symbol[i], last), active);
+            __m256i raw = _mm256_blendv_epi8(bits, _mm256_set1_epi32(16), escape);
+            __m256i low = _mm256_andnot_si256(_mm256_sllv_epi32(_mm256_set1_epi32(-1), raw), state[i]);
+            state[i] = _mm256_srlv_epi32(state[i], raw);
+            failed |= avx2_refill(state + i, active, reader);
+            __m256i whole = _mm256_srai_epi32(_mm256_slli_epi32(low, 16), 16);
+            code[i] = _mm256_blendv_epi8(_mm256_add_epi32(_mm256_sllv_epi32(code[i], bits), low), whole, escape);
+            code[i] = _mm256_sllv_epi32(code[i], _mm256_load_si256((const __m256i *)set->doublings + i));
+            __m256i same = _mm256_cmpeq_epi32(_mm256_srai_epi32(_mm256_slli_epi32(code[i], 16), 16), code[i]);
+            failed |= !_mm256_testc_si256(same, active);
+        }
+        if (failed) return -1;
+    }
+    for (int i = 0; i < quarters; i += 2) {
+        __m256i packed = _mm256_packs_epi32(code[i], i + 1 < quarters ? code[i + 1] : code[i]);
+        _mm256_store_si256((__m256i *)codes + i / 2, _mm256_permute4x64_epi64(packed, 0xD8));
+    }
     return 0;
 }
 
-AVX2_POPCNT int avx2_rans_decode(const kv_stream *stream, int16_t *codes, uint16_t *largest) {
-    if (stream->word_count < 2 * KV_LANES) return -1;
-    const kv_component *components = stream->components;
-    const size_t count = stream->count, tokens = stream->tokens;
-    const uint8_t *words = stream->words;
-    word_reader reader = {words + 4 * KV_LANES, words + 2 * stream->word_count};
-    kv_bit_reader raw = {stream->bits, stream->bits + stream->bits_length, 0, 0};
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), eight = _mm256_set1_epi32(8);
-    const __m256i centre = _mm256_set1_epi16(KV_CENTRE), escape = _mm256_set1_epi16(KV_ESCAPE - KV_CENTRE);
-    __m256i left = _mm256_loadu_si256((const __m256i *)words), right = _mm256_loadu_si256((const __m256i *)(words + 32));
-    for (size_t k = 0; k < count; k++, codes += tokens) {
-        if (!components[k].table) {
-            memset(codes, 0, tokens * sizeof *codes);
-            largest[k] = 0;
-            continue;
-        }
-        const uint32_t *slots = components[k].table->slot;
-        __m256i most = _mm256_setzero_si256(), escapes = most;
-        for (size_t t = 0; t < tokens; t += KV_LANES) {
-            __m256i rest = _mm256_set1_epi32(tokens - t < KV_LANES ? (int)(tokens - t) : KV_LANES);
-            __m256i first, second;
-            if (step(&left, slots, _mm256_cmpgt_epi32(rest, lane), &reader, &first) |
-                step(&right, slots, _mm256_cmpgt_epi32(rest, _mm256_add_epi32(lane, eight)), &reader, &second))
-                return -1;
-            __m256i packed = _mm256_packs_epi32(_mm256_srli_epi32(first, 24), _mm256_srli_epi32(second, 24));
-            __m256i code = _mm256_sub_epi16(_mm256_permute4x64_epi64(packed, 0xD8), centre);
-            if (tokens - t >= KV_LANES) {
-                _mm256_storeu_si256((__m256i *)(codes + t), code);
-            } else {
-                int16_t some[KV_LANES];
-                _mm256_storeu_si256((__m256i *)some, code);
-                // Lanes without a token don't count.
-                for (size_t i = tokens - t; i < KV_LANES; i++) some[i] = 0;
-                memcpy(codes + t, some, (tokens - t) * sizeof *codes);
-                code = _mm256_loadu_si256((const __m256i *)some);
+AVX2_POPCNT int avx2_rans_decode(const kv_rans_chunk *chunk, int16_t *codes, uint16_t *largest) {
+    const size_t lanes = chunk->lanes, rows = chunk->rows;
+    const void *slots = chunk->tables->slot;
+    if (chunk->word_count < 2 * lanes) return -1;
+    word_reader reader = {chunk->words + 4 * lanes, chunk->words + 2 * chunk->word_count};
+    uint32_t start[KV_MOST_LANES] __attribute__((aligned(32)));
+    for (size_t l = 0; l < KV_MOST_LANES; l++) start[l] = KV_LOWER;
+    memcpy(start, chunk->words, 4 * lanes);
+    __m256i state[4];
+    for (int i = 0; i < 4; i++) state[i] = _mm256_load_si256((const __m256i *)start + i);
+    x86_set set;
+    for (size_t first = 0; first < chunk->count; first += lanes) {
+        const kv_rans_component *components = chunk->components + first;
+        const size_t count = chunk->count - first < lanes ? chunk->count - first : lanes;
+        const int quarters = (int)((count + 7) / 8);
+        avx2_set_open(components, count, &set);
+        for (size_t row = 0; row < rows; row += 8) {
+            size_t some = rows - row < 8 ? rows - row : 8;
+            for (size_t r = 0; r < some; r++) {
+                // One loop for each number of registers, so that states stay in them.
+                int result = quarters == 4   ? decode_row(state, &set, 4, slots, &reader, set.strip[r])
+                             : quarters == 3 ? decode_row(state, &set, 3, slots, &reader, set.strip[r])
+                             : quarters == 2 ? decode_row(state, &set, 2, slots, &reader, set.strip[r])
+                                             : decode_row(state, &set, 1, slots, &reader, set.strip[r]);
+                if (result) return -1;
             }
-            escapes = _mm256_or_si256(escapes, _mm256_cmpeq_epi16(code, escape));
-            most = _mm256_max_epi16(most, _mm256_abs_epi16(code));
+            avx2_set_store(&set, components, count, row, some, rows, codes);
         }
-        if (components[k].low_bits || components[k].doublings || !_mm256_testz_si256(escapes, escapes)) {
-            if (kv_finish_codes(&raw, components[k], tokens, codes, largest + k)) return -1;
-        } else {
-            __m128i top = _mm_max_epi16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-            // The smallest of the complements is the complement of the largest.
-            __m128i minimum = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(-1), top));
-            largest[k] = (uint16_t)(0xFFFF - _mm_extract_epi16(minimum, 0));
-        }
+        for (size_t l = 0; l < count; l++) largest[components[l].place] = set.most[l];
     }
-    if (reader.next != reader.end || raw.next != raw.end || raw.filled >= 8 || raw.pool) return -1;
-    const __m256i lower = _mm256_set1_epi32(1 << 16);
-    __m256i same = _mm256_and_si256(_mm256_cmpeq_epi32(left, lower), _mm256_cmpeq_epi32(right, lower));
+    if (reader.next != reader.end) return -1;
+    const __m256i lower = _mm256_set1_epi32(KV_LOWER);
+    __m256i same = _mm256_and_si256(_mm256_and_si256(_mm256_cmpeq_epi32(state[0], lower), _mm256_cmpeq_epi32(state[1], lower)),
+                                    _mm256_and_si256(_mm256_cmpeq_epi32(state[2], lower), _mm256_cmpeq_epi32(state[3], lower)));
     return _mm256_movemask_epi8(same) == -1 ? 0 : -1;
 }
 

@@ -6,7 +6,7 @@ static const kv_kernels avx2 = {
     .convert = {avx2_to_float, avx2_from_float},
     .rows = {avx2_scale_offset, avx2_multiply, avx2_rotate},
     .transform = {7, avx2_inverse, avx2_turn},
-    .rans = {avx2_rans_decode, avx2_cost},
+    .rans = {avx2_rans_decode, avx2_decode_stream, avx2_cost},
 };
 
 static const kv_kernels avx512 = {
@@ -14,7 +14,7 @@ static const kv_kernels avx512 = {
     .convert = {avx2_to_float, avx2_from_float},
     .rows = {avx2_scale_offset, avx2_multiply, avx2_rotate},
     .transform = {8, vnni_inverse, vnni_turn},
-    .rans = {vnni_rans_decode, avx2_cost},
+    .rans = {vnni_rans_decode, vnni_decode_stream, avx2_cost},
 };
 
 const kv_kernels *kv_avx2(void) {

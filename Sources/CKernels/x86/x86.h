@@ -16,13 +16,15 @@ void avx2_rotate(float *row, const kv_rotation *rotations, size_t count, const f
 void avx2_inverse(const kv_inverse_job *);
 void avx2_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
                uint8_t *turned);
-int avx2_rans_decode(const kv_stream *, int16_t *codes, uint16_t *largest);
+int avx2_rans_decode(const kv_rans_chunk *, int16_t *codes, uint16_t *largest);
+int avx2_decode_stream(const kv_stream *, int16_t *codes, uint16_t *largest);
 uint64_t avx2_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 
 void vnni_inverse(const kv_inverse_job *);
 void vnni_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
                uint8_t *turned);
-int vnni_rans_decode(const kv_stream *, int16_t *codes, uint16_t *largest);
+int vnni_rans_decode(const kv_rans_chunk *, int16_t *codes, uint16_t *largest);
+int vnni_decode_stream(const kv_stream *, int16_t *codes, uint16_t *largest);
 #endif
 
 #endif

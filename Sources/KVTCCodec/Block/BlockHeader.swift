@@ -8,8 +8,10 @@ public struct BlockHeader: Hashable, Sendable {
     /// Positions end here, so that sums of them fit wherever they are used.
     static let largestPosition = Int(Int32.max)
     static let magic: UInt32 = 0x4254_564B  // "KVTB"
-    static let version: UInt16 = 1
+    static let versions: ClosedRange<UInt16> = 1...2
 
+    /// Which form the coded section has where a mode has had several; a block is of the first version that has its form.
+    public var version: UInt16 = 1
     /// How the coded section is to be read.
     public var mode: Mode
     /// Number format of the page.
@@ -58,8 +60,9 @@ public struct BlockHeader: Hashable, Sendable {
         }
         guard word(0, UInt32.self) == magic else { throw .corrupt("no block magic") }
         guard word(96, UInt64.self) == xxh3(block.baseAddress, 96, 0) else { throw .corrupt("header checksum") }
-        guard word(4, UInt16.self) == version else {
-            throw .unsupported("block version \(word(4, UInt16.self)); this release reads version \(version)")
+        let version = word(4, UInt16.self)
+        guard versions.contains(version) else {
+            throw .unsupported("block version \(version); this release reads versions 1 and 2")
         }
         guard let mode = Mode(rawValue: block[6]), let element = Element(rawValue: block[7]) else {
             throw .corrupt("mode \(block[6]) or element type \(block[7])")
@@ -92,7 +95,7 @@ public struct BlockHeader: Hashable, Sendable {
         }
         let profile = ProfileID(UnsafeRawBufferPointer(rebasing: block[8..<40]))
         return BlockHeader(
-            mode: mode, element: element, profile: profile == .absent ? nil : profile,
+            version: version, mode: mode, element: element, profile: profile == .absent ? nil : profile,
             geometryHash: word(40, UInt64.self), tokens: tokens, firstPosition: firstPosition,
             rowElements: rowElements, protected: protected, step: Float(bitPattern: word(64, UInt32.self)),
             distortion: Float(bitPattern: word(68, UInt32.self)), bitmapBytes: bitmapBytes,
@@ -133,7 +136,7 @@ public struct BlockHeader: Hashable, Sendable {
             offset += MemoryLayout<T>.size
         }
         append(BlockHeader.magic)
-        append(BlockHeader.version)
+        append(version)
         append(mode.rawValue)
         append(element.rawValue)
         for byte in (profile ?? .absent).bytes { append(byte) }

@@ -26,7 +26,10 @@ package final class DecodedPage: @unchecked Sendable {
     var components: [Range<Int>]
     /// Of the step, where it says which second digits of the basis matter; nil: all do.
     var stepIndex: Int?
-    /// How each component is coded, for coders that have a use for it.
+    /// How each component is coded: of chunks that are still to be decoded, and of a stream.
+    var coded = Scratch<kv_rans_component>()
+    var chunks = Scratch<kv_rans_chunk>()
+    var chunkCount = 0
     var streams = Scratch<kv_component>()
 
     /// Components of the coded section, those of cut groups included; those that are coded.
@@ -35,7 +38,8 @@ package final class DecodedPage: @unchecked Sendable {
     init(bases: Int) { components = [Range<Int>](repeating: 0..<0, count: bases) }
 
     var byteCount: Int {
-        exactBytes.byteCount + planes.byteCount + codes.byteCount + streams.byteCount
+        exactBytes.byteCount + planes.byteCount + codes.byteCount + coded.byteCount + chunks.byteCount
+            + streams.byteCount
     }
 
     /// Finds the rows of elements, and tells which rows are left for codes.
@@ -73,6 +77,11 @@ package final class DecodedPage: @unchecked Sendable {
         try Lossless.decode(
             section, rows: exactCount, bytesPerElement: header.element.bytes,
             into: UnsafeMutableRawBufferPointer(start: rows, count: size), scratch: &planes, inflate: deflate)
+    }
+
+    /// The codes of one chunk; false where its words are not what was coded. Chunks touch nothing that another one does.
+    func decodeChunk(_ index: Int, _ kernels: KernelTable) -> Bool {
+        kernels.pointer.pointee.rans.decode(chunks.base + index, codes.base, largest.base) == 0
     }
 
     /// Puts whole rows in the place of codes: `fill` is given each coded row's number among them and its memory.

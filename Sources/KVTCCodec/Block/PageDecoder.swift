@@ -1,5 +1,6 @@
 import CKernels
 import KVTCModel
+import Synchronization
 
 /// One block on its way back to a page, on the processor: checked and entropy-decoded once by ``open(_:isVerified:)``, then
 /// written layer by layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates
@@ -19,6 +20,8 @@ public final class PageDecoder: @unchecked Sendable {
 
     /// What the open block holds.
     package let page: DecodedPage
+    /// Whether a chunk of it was not what was coded.
+    private let isBroken = Atomic(false)
 
     // What the inverse transform sums, term after term, of each basis.
     var terms = Scratch<kv_term>()
@@ -44,15 +47,22 @@ public final class PageDecoder: @unchecked Sendable {
         page.byteCount + quads.byteCount + sums.byteCount + terms.byteCount + angles.byteCount
     }
 
+    /// Calls a body with every number below a count, in any order, and returns when all calls have.
+    public typealias ForEach = (_ count: Int, _ body: @Sendable (Int) -> Void) -> Void
+
     /// Checks a block and decodes its symbols and protected rows. The bytes must stay where they are until the last part
     /// is written.
-    /// - Parameter isVerified: whether the caller has a checksum of its own over the whole block.
+    /// - Parameters:
+    ///   - isVerified: whether the caller has a checksum of its own over the whole block.
+    ///   - forEachChunk: may share the chunks that symbols are coded in among threads.
     /// - Throws: `corrupt` where any byte of the block is not as it was made, `mismatch` for another model's block.
-    public func open(_ block: UnsafeRawBufferPointer, isVerified: Bool = false) throws(CodecError) {
+    public func open(
+        _ block: UnsafeRawBufferPointer, isVerified: Bool = false, forEachChunk: ForEach = PageDecoder.inTurn
+    ) throws(CodecError) {
         let header = try check(block, isVerified: isVerified)
         try openExact(block, header)
         guard !header.mode.isExact else { return }
-        try openCoded(block, header)
+        try openCoded(block, header, forEachChunk: forEachChunk)
         guard page.codedCount > 0, let profile else { return }
         try arrange(profile, step: header.step, firstPosition: header.firstPosition)
     }
@@ -141,12 +151,25 @@ public final class PageDecoder: @unchecked Sendable {
         try page.openExact(block, header)
     }
 
+    /// On the caller's thread.
+    public static func inTurn(_ count: Int, _ body: @Sendable (Int) -> Void) {
+        for number in 0..<count { body(number) }
+    }
+
     /// The codes of the other rows.
-    package func openCoded(_ block: UnsafeRawBufferPointer, _ header: BlockHeader) throws(CodecError) {
+    package func openCoded(
+        _ block: UnsafeRawBufferPointer, _ header: BlockHeader, forEachChunk: ForEach = PageDecoder.inTurn
+    ) throws(CodecError) {
         guard let coder = try header.mode.rowCoder(profile: profile, kernels: kernels) else {
             throw .corrupt("exact mode \(header.mode) in a coded block")
         }
+        page.chunkCount = 0
         try coder.decode(UnsafeRawBufferPointer(rebasing: block[header.codedSection]), header, into: page)
+        isBroken.store(false, ordering: .relaxed)
+        forEachChunk(page.chunkCount) { [page, kernels] chunk in
+            if !page.decodeChunk(chunk, kernels) { isBroken.store(true, ordering: .relaxed) }
+        }
+        guard !isBroken.load(ordering: .relaxed) else { throw .corrupt("entropy-coded chunk") }
     }
 
     // MARK: - Writing

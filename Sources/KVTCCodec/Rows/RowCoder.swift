@@ -9,7 +9,7 @@ protocol RowCoder {
     func encode(_ task: inout CodingTask, memory: CoderMemory) -> [UInt8]?
 
     /// Reads a section into `page`, which knows by now which rows it codes: ``DecodedPage/codes`` and what belongs to them, or
-    /// whole rows.
+    /// whole rows. Codes may be left for ``DecodedPage/decodeChunk(_:_:)``.
     func decode(
         _ section: UnsafeRawBufferPointer, _ header: BlockHeader, into page: DecodedPage
     ) throws(CodecError)

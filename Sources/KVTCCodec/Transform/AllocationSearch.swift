@@ -54,7 +54,7 @@ struct AllocationSearch {
         let groups = zip(ranks.indices, ranks).flatMap { basis, rank in
             stride(from: 0, to: rank, by: TransformCoder.group).map { (basis: basis, first: $0) }
         }
-        let fixed = TransformCoder.fixedBytes(ranks: ranks)
+        let fixed = TransformSection.fixedBytes(allocation, rows: coefficients.rows)
         guard limit > fixed else { return nil }
         // 1/64 bit a cell.
         let unit = max(1, (limit - fixed) * 512 / AllocationSearch.cells)

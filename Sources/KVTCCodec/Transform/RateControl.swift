@@ -91,7 +91,7 @@ struct RateControl {
     ) -> OperatingPoint {
         OperatingPoint(
             stepIndex: stepIndex, allocation: allocation,
-            bytes: TransformCoder.fixedBytes(ranks: allocation.ranks) + Int((tally.bits + 511) / 512),
+            bytes: TransformSection.fixedBytes(allocation, rows: coefficients.rows) + Int((tally.bits + 511) / 512),
             distortion: tally.error.total(of: coefficients.energy)
                 / (profile.metadata.energy * Double(max(coefficients.rows, 1))))
     }

@@ -3,9 +3,6 @@ import FoundationEssentials
 import Glibc
 
 /// The `transform` mode: weighted, centred rows on the profile's basis, one quantiser step, rANS with shared tables.
-///
-/// Section: i16 step index, u16 0, u32 rANS words, u32 raw-bit bytes, then for each basis u32 rank and
-/// ⌈rank / 64⌉ bytes of group options, then the words and bits.
 package struct TransformCoder: RowCoder {
     package static let group = 64
     /// Codes beyond this are not coded: their row is protected instead.
@@ -37,9 +34,9 @@ package struct TransformCoder: RowCoder {
         EntropyTables.classOf(level: level + 16 * classOffset(option), stepIndex: stepIndex + 64 * octaves(option))
     }
 
-    /// Bytes of a section beside the entropy-coded bits: header, allocation, rANS states, rounding.
-    static func fixedBytes(ranks: [Int]) -> Int {
-        12 + ranks.reduce(0) { $0 + 4 + ($1 + group - 1) / group } + 4 * KV_LANES + 2
+    /// Components of a group, as far as they are kept.
+    static func members(of group: Int, rank: Int) -> Range<Int> {
+        group * TransformCoder.group..<min(rank, (group + 1) * TransformCoder.group)
     }
 
     /// How the bits are spent: what the decoder needs to know of each basis.
@@ -78,9 +75,12 @@ package struct TransformCoder: RowCoder {
                 continue
             }
             task.header.profile = profile.id
+            task.header.version = TransformSection.version
             task.header.step = TransformCoder.step(point.stepIndex)
             task.header.distortion = Float(point.distortion)
-            return assemble(stepIndex: point.stepIndex, allocation: point.allocation, codes: codes, rows: rows)
+            return TransformSection(profile: profile).assemble(
+                stepIndex: point.stepIndex, allocation: point.allocation, codes: codes, rows: rows
+            ) { ChunkPlan(active: $0, rows: rows) }
         }
         return nil
     }
@@ -99,96 +99,14 @@ package struct TransformCoder: RowCoder {
         return sums.indices.filter { sums[$0] >= TransformCoder.sumLimit }
     }
 
-    // MARK: - Section
-
-    func assemble(stepIndex: Int, allocation: Allocation, codes: [[Int16]], rows: Int) -> [UInt8] {
-        var components: [kv_component] = []
-        for (index, basis) in profile.bases.enumerated() {
-            for component in 0..<allocation.ranks[index] {
-                let option = allocation.options[index][component / TransformCoder.group]
-                components.append(
-                    self.component(level: basis.levels[component], option: option, stepIndex: stepIndex))
-            }
-        }
-        let flat = codes.count == 1 ? codes[0] : Array(codes.joined())
-        let room = flat.count + 64
-        var bits: [UInt8] = []
-        let words = [UInt16](unsafeUninitializedCapacity: room) { words, wordCount in
-            bits = [UInt8](unsafeUninitializedCapacity: 2 * room) { bits, bitBytes in
-                var buffer = kv_stream_buffer(
-                    words: words.baseAddress, words_capacity: room, word_count: 0, bits: bits.baseAddress,
-                    bits_capacity: 2 * room, bits_length: 0)
-                let result = kv_rans_encode(flat, components, components.count, rows, &buffer)
-                precondition(result == 0, "rANS output passes its bound")
-                (wordCount, bitBytes) = (buffer.word_count, buffer.bits_length)
-            }
-        }
-        var section: [UInt8] = []
-        func append<T: FixedWidthInteger>(_ value: T) {
-            withUnsafeBytes(of: value.littleEndian) { section.append(contentsOf: $0) }
-        }
-        append(Int16(stepIndex))
-        append(UInt16(0))
-        append(UInt32(words.count))
-        append(UInt32(bits.count))
-        for (rank, options) in zip(allocation.ranks, allocation.options) {
-            append(UInt32(rank))
-            section += options
-        }
-        words.withUnsafeBytes { section.append(contentsOf: $0) }
-        section += bits
-        return section
-    }
-
     func decode(
         _ section: UnsafeRawBufferPointer, _ header: BlockHeader, into page: DecodedPage
     ) throws(CodecError) {
-        guard section.count >= 12 else { throw .corrupt("coded section of \(section.count) bytes") }
-        func word(_ offset: Int) -> Int {
-            Int(UInt32(littleEndian: section.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
+        guard header.step.isFinite, header.step > 0 else { throw .corrupt("step \(header.step)") }
+        if header.version < TransformSection.version {
+            try TransformStream(profile: profile).decode(section, into: page, kernels: kernels)
+        } else {
+            try TransformSection(profile: profile).open(section, into: page)
         }
-        let stepIndex = Int(Int16(littleEndian: section.loadUnaligned(as: Int16.self)))
-        let (wordCount, bitBytes) = (word(4), word(8))
-        var offset = 12
-        var count = 0
-        page.active = 0
-        let all = page.streams.reserve(profile.bases.reduce(0) { $0 + $1.rank })
-        for (index, basis) in profile.bases.enumerated() {
-            guard section.count - offset >= 4 else { throw .corrupt("allocation passes the end") }
-            let rank = word(offset)
-            offset += 4
-            let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
-            guard rank <= basis.rank, groups <= section.count - offset else { throw .corrupt("rank \(rank)") }
-            page.components[index] = count..<count + rank
-            for component in 0..<rank {
-                let option = section[offset + component / TransformCoder.group]
-                guard option == TransformCoder.cutGroup || option <= 0x7F else { throw .corrupt("group options") }
-                all[count] = self.component(level: basis.levels[component], option: option, stepIndex: stepIndex)
-                if all[count].table != nil { page.active += 1 }
-                count += 1
-            }
-            offset += groups
-        }
-        guard section.count - offset == 2 * wordCount + bitBytes, header.step.isFinite, header.step > 0 else {
-            throw .corrupt("coded section does not add up")
-        }
-        page.rank = count
-        let words = section.bindMemory(to: UInt8.self).baseAddress! + offset
-        var stream = kv_stream(
-            components: all, count: count, tokens: page.codedCount, words: words, word_count: wordCount,
-            bits: words + 2 * wordCount, bits_length: bitBytes)
-        let result = kernels.pointer.pointee.rans.decode(
-            &stream, page.codes.reserve(count * page.codedCount), page.largest.reserve(count))
-        guard result == 0 else { throw .corrupt("entropy-coded stream") }
-        page.stepIndex = stepIndex
-    }
-
-    /// How a component of a group with this option is coded.
-    func component(level: Int, option: UInt8, stepIndex: Int) -> kv_component {
-        guard option != TransformCoder.cutGroup else { return kv_component() }
-        let entropyClass = TransformCoder.entropyClass(level: level, stepIndex: stepIndex, option: option)
-        return kv_component(
-            table: profile.tables.table(entropyClass), low_bits: UInt8(EntropyTables.shift(class: entropyClass)),
-            doublings: UInt8(TransformCoder.octaves(option)))
     }
 }

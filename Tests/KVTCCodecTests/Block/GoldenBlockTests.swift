@@ -5,9 +5,8 @@ import KVTCModel
 import TestSupport
 import Testing
 
-/// Blocks that must decode to the same bytes for ever, with the profile they need, of each of the formats that profiles have had.
-/// KVTC_WRITE_GOLDEN=1 writes those of formats that this release still writes, which is right only together with a new version
-/// in `BlockFormat.md`.
+/// Blocks of version 1 that must decode to the same bytes for ever, with the profile they need, of each of the formats that
+/// profiles have had. No release writes them any more; those of version 2 are in `GoldenSectionTests`.
 @Suite struct GoldenBlockTests {
     struct Golden: Codable {
         struct Case: Codable {
@@ -26,54 +25,7 @@ import Testing
     static let layout = PageLayout(element: .f16, order: .tokenTensorHead)
     static let tokens = 8
 
-    /// What format 3 has and 2 has not are the matrices of gradients; any numbers do for that.
-    private static func weighting(_ format: Int, _ samples: SampleSet) throws -> Weighting {
-        guard format == 3 else { return .variance }
-        let directory = try TemporaryDirectory()
-        let file = try Data(contentsOf: URL(fileURLWithPath: fixture))
-        let header = 8 + file.withUnsafeBytes { Int($0.loadUnaligned(as: UInt64.self)) }
-        var json = String(decoding: file[8..<header], as: UTF8.self)
-            .replacing(SampleContent.cache.rawValue, with: SampleContent.gradients.rawValue)
-        json += String(repeating: " ", count: -json.utf8.count & 7)
-        let length = withUnsafeBytes(of: UInt64(json.utf8.count).littleEndian) { Data($0) }
-        let path = directory.file("gradients.safetensors")
-        try (length + Data(json.utf8) + file[header...]).write(to: URL(fileURLWithPath: path))
-        let gradients = try SampleSet(paths: [path], content: .gradients)
-        return .gradients(try FisherInformation(gradients, geometry: samples.geometry) { _ in })
-    }
-
-    private static let fixture = testFile("Fixtures/smollm2-layers-11-12.safetensors")
-
-    private static func make(_ format: Int) throws -> Golden {
-        let samples = try SampleSet(paths: [fixture])
-        let file = try Calibrator(samples: samples, weighting: weighting(format, samples), rank: 40) { _ in }.run()
-        let codec = try PageCodec(geometry: samples.geometry, profile: try Profile(bytes: [UInt8](file)))
-        let start = samples.contexts[5].lowerBound
-        let page = samples.cached(start..<start + tokens)
-        let raw = try page.withUnsafeBytes {
-            try codec.wrap(page: $0, layout: layout, tokens: tokens, firstPosition: samples.position(of: start))
-        }
-        var golden = Golden(profile: file, cases: [])
-        for (mode, protected) in [
-            (Mode.raw, []), (.lossless, []), (.quant8, []), (.quant4, [0]), (.transform, []),
-            (.transform, [0, 7]),
-            (.kvtc, [3]),
-        ] {
-            let block = try encoded(codec, raw, mode, .ratio(16), protected: protected, tokens: tokens)
-            let output = try decoded(codec, block, layout, tokens: tokens)
-            golden.cases.append(
-                .init(name: "\(mode), rows \(protected) protected", block: Data(block), page: Data(output)))
-        }
-        return golden
-    }
-
     @Test(arguments: 1...3) func oldBlocksDecodeToTheSameBytesOnEveryTier(format: Int) throws {
-        if ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] == "1", format > 1 {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            try encoder.encode(GoldenBlockTests.make(format)).write(
-                to: URL(fileURLWithPath: GoldenBlockTests.path(format)))
-        }
         let golden = try GoldenBlockTests.read(format)
         let profile = try Profile(bytes: [UInt8](golden.profile))
         #expect(golden.cases.count == 7 && profile.metadata.format == format)

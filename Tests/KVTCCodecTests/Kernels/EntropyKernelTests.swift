@@ -4,108 +4,150 @@ import TestSupport
 import Testing
 
 @Suite struct EntropyKernelTests {
-    @Test func entropyCoderReturnsEveryCode() {
-        let seed: UInt64 = 77
-        print("entropy coder: seed \(seed)")
-        var random = SeededGenerator(seed: seed)
-        for (components, tokens) in [(0, 1), (1, 1), (3, 16), (40, 64), (7, 33), (100, 1)] {
-            let tables = (0..<components).map { _ -> UnsafeMutablePointer<kv_table> in
+    /// Codes of some components, and how each is coded.
+    private final class Codes {
+        let tables: UnsafeMutablePointer<kv_table>
+        let count, rows: Int
+        var components: [kv_rans_component]
+        /// [place][row]; a place that no component has stays 0.
+        var codes: [Int16]
+
+        init(count: Int, rows: Int, random: inout SeededGenerator) {
+            (self.count, self.rows) = (count, rows)
+            tables = .allocate(capacity: 8)
+            for index in 0..<8 {
                 let counts = (0..<32).map { _ in
                     UInt64.random(in: 0...1 << UInt64.random(in: 0...20, using: &random), using: &random)
                 }
-                let table = UnsafeMutablePointer<kv_table>.allocate(capacity: 1)
-                #expect(kv_table_make(EntropyTables.normalise(counts), table) == 0)
-                return table
+                #expect(kv_table_make(EntropyTables.normalise(counts), tables + index) == 0)
             }
-            defer { tables.forEach { $0.deallocate() } }
-            let shifts = (0..<components).map { _ in UInt8.random(in: 0...10, using: &random) }
-            let codes = (0..<components * tokens).map { _ in
-                Bool.random(using: &random)
-                    ? Int16.random(in: -3...3, using: &random) : Int16.random(in: -16_383...16_383, using: &random)
+            // Every third place is of a component that is not coded, and so is nothing of the chunk.
+            components = (0..<count).map { index in
+                kv_rans_component(
+                    place: UInt32(index + index / 2), table: UInt8.random(in: 0..<8, using: &random), low_bits: 0,
+                    doublings: 0)
             }
-            var parts = zip(tables, shifts).map { kv_component(table: UnsafePointer($0), low_bits: $1, doublings: 0) }
-            var coded = codes
-            // A component that is not coded comes back as zeros.
-            if components > 4 {
-                parts[2].table = nil
-                for token in 0..<tokens { coded[2 * tokens + token] = 0 }
-            }
-            var words = [UInt16](repeating: 0, count: codes.count + 64)
-            var bits = [UInt8](repeating: 0, count: 2 * codes.count + 8)
-            let (count, bitCount) = encode(coded, parts, tokens, &words, &bits)
-            for table in [kv_scalar()!] + vectors {
-                func decode(_ words: [UInt16], _ wordCount: Int, _ bitCount: Int) -> [Int16]? {
-                    var output = [Int16](repeating: 99, count: codes.count)
-                    var largest = [UInt16](repeating: 99, count: components)
-                    // One byte further, as a section in a block may lie.
-                    let stream: [UInt8] = [0] + words.prefix(wordCount).withUnsafeBytes { Array($0) }
-                    let result = stream.withUnsafeBufferPointer { stream in
-                        bits.withUnsafeBufferPointer { bits in
-                            parts.withUnsafeBufferPointer { parts in
-                                var job = kv_stream(
-                                    components: parts.baseAddress, count: components, tokens: tokens,
-                                    words: stream.baseAddress! + 1, word_count: (stream.count - 1) / 2,
-                                    bits: bits.baseAddress, bits_length: bitCount)
-                                return table.pointee.rans.decode(&job, &output, &largest)
-                            }
-                        }
-                    }
-                    guard result == 0 else { return nil }
-                    for component in 0..<components {
-                        let codes = output[component * tokens..<(component + 1) * tokens]
-                        #expect(largest[component] == codes.map(\.magnitude).max())
-                    }
-                    return output
-                }
-                #expect(decode(words, count, bitCount) == coded)
-                // Cut or lengthened streams are noticed.
-                #expect(decode(words, count - 1, bitCount) == nil)
-                #expect(decode(words, count + 1, bitCount) == nil)
-                if bitCount > 0 { #expect(decode(words, count, bitCount - 1) == nil) }
-                // Doubled codes, and those that leave 16 bits.
-                for part in parts.indices { parts[part].doublings = 1 }
-                let doubled = coded.allSatisfy { abs(Int($0)) < 16_384 } ? coded.map { $0 * 2 } : nil
-                #expect(decode(words, count, bitCount) == doubled)
-                for part in parts.indices { parts[part].doublings = 0 }
-            }
-            for table in vectors {
-                for component in 0..<components {
-                    codes[component * tokens..<(component + 1) * tokens].withUnsafeBufferPointer {
-                        let shift = UInt32(shifts[component])
-                        #expect(
-                            table.pointee.rans.cost(tables[component], $0.baseAddress, tokens, shift)
-                                == kv_scalar().pointee.rans.cost(tables[component], $0.baseAddress, tokens, shift))
-                    }
+            codes = [Int16](repeating: 0, count: (count + count / 2) * rows)
+            for (index, component) in components.enumerated() {
+                // Sets without low bits, where codes mostly fit the symbols, are decoded on another way.
+                let isPlain = index / 40 % 2 == 0
+                if !isPlain { components[index].low_bits = UInt8.random(in: 0...10, using: &random) }
+                for row in 0..<rows {
+                    codes[Int(component.place) * rows + row] =
+                        Int.random(in: 0..<(isPlain ? 100 : 2), using: &random) > 0
+                        ? Int16.random(in: -3...3, using: &random) : Int16.random(in: -16_383...16_383, using: &random)
                 }
             }
-            // The predicted length is the real one but for the states and the rounding of the last words.
-            let cost = parts.indices.filter { parts[$0].table != nil }.reduce(UInt64(0)) { sum, component in
-                sum
-                    + codes[component * tokens..<(component + 1) * tokens].withUnsafeBufferPointer {
-                        kv_cost(tables[component], $0.baseAddress, tokens, UInt32(shifts[component]))
-                    }
+        }
+
+        deinit { tables.deallocate() }
+
+        func withChunk<R>(lanes: Int, _ body: (inout kv_rans_chunk) -> R) -> R {
+            components.withUnsafeBufferPointer {
+                var chunk = kv_rans_chunk(
+                    tables: tables, components: $0.baseAddress, count: count, rows: rows, lanes: UInt32(lanes),
+                    words: nil, word_count: 0)
+                return body(&chunk)
             }
-            let predicted = Double(cost) / 512
-            let actual = Double(2 * count + bitCount - 64)
-            #expect(abs(actual - predicted) <= predicted * 0.02 + 40)
+        }
+
+        func encode(lanes: Int) -> [UInt16] {
+            let room = 2 * (lanes + rows * count)
+            var words = [UInt16](repeating: 0, count: room)
+            return withChunk(lanes: lanes) { chunk in
+                let taken = kv_rans_encode(&chunk, codes, &words, room)
+                #expect(taken >= 2 * lanes)
+                // The words it took suffice, and one fewer does not.
+                var few = [UInt16](repeating: 0, count: taken)
+                #expect(kv_rans_encode(&chunk, codes, &few, taken - 1) == 0)
+                #expect(kv_rans_encode(&chunk, codes, &few, taken) == taken)
+                return few
+            }
+        }
+
+        /// The codes that a tier finds; nil where it refuses the words.
+        func decode(_ words: [UInt16], lanes: Int, _ table: UnsafePointer<kv_kernels>) -> [Int16]? {
+            var output = [Int16](repeating: 0, count: codes.count)
+            var largest = [UInt16](repeating: 99, count: count + count / 2)
+            // One byte further, as a section in a block may lie.
+            let bytes: [UInt8] = [0] + words.withUnsafeBytes { Array($0) }
+            let result = bytes.withUnsafeBufferPointer { bytes in
+                withChunk(lanes: lanes) { chunk in
+                    chunk.words = bytes.baseAddress! + 1
+                    chunk.word_count = words.count
+                    return table.pointee.rans.decode(&chunk, &output, &largest)
+                }
+            }
+            guard result == 0 else { return nil }
+            for component in components {
+                let place = Int(component.place)
+                #expect(largest[place] == output[place * rows..<(place + 1) * rows].map(\.magnitude).max() ?? 0)
+            }
+            return output
         }
     }
 
-    private func encode(
-        _ codes: [Int16], _ parts: [kv_component], _ tokens: Int, _ words: inout [UInt16], _ bits: inout [UInt8]
-    ) -> (words: Int, bits: Int) {
-        words.withUnsafeMutableBufferPointer { words in
-            bits.withUnsafeMutableBufferPointer { bits in
-                var buffer = kv_stream_buffer(
-                    words: words.baseAddress, words_capacity: words.count, word_count: 0, bits: bits.baseAddress,
-                    bits_capacity: bits.count, bits_length: 0)
-                #expect(kv_rans_encode(codes, parts, parts.count, tokens, &buffer) == 0)
-                // The words it took suffice, and one fewer does not.
-                buffer.words_capacity = buffer.word_count - 1
-                #expect(kv_rans_encode(codes, parts, parts.count, tokens, &buffer) == -1)
-                buffer.words_capacity += 1
-                #expect(kv_rans_encode(codes, parts, parts.count, tokens, &buffer) == 0)
-                return (buffer.word_count, buffer.bits_length)
+    @Test func chunksReturnEveryCode() {
+        let seed: UInt64 = 78
+        print("chunks: seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let shapes = [
+            (0, 3, 8), (1, 1, 1), (5, 16, 8), (40, 64, 32), (33, 33, 32), (100, 1, 32), (100, 9, 7), (95, 17, 17),
+            (64, 8, 16), (31, 60, 25), (3, 0, 2),
+        ]
+        for (count, rows, lanes) in shapes {
+            let coded = Codes(count: count, rows: rows, random: &random)
+            let words = coded.encode(lanes: lanes)
+            for table in [kv_scalar()!] + vectors {
+                #expect(coded.decode(words, lanes: lanes, table) == coded.codes, "\(count), \(rows), \(lanes)")
+                // Cut anywhere or lengthened, and states that are not what they were, are noticed.
+                for length in stride(from: 0, to: words.count, by: 1 + words.count / 50) {
+                    #expect(coded.decode(Array(words[..<length]), lanes: lanes, table) == nil)
+                }
+                #expect(coded.decode(Array(words.dropLast()), lanes: lanes, table) == nil)
+                #expect(coded.decode(words + [0], lanes: lanes, table) == nil)
+                for lane in 0..<lanes {
+                    var wrong = words
+                    wrong[2 * lane + 1] ^= 0x8000
+                    #expect(coded.decode(wrong, lanes: lanes, table) != coded.codes)
+                }
+                // Doubled codes, and those that leave 16 bits.
+                for index in coded.components.indices { coded.components[index].doublings = 1 }
+                let doubled = coded.codes.allSatisfy { abs(Int($0)) < 16_384 } ? coded.codes.map { $0 * 2 } : nil
+                #expect(coded.decode(words, lanes: lanes, table) == doubled)
+                for index in coded.components.indices { coded.components[index].doublings = 3 }
+                if coded.codes.contains(where: { $0.magnitude >= 4096 }) {
+                    #expect(coded.decode(words, lanes: lanes, table) == nil)
+                }
+                for index in coded.components.indices { coded.components[index].doublings = 0 }
+            }
+            // The predicted length is an upper bound but for rounding, and above the real one by what states hold.
+            let cost = coded.components.reduce(UInt64(0)) { sum, component in
+                let place = Int(component.place)
+                return sum
+                    + coded.codes[place * rows..<(place + 1) * rows].withUnsafeBufferPointer {
+                        kv_cost(coded.tables + Int(component.table), $0.baseAddress, rows, UInt32(component.low_bits))
+                    }
+            }
+            let (predicted, actual) = (Double(cost) / 512 + Double(4 * lanes), Double(2 * words.count))
+            #expect(actual <= predicted * 1.01 + 2)
+            #expect(actual >= predicted * 0.99 - Double(2 * lanes) - 2)
+        }
+    }
+
+    @Test func everyTierCountsTheSameCost() {
+        var random = SeededGenerator(seed: 79)
+        for (count, rows) in [(10, 1), (10, 33), (50, 64)] {
+            let coded = Codes(count: count, rows: rows, random: &random)
+            for component in coded.components {
+                coded.codes[Int(component.place) * rows..<(Int(component.place) + 1) * rows].withUnsafeBufferPointer {
+                    let (table, shift) = (coded.tables + Int(component.table), UInt32(component.low_bits))
+                    for tier in vectors {
+                        #expect(
+                            tier.pointee.rans.cost(table, $0.baseAddress, rows, shift)
+                                == kv_scalar().pointee.rans.cost(table, $0.baseAddress, rows, shift))
+                    }
+                }
             }
         }
     }

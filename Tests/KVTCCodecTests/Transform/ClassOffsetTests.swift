@@ -35,9 +35,9 @@ import Testing
             }
             let head = try header(block)
             let section = block[(block.count - head.codedBytes)...]
-            let rank = Int(section[section.startIndex + 12]) | Int(section[section.startIndex + 13]) << 8
+            let rank = Int(section[section.startIndex + 4]) | Int(section[section.startIndex + 5]) << 8
             let groups = (rank + TransformCoder.group - 1) / TransformCoder.group
-            return section.dropFirst(16).prefix(groups).filter { $0 != TransformCoder.cutGroup }.map(
+            return section.dropFirst(12).prefix(groups).filter { $0 != TransformCoder.cutGroup }.map(
                 TransformCoder.classOffset)
         }
         let (own, wide) = (try classOffsets(scale: 1), try classOffsets(scale: 4))

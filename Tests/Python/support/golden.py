@@ -21,10 +21,11 @@ TOKENS = 8
 
 @cache
 def content(name):
-    """The profile, and by name of its case each block and its rows of f16 as they lie in a row: [tokens, elements]."""
+    """The profile, and by name of its case each block, of both versions, and its rows of f16 as they lie in a row: [tokens, elements]."""
     stored = json.loads((ROOT / "Tests" / "Golden" / name).read_text())
+    second = json.loads((ROOT / "Tests" / "Golden" / "sections-2.json").read_text())
     cases = {}
-    for case in stored["cases"]:
+    for case in stored["cases"] + [case for case in second if f"blocks-{case['format']}.json" == name]:
         rows = np.frombuffer(base64.b64decode(case["page"]), np.int16)
         cases[case["name"]] = (base64.b64decode(case["block"]), rows.reshape(TOKENS, -1))
     return Profile(base64.b64decode(stored["profile"])), cases
