@@ -12,6 +12,7 @@ struct Main: ParsableCommand {
         subcommands: [
             CalibrationBenchmark.self,
             CodecBenchmark.self,
+            EntropyBenchmark.self,
             InverseBenchmark.self,
             SocketBenchmark.self,
             StoreBenchmark.self,

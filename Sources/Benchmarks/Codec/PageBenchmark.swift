@@ -56,36 +56,38 @@ struct PageBenchmark {
 
     private func measure(_ ratio: Float, against speed: MatrixLibrary.Speed, _ report: inout Report) throws {
         let blocks = try pages.map { try encode($0, ratio) }
+        let streams = try blocks.map { try codec.recoded($0, as: .stream) }
         let decoder = codec.takeDecoder()
         let geometry = codec.geometry
         let bytes = PageBenchmark.layout.pageBytes(geometry: geometry, tokens: PageBenchmark.tokens)
         let output = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 64)
         defer { output.deallocate() }
-        func eachBlock(_ body: (UnsafeRawBufferPointer) throws -> Void) rethrows {
-            for block in blocks { try block.withUnsafeBytes { try body($0) } }
+        var header: BlockHeader!
+        func eachBlock(_ of: [[UInt8]]? = nil, _ body: (UnsafeRawBufferPointer) throws -> Void) rethrows {
+            for block in of ?? blocks { try block.withUnsafeBytes { try body($0) } }
         }
-        var ranks: [Int] = []
-        var (active, digits) = (0, 0)
+        func symbols(_ of: [[UInt8]]) throws {
+            try eachBlock(of) {
+                header = try decoder.check($0)
+                try decoder.openExact($0, header)
+                try decoder.openCoded($0, header)
+            }
+        }
+        var (ranks, active, digits): ([Int], Int, Int) = ([], 0, 0)
         try eachBlock {
             try decoder.open($0)
             ranks.append(decoder.page.rank)
             active += decoder.page.active
             digits += decoder.digits
         }
-        var header: BlockHeader!
         let product = Product(rows: PageBenchmark.tokens, width: geometry.rowElements, rank: ranks.max() ?? 0)
         let times = try interleaved(
             rounds: quick ? 3 : 15, threadTime: true,
             [
                 Side("check") { try eachBlock { _ = try decoder.check($0) } },
                 Side("open") { try eachBlock { try decoder.open($0) } },
-                Side("open_and_symbols") {
-                    try eachBlock {
-                        header = try decoder.check($0)
-                        try decoder.openExact($0, header)
-                        try decoder.openCoded($0, header)
-                    }
-                },
+                Side("open_and_symbols") { try symbols(blocks) },
+                Side("version1") { try symbols(streams) },
                 Side("decode") {
                     try eachBlock {
                         try decoder.open($0)
@@ -121,6 +123,12 @@ struct PageBenchmark {
         report.add(
             ratio: "decode_vs_sgemm_\(Int(ratio))x", decode / times["sgemm"]!, target: "≤ 0.7, better 0.4",
             against: speed)
+        let bytes1 = streams.reduce(0) { $0 + $1.count }
+        report.add("\(name).version1_bytes", Double(bytes1) / count, "bytes a page as version 1 has it")
+        report.add("\(name).bytes", Double(blocks.reduce(0) { $0 + $1.count }) / count, "bytes a page")
+        report.add(
+            ratio: "entropy_vs_version1_\(Int(ratio))x", entropy / (times["version1"]! - times["check"]!), target: "≤ 1"
+        )
         report.add(ratio: "entropy_share_\(Int(ratio))x", entropy / decode, target: "≤ 0.1")
         report.add(ratio: "encode_vs_decode_\(Int(ratio))x", decode / times["encode"]!, target: "≥ 0.5")
         report.add(
