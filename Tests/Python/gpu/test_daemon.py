@@ -1,4 +1,4 @@
-"""Blocks that a daemon made, decoded here to what it decodes itself."""
+"""Blocks that a daemon made decode here to its own bits; blocks that were made here it takes and decodes to the same."""
 
 import pytest
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from golden import rows_in
 
-from kvtc import Element, Mode, Policy
-from kvtc.gpu import Decoder, Profile
+from kvtc import Block, Element, Mode, Policy, PushOutcome
+from kvtc.gpu import Decoder, Encoder, Page, Profile
 
 from samples import to_push
 from synthetic import LAYOUT, TOKENS, calibrate, document
@@ -60,3 +60,23 @@ def test_what_the_daemon_codes_is_decoded_to_its_own_bits(session):
     assert decoder.restore([parts[0], parts[1]], slots, cache, is_verified=True).failed == {}
     for own, page in zip(slots, session.fetch(keys)):
         assert page is not None and np.array_equal(rows_in(profile, cache, own), bits(page))
+
+
+def test_what_is_coded_here_the_daemon_takes_and_decodes_to_the_same_bits(session):
+    (key,), (page,) = document(2, 1)
+    profile, slots = Profile(session.profile_file()), np.arange(TOKENS)
+    decoder, cache, back = Decoder(profile, "cpu", Element.F16), paged(profile, 1), paged(profile, 1)
+    place(profile, cache, 0, bits(page))
+    (block,) = Encoder(decoder).encode([Page(slots, 0, slots < 4)], cache, ratio=24)
+    assert session.push_blocks([Block(key, 0, TOKENS, block)]) == [PushOutcome.STORED]
+    assert decoder.restore([block], [slots], back).failed == {}
+    found = bits(session.fetch([key])[0])
+    assert np.array_equal(rows_in(profile, back, slots), found) and np.array_equal(found[:4], bits(page)[:4])
+
+
+def place(profile, cache, number, rows):
+    at = 0
+    for tensor in profile.geometry.tensors:
+        own = torch.from_numpy(rows[:, at : at + tensor.elements].copy()).view(torch.float16).view(4, -1, tensor.heads, tensor.head_dim)
+        cache[tensor.layer, tensor.role][number * 4 : number * 4 + 4] = own.transpose(1, 2)
+        at += tensor.elements
