@@ -151,7 +151,7 @@ public final class Client: Sendable {
         }
     }
 
-    /// Pulls pages, decoded (``PullRequest``) or as they are stored (``PullBlocksRequest``), and hands on every part as it comes.
+    /// Pulls pages, decoded (`PullRequest`) or as they are stored (`PullBlocksRequest`), and hands on every part as it comes.
     public func pull<Request: WireRequest>(
         _ request: Request, _ part: (PullPart) -> Void
     ) throws(ClientError) -> PullReply where Request.Reply == PullReply {

@@ -2,7 +2,7 @@ import CKernels
 import KVTCModel
 import Synchronization
 
-/// One block on its way back to a page, on the processor: checked and entropy-decoded once by ``open(_:isVerified:)``, then
+/// One block on its way back to a page, on the processor: checked and entropy-decoded once by ``open(_:isVerified:forEachChunk:)``, then
 /// written layer by layer by ``write(layers:layout:into:)``. It keeps its memory from page to page, so that decoding allocates
 /// nothing.
 ///
