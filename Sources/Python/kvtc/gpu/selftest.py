@@ -4,17 +4,18 @@ also compiles what decoding needs."""
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ..protocol.geometry import Element
+from ..protocol.geometry import Element, Role
 from . import reference
 from .blocks import assemble
-
-if TYPE_CHECKING:
-    from .decoder import Decoder
+from .inverse import Inverse
+from .profile import Profile
+from .resident import Resident
 
 _ROWS, _COMPONENTS, _POSITION = 16, 48, 12_345
 
@@ -23,7 +24,18 @@ class NotExact(RuntimeError):
     """The toolchain gives other bits than the daemon; its blocks cannot be decoded here."""
 
 
-def check(decoder: Decoder, element: Element, dtype: Any) -> None:
+class Decodes(Protocol):
+    """A decoder, as far as it is looked at here."""
+
+    profile: Profile
+    device: torch.device
+    resident: Resident
+    inverse: Inverse
+
+    def restore(self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Mapping[tuple[int, Role], Any]) -> Any: ...
+
+
+def check(decoder: Decodes, element: Element, dtype: Any) -> None:
     """Raises NotExact."""
     profile = decoder.profile
     layer = profile.geometry.tensors[0].layer
@@ -61,7 +73,7 @@ def check(decoder: Decoder, element: Element, dtype: Any) -> None:
                 raise NotExact(f"{decoder.device} with {way} does not decode to the daemon's bits")
 
 
-def _first_version(decoder: Decoder, element: Element) -> bytes:
+def _first_version(decoder: Decodes, element: Element) -> bytes:
     """A block of version 1 without components: its rows are the mean."""
     section = struct.pack("<hHII", 0, 0, 32, 0) + struct.pack("<I", 0) * len(decoder.profile.bases) + struct.pack("<16I", *[1 << 16] * 16)
     return assemble(
