@@ -49,6 +49,11 @@ import Testing
         let profile = try Profile(bytes: [UInt8](golden.profile))
         let codec = try PageCodec(geometry: profile.geometry, profile: profile)
         let block = [UInt8](try #require(golden.cases.first { $0.name == name }).block)
+        GoldenBlockTests.expectDamageIsNoticed(block, codec)
+    }
+
+    /// Flips every bit of a golden block, and cuts it everywhere.
+    static func expectDamageIsNoticed(_ block: [UInt8], _ codec: PageCodec) {
         func expectRefusal(_ damaged: [UInt8], _ what: String) {
             #expect(throws: CodecError.self, "\(what)") {
                 try decoded(codec, damaged, GoldenBlockTests.layout, tokens: GoldenBlockTests.tokens)

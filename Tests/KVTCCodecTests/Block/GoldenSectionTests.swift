@@ -76,19 +76,7 @@ import Testing
     @Test func everyFlippedBitAndTruncationIsNoticed() throws {
         let block = [UInt8](try #require(try GoldenSectionTests.read().first).block)
         let codec = try GoldenSectionTests.codec(1)
-        func expectRefusal(_ damaged: [UInt8], _ what: String) {
-            #expect(throws: CodecError.self, "\(what)") {
-                try decoded(codec, damaged, GoldenBlockTests.layout, tokens: GoldenBlockTests.tokens)
-            }
-        }
-        for offset in block.indices {
-            for bit in 0..<8 as Range<UInt8> {
-                var damaged = block
-                damaged[offset] ^= 1 << bit
-                expectRefusal(damaged, "bit \(bit) of byte \(offset)")
-            }
-            expectRefusal(Array(block[..<offset]), "cut to \(offset)")
-        }
+        GoldenBlockTests.expectDamageIsNoticed(block, codec)
     }
 
     /// The section's own checks, with checksums that are right: what is cut or longer is refused, and whatever a byte says, a

@@ -73,14 +73,7 @@ extension SessionSimulation {
         } else if !state.isThere {
             state.isBad = everBad.contains(page) ? nil : false
         }
-        if !isSure {
-            state.setEnd([state.end, ends].compactMap(\.self).min())
-        } else if let old = state.end {
-            state.setEnd(ends.map { max(old, $0) })
-        }
-        state.isThere = true
-        known[page] = state
-        leave(sessions[at], sessions[at].place(page))
+        settle(page, state, end: ends, isSure: isSure, at)
     }
 }
 

@@ -108,6 +108,12 @@ extension SessionSimulation {
         } else if !state.isThere {
             state.isBad = everBad.contains(page) ? nil : false
         }
+        settle(page, state, end: ends, isSure: isSure, at)
+    }
+
+    /// Notes a page that a push has left there, and the end that the push asks for; the session at `at` has the page from here on.
+    mutating func settle(_ page: PageID, _ pushed: Known, end ends: UInt64?, isSure: Bool, _ at: Int) {
+        var state = pushed
         if !isSure {
             // It may be there all the same, with an end that is nearer.
             state.setEnd([state.end, ends].compactMap(\.self).min())
