@@ -4,7 +4,7 @@
 #include <string.h>
 
 const kv_kernels *kv_best(void) {
-    const kv_kernels *tiers[] = {kv_avx512(), kv_avx2(), kv_neon(), kv_scalar()};
+    const kv_kernels *tiers[] = {kv_amx(), kv_avx512(), kv_avx2(), kv_neon(), kv_scalar()};
     const char *wanted = getenv("KVTC_KERNELS");
     for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++)
         if (tiers[i] && (!wanted || !*wanted || !strcmp(wanted, tiers[i]->name))) return tiers[i];

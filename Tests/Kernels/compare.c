@@ -32,7 +32,7 @@ static uint16_t halves[65536], rounded[2][ELEMENTS];
 static float floats[2][65536], rows[2][2 * ELEMENTS], scales[ELEMENTS], offsets[ELEMENTS], tiles[2][2 * KV_SLAB * KV_TILE];
 static uint8_t packed[3 * QUADS * KV_TILE * KV_QUAD], turned[2][5][16 * KV_TILE * KV_QUAD];
 static int16_t codes[COMPONENTS * TOKENS], decoded[COMPONENTS * TOKENS];
-static int8_t quads[2][QUADS * KV_QUAD * TOKENS];
+static int8_t quads[2][(QUADS + 16) * KV_QUAD * TOKENS];
 static int32_t sums[2][TOKENS];
 static kv_table symbols[4];
 static uint16_t words[2 * (COMPONENTS * TOKENS + KV_MOST_LANES)];
@@ -59,6 +59,7 @@ static void row_kernels(const kv_kernels *k, int i) {
     for (int n = 0; n < ELEMENTS; n++) rows[i][n] = next_float(), scales[n] = next_float(), offsets[n] = next_float();
     k->rows.scale_offset(rows[i], scales, offsets, ELEMENTS);
     k->rows.multiply(rows[i] + 3, 5, 29, scales, 27);
+    k->rows.multiply(rows[i] + 200, 7, 90, scales, 16);
     kv_rotation rotations[] = {{1, 64, 1, 64, 0}, {200, 61, 2, 1, 0}, {400, 13, 1, 13, 4}, {500, 3, 2, 1, 0}};
     k->rows.rotate(rows[i], rotations, 4, angles, 1);
     k->rows.rotate(rows[i], rotations + 1, 2, angles, -1);
@@ -74,17 +75,18 @@ static void transforms(const kv_kernels *k, int i) {
         k->transform.turn(packed, QUADS, 8 * n, QUADS - 8 * n < 8 ? QUADS - 8 * n : 8, places, 2, turned[i][n]);
     if (!i) add(turned[0], sizeof turned[0]);
     same(k->name, "turned tile", turned[0], turned[i], sizeof turned[0]);
+    const unsigned line = k->transform.line;
     int32_t components[QUADS * KV_QUAD];
     for (int n = 0; n < QUADS * KV_QUAD; n++) components[n] = n % COMPONENTS;
     for (int n = 0; n < COMPONENTS * TOKENS; n++) codes[n] = (int16_t)(next_random() % 16 ? (int)(next_random() % 17) - 8 : -8);
-    kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, (kv_digits){0, 7, quads[0], sums[0]});
-    kv_pack_codes(codes, TOKENS, components, 32, (kv_digits){0, 7, quads[1], sums[1]});
+    kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, (kv_digits){0, 7, line, quads[0], sums[0]});
+    kv_pack_codes(codes, TOKENS, components, 32, (kv_digits){0, 7, line, quads[1], sums[1]});
     kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8}, {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
                        {quads[1], sums[1], 5, 8, 1.25f, 0, 1}};
     for (int n = 0; n < 2 * KV_SLAB * KV_TILE; n++) tiles[i][n] = 1;
     for (uint32_t slab = 0; slab < 2; slab++) {
         uint32_t count = slab ? TOKENS - KV_SLAB : KV_SLAB;
-        kv_inverse_job job = {packed, terms, 3, slab, count, 0, count, tiles[i] + slab * KV_SLAB * KV_TILE, KV_TILE, NULL};
+        kv_inverse_job job = {packed, QUADS, terms, 3, slab, count, 0, count, tiles[i] + slab * KV_SLAB * KV_TILE, KV_TILE, NULL};
         k->transform.inverse(&job);
     }
     if (!i) add(tiles[0], sizeof tiles[0]);
@@ -156,8 +158,8 @@ static void streams(const kv_kernels *k, int i) {
 }
 
 int main(void) {
-    const kv_kernels *tables[] = {kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()};
-    for (size_t t = 0; t < 4; t++) {
+    const kv_kernels *tables[] = {kv_scalar(), kv_avx2(), kv_avx512(), kv_amx(), kv_neon()};
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
         if (!tables[t]) continue;
         for (uint64_t seed = 1; seed <= 20; seed++) {
             // The scalar side again for each seed, as the results of only two sides are kept.

@@ -132,7 +132,7 @@ private final class EntropyShape {
     }
 
     func measure(_ name: String, rounds: Int, _ report: inout Report) throws {
-        let tiers = [kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()].compactMap(\.self).map {
+        let tiers = [kv_scalar(), kv_avx2(), kv_avx512(), kv_amx(), kv_neon()].compactMap(\.self).map {
             (name: String(cString: $0.pointee.name), table: $0)
         }
         let times = try interleaved(

@@ -46,7 +46,9 @@ private final class InverseShape {
     let isDense: Bool
     private let packed: UnsafeMutablePointer<UInt8>
     private var codes: [Int16]
-    private var quads: [Int8]
+    private let components: [Int32]
+    /// Codes as a tier wants them, by quads that lie side by side.
+    private var quads: [UInt32: [Int8]] = [:]
     private var sums: [Int32]
     private var target: [Float]
 
@@ -63,16 +65,21 @@ private final class InverseShape {
             Double.random(in: 0..<1, using: &random) < nonzero ? Int16.random(in: 1...8, using: &random) : 0
         }
         codes = values
-        quads = [Int8](repeating: 0, count: digits * InverseShape.tokens)
         sums = [Int32](repeating: 0, count: InverseShape.tokens)
         target = [Float](repeating: 0, count: InverseShape.tokens * width)
         // Second digits meet the leading components' codes.
-        let components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
-        quads.withUnsafeMutableBufferPointer { quads in
-            sums.withUnsafeMutableBufferPointer { sums in
-                let digits = kv_digits(level: 0, bits: 7, quads: quads.baseAddress, sums: sums.baseAddress)
-                kv_pack_codes(values, InverseShape.tokens, components, components.count, digits)
+        components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
+        for line in Set([kv_avx2(), kv_amx(), kv_neon()].compactMap { $0?.pointee.transform.line }) {
+            let whole = (digits / 4 + Int(line) - 1) / Int(line) * Int(line) * 4
+            var packed = [Int8](repeating: 0, count: whole * InverseShape.tokens)
+            packed.withUnsafeMutableBufferPointer { packed in
+                sums.withUnsafeMutableBufferPointer { sums in
+                    let digits = kv_digits(
+                        level: 0, bits: 7, line: line, quads: packed.baseAddress, sums: sums.baseAddress)
+                    kv_pack_codes(values, InverseShape.tokens, components, components.count, digits)
+                }
             }
+            quads[line] = packed
         }
     }
 
@@ -81,7 +88,7 @@ private final class InverseShape {
     private func integers(_ table: UnsafePointer<kv_kernels>) {
         let tokens = UInt32(InverseShape.tokens)
         let tileBytes = digits * Int(KV_TILE)
-        quads.withUnsafeBufferPointer { quads in
+        quads[table.pointee.transform.line]!.withUnsafeBufferPointer { quads in
             sums.withUnsafeBufferPointer { sums in
                 target.withUnsafeMutableBufferPointer { target in
                     var term = kv_term(
@@ -90,11 +97,17 @@ private final class InverseShape {
                         shift: 0, depth: 8)
                     withUnsafePointer(to: &term) { term in
                         for tile in 0..<width / Int(KV_TILE) {
-                            var job = kv_inverse_job(
-                                tile: packed + tile * tileBytes, terms: term, term_count: 1, slab: 0, tokens: tokens,
-                                first: 0, count: tokens, target: target.baseAddress! + tile * Int(KV_TILE),
-                                stride: width, ahead: nil)
-                            table.pointee.transform.inverse(&job)
+                            var ahead = kv_ahead(
+                                at: packed + (tile + 1) * tileBytes, stride: 1024, next: 0,
+                                lines: UInt32(tileBytes / 64))
+                            withUnsafeMutablePointer(to: &ahead) { ahead in
+                                var job = kv_inverse_job(
+                                    tile: packed + tile * tileBytes, quads: digits / 4, terms: term, term_count: 1,
+                                    slab: 0,
+                                    tokens: tokens, first: 0, count: tokens,
+                                    target: target.baseAddress! + tile * Int(KV_TILE), stride: width, ahead: ahead)
+                                table.pointee.transform.inverse(&job)
+                            }
                         }
                     }
                 }
@@ -120,7 +133,7 @@ private final class InverseShape {
         let tokens = InverseShape.tokens
         let peak = Product(rows: 1024, width: 1024, rank: 1024)
         var sides = [Side("peak") { peak.run(rank: 1024) }]
-        for table in [kv_avx2(), kv_avx512(), kv_neon()].compactMap(\.self) {
+        for table in [kv_avx2(), kv_avx512(), kv_amx(), kv_neon()].compactMap(\.self) {
             sides.append(Side(String(cString: table.pointee.name)) { self.integers(table) })
         }
         if isDense {

@@ -71,7 +71,7 @@ static const kv_kernels tier = {
     .name = "neon",
     .convert = {neon_to_float, neon_from_float},
     .rows = {scalar_scale_offset, scalar_multiply, scalar_rotate},
-    .transform = {8, neon_inverse, scalar_turn},
+    .transform = {8, 1, neon_inverse, scalar_turn},
     .rans = {scalar_rans_decode, scalar_decode_stream, scalar_cost},
 };
 

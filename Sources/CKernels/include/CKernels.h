@@ -20,10 +20,12 @@ struct kv_kernels {
     kv_rans_kernels rans;
 };
 
-// Tiers; NULL where the CPU lacks AVX2, FMA and F16C; AVX-512 BW, VL and VNNI; or isn't an ARM of 64 bits.
+// Tiers; NULL where the CPU lacks AVX2, FMA and F16C; AVX-512 BW, VL and VNNI; AMX's int8 tiles, or the system doesn't let
+// the process use them; or isn't an ARM of 64 bits.
 const kv_kernels *kv_scalar(void);
 const kv_kernels *kv_avx2(void);
 const kv_kernels *kv_avx512(void);
+const kv_kernels *kv_amx(void);
 const kv_kernels *kv_neon(void);
 // The best of them, or the one that the environment variable KVTC_KERNELS names; NULL where that one can't run here.
 const kv_kernels *kv_best(void);

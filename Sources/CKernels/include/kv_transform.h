@@ -13,7 +13,7 @@ enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64 };
 
 // Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits.
 typedef struct {
-    const int8_t *codes;   // slabs of 64 tokens: [slab][quads][tokens of the slab][4]
+    const int8_t *codes;   // slabs of 64 tokens: [slab][quads / line][tokens of the slab][line][4]
     const int32_t *sums;   // Σ codes of each token
     uint32_t first, quads;
     float scale;           // not 0: the sum is complete, target += sum · scale, and the next one starts at 0
@@ -30,6 +30,7 @@ typedef struct {
 // One tile for some tokens of a slab.
 typedef struct {
     const uint8_t *tile;   // [quads][32][4]
+    size_t quads;          // past which nothing may be read
     const kv_term *terms;
     size_t term_count;
     uint32_t slab, tokens; // which slab, and how many tokens it has
@@ -42,6 +43,8 @@ typedef struct {
 typedef struct {
     // Codes are split into digits of so many bits: 8, or 7 where pairs of products must fit 16 bits.
     unsigned digit_bits;
+    // Quads of a token that lie side by side in the codes; what is left of the last such line is zeros.
+    unsigned line;
     // Adds the complete sums to the target. The caller keeps Σ|codes| of a token below 2^24, so that int32 sums hold.
     void (*inverse)(const kv_inverse_job *);
     // The other way round, for the forward transform: quads first…first + count (at most 8) of the digits of some tiles, from
@@ -57,8 +60,8 @@ void kv_pack_digit(const int8_t *row, size_t columns, size_t quads, size_t digit
 
 // Where the digits of integers go: those of weight 2^(bits · level), as quads in slabs, and their sum for each token.
 typedef struct {
-    unsigned level, bits;
-    int8_t *quads;  // [slab][quads][tokens of the slab][4]
+    unsigned level, bits, line;
+    int8_t *quads;  // [slab][quads / line][tokens of the slab][line][4]
     int32_t *sums;  // [tokens]
 } kv_digits;
 

@@ -24,14 +24,20 @@ static inline __attribute__((always_inline)) int digit_of(int code, unsigned lev
     return low;
 }
 
+// Quads of a slab with whole lines.
+static size_t whole_lines(size_t quads, size_t line) { return (quads + line - 1) / line * line; }
+
 static inline __attribute__((always_inline)) void pack_codes(const int16_t *codes, size_t tokens, const int32_t *components,
-                                                             size_t count, unsigned level, int bits, int8_t *quads,
-                                                             int32_t *sums) {
+                                                             size_t count, unsigned level, int bits, size_t line,
+                                                             int8_t *quads, int32_t *sums) {
     static const int16_t zeros[KV_SLAB];
     memset(sums, 0, tokens * sizeof *sums);
+    const size_t whole = whole_lines((count + KV_QUAD - 1) / KV_QUAD, line);
     for (size_t t0 = 0; t0 < tokens; t0 += KV_SLAB) {
         size_t n = tokens - t0 < KV_SLAB ? tokens - t0 : KV_SLAB;
-        for (size_t i = 0; i < count; i += KV_QUAD, quads += n * KV_QUAD) {
+        for (size_t q = 0; q < whole; q++) {
+            const size_t i = q * KV_QUAD;
+            int8_t *to = quads + (q / line * line * n + q % line) * KV_QUAD;
             const int16_t *rows[KV_QUAD];
             for (size_t k = 0; k < KV_QUAD; k++)
                 rows[k] = i + k < count ? codes + (size_t)components[i + k] * tokens + t0 : zeros;
@@ -43,24 +49,30 @@ static inline __attribute__((always_inline)) void pack_codes(const int16_t *code
                     word |= (uint32_t)(digit & 255) << (8 * k);
                     sum += digit;
                 }
-                memcpy(quads + t * KV_QUAD, &word, 4);
+                memcpy(to + t * line * KV_QUAD, &word, 4);
                 sums[t0 + t] += sum;
             }
         }
+        quads += whole * n * KV_QUAD;
     }
 }
 
 // One loop for each level and base, so that the digits take no loop of their own.
 KV_CLONES void kv_pack_codes(const int16_t *codes, size_t tokens, const int32_t *components, size_t count, kv_digits to) {
-    if (to.level == 0 && to.bits == 8) pack_codes(codes, tokens, components, count, 0, 8, to.quads, to.sums);
-    else if (to.level == 0 && to.bits == 7) pack_codes(codes, tokens, components, count, 0, 7, to.quads, to.sums);
-    else pack_codes(codes, tokens, components, count, to.level, (int)to.bits, to.quads, to.sums);
+    if (to.level == 0 && to.bits == 8 && to.line == 1)
+        pack_codes(codes, tokens, components, count, 0, 8, 1, to.quads, to.sums);
+    else if (to.level == 0 && to.bits == 7 && to.line == 1)
+        pack_codes(codes, tokens, components, count, 0, 7, 1, to.quads, to.sums);
+    else
+        pack_codes(codes, tokens, components, count, to.level, (int)to.bits, to.line, to.quads, to.sums);
 }
 
 static inline __attribute__((always_inline)) void pack_rows(const int16_t *values, size_t rows, size_t stride,
                                                             const uint32_t *column_quads, size_t count, int halvings,
-                                                            unsigned level, int bits, int8_t *quads, int32_t *sums) {
+                                                            unsigned level, int bits, size_t line, int8_t *quads,
+                                                            int32_t *sums) {
     int half = halvings ? 1 << (halvings - 1) : 0;
+    const size_t whole = whole_lines(count, line);
     for (size_t r0 = 0; r0 < rows; r0 += KV_SLAB) {
         size_t n = rows - r0 < KV_SLAB ? rows - r0 : KV_SLAB;
         for (size_t r = 0; r < n; r++) {
@@ -73,20 +85,23 @@ static inline __attribute__((always_inline)) void pack_rows(const int16_t *value
                     word |= (uint32_t)(digit & 255) << (8 * k);
                     sum += digit;
                 }
-                memcpy(quads + (i * n + r) * KV_QUAD, &word, 4);
+                memcpy(quads + ((i / line * n + r) * line + i % line) * KV_QUAD, &word, 4);
             }
+            for (size_t i = count; i < whole; i++)
+                memset(quads + ((i / line * n + r) * line + i % line) * KV_QUAD, 0, KV_QUAD);
             sums[r0 + r] = sum;
         }
-        quads += count * n * KV_QUAD;
+        quads += whole * n * KV_QUAD;
     }
 }
 
 KV_CLONES void kv_pack_rows(const int16_t *values, size_t rows, size_t stride, const uint32_t *column_quads, size_t count,
                             unsigned halvings, kv_digits to) {
-    if (to.level == 0 && to.bits == 8)
-        pack_rows(values, rows, stride, column_quads, count, (int)halvings, 0, 8, to.quads, to.sums);
+    if (to.level == 0 && to.bits == 8 && to.line == 1)
+        pack_rows(values, rows, stride, column_quads, count, (int)halvings, 0, 8, 1, to.quads, to.sums);
     else
-        pack_rows(values, rows, stride, column_quads, count, (int)halvings, to.level, (int)to.bits, to.quads, to.sums);
+        pack_rows(values, rows, stride, column_quads, count, (int)halvings, to.level, (int)to.bits, to.line, to.quads,
+                  to.sums);
 }
 
 KV_CLONES void kv_column_peaks(const int16_t *values, size_t rows, size_t stride, size_t column_quads, uint16_t *peaks) {

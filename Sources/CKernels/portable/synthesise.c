@@ -26,6 +26,59 @@ static void finish_row(const kv_synthesis *page, const kv_chunk *chunk, uint32_t
     }
 }
 
+// The terms of one sum, and the digits that they read of a tile.
+typedef struct {
+    size_t first, end;        // of the terms
+    uint32_t quads, end_quad; // of a tile
+} kv_sum;
+
+static kv_sum next_sum(const kv_chunk *chunk, size_t first) {
+    kv_sum sum = {first, first, UINT32_MAX, 0};
+    do {
+        const kv_term *term = chunk->terms + sum.end++;
+        if (term->first < sum.quads) sum.quads = term->first;
+        if (term->first + term->quads > sum.end_quad) sum.end_quad = term->first + term->quads;
+    } while (chunk->terms[sum.end - 1].scale == 0 && sum.end < chunk->term_count);
+    return sum;
+}
+
+// Adds all sums to `count` rows from `in_slab` on of a slab. A sum's codes and digits serve all tiles before the next sum is
+// begun, so that both stay in the core's own cache however many components there are; meanwhile the next tile's digits come
+// from memory.
+static void add_sums(const kv_synthesis *page, const kv_chunk *chunk, uint32_t first_tile, uint32_t end_tile, uint32_t slab,
+                     uint32_t slab_rows, uint32_t in_slab, uint32_t count, float *area) {
+    const size_t tile_bytes = chunk->quads * KV_QUAD * KV_TILE;
+    const uint32_t width = (end_tile - first_tile) * KV_TILE;
+    if (chunk->term_count == 0) return;
+    for (kv_sum sum = next_sum(chunk, 0), next; sum.first < chunk->term_count; sum = next) {
+        // After the last sum of these columns comes the first one of the next columns.
+        const int is_last = sum.end == chunk->term_count;
+        if (!is_last) next = next_sum(chunk, sum.end);
+        else next = (kv_sum){sum.end, sum.end, 0, 0};
+        const kv_sum after = is_last ? next_sum(chunk, 0) : next;
+        for (uint32_t tile = first_tile; tile < end_tile; tile++) {
+            const int stays = tile + 1 < end_tile;
+            const kv_sum near = stays ? sum : after;
+            const uint32_t near_tile = stays ? tile + 1 : is_last ? end_tile : first_tile;
+            kv_ahead ahead = {.at = chunk->packed + near_tile * tile_bytes + (size_t)near.quads * KV_QUAD * KV_TILE,
+                              .stride = 1024,
+                              .lines = (near.end_quad - near.quads) * (KV_QUAD * KV_TILE / 64)};
+            kv_inverse_job job = {.tile = chunk->packed + tile * tile_bytes,
+                                  .quads = chunk->quads,
+                                  .terms = chunk->terms + sum.first,
+                                  .term_count = sum.end - sum.first,
+                                  .slab = slab,
+                                  .tokens = slab_rows,
+                                  .first = in_slab,
+                                  .count = count,
+                                  .target = area + (tile - first_tile) * KV_TILE,
+                                  .stride = width,
+                                  .ahead = &ahead};
+            page->kernels->transform.inverse(&job);
+        }
+    }
+}
+
 void kv_synthesise(const kv_synthesis *page, const kv_chunk *chunk) {
     float area[AREA];
     const kv_kernels *kernels = page->kernels;
@@ -39,18 +92,7 @@ void kv_synthesise(const kv_synthesis *page, const kv_chunk *chunk) {
         uint32_t slab_rows = page->rows - slab * KV_SLAB < KV_SLAB ? page->rows - slab * KV_SLAB : KV_SLAB;
         uint32_t count = slab_rows - in_slab <= AREA / width ? slab_rows - in_slab : most;
         memset(area, 0, (size_t)count * width * sizeof(float));
-        for (uint32_t tile = first_tile; tile < end_tile; tile++) {
-            kv_inverse_job job = {.tile = chunk->packed + tile * chunk->quads * KV_QUAD * KV_TILE,
-                                  .terms = chunk->terms,
-                                  .term_count = chunk->term_count,
-                                  .slab = slab,
-                                  .tokens = slab_rows,
-                                  .first = in_slab,
-                                  .count = count,
-                                  .target = area + (tile - first_tile) * KV_TILE,
-                                  .stride = width};
-            kernels->transform.inverse(&job);
-        }
+        add_sums(page, chunk, first_tile, end_tile, slab, slab_rows, in_slab, count, area);
         for (size_t b = 0; b < chunk->block_count; b++)
             kernels->rows.multiply(area + (chunk->blocks[b].first - aligned), count, width, chunk->blocks[b].matrix,
                                    chunk->blocks[b].width);

@@ -20,10 +20,15 @@ int avx2_rans_decode(const kv_rans_chunk *, int16_t *codes, uint16_t *largest);
 int avx2_decode_stream(const kv_stream *, int16_t *codes, uint16_t *largest);
 uint64_t avx2_cost(const kv_table *table, const int16_t *codes, size_t count, unsigned shift);
 
+void avx512_multiply(float *rows, size_t count, size_t stride, const float *matrix, size_t width);
 void vnni_inverse(const kv_inverse_job *);
 void vnni_turn(const uint8_t *packed, size_t quads, size_t first, size_t count, const uint32_t *places, size_t tiles,
                uint8_t *turned);
 int vnni_rans_decode(const kv_rans_chunk *, int16_t *codes, uint16_t *largest);
+// Quads of a row of a tile register.
+enum { AMX_LINE = 16 };
+int amx_is_allowed(void);
+void amx_inverse(const kv_inverse_job *);
 int vnni_decode_stream(const kv_stream *, int16_t *codes, uint16_t *largest);
 #endif
 

@@ -14,8 +14,9 @@ extension PageDecoder {
         // Two high digits and the lowest one in four parts, each rounded up to a quad.
         let termLimit = planes * TermWriter.partsPerSum
         var writer = TermWriter(
-            rows: rows, digitBits: kernels.digitBits, terms: terms.reserve(termLimit),
-            quads: quads.reserve((room + termLimit * Basis.quad) * rows), sums: sums.reserve(termLimit * rows))
+            rows: rows, kernels: kernels, terms: terms.reserve(termLimit),
+            quads: quads.reserve((room + termLimit * kernels.line * Basis.quad) * rows),
+            sums: sums.reserve(termLimit * rows))
         for (index, basis) in profile.bases.enumerated() {
             let range = page.components[index]
             guard PageDecoder.sumsFit(codes, range, rows: rows, largest: largest) else {

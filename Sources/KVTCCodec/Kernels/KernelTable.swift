@@ -9,7 +9,8 @@ package struct KernelTable: @unchecked Sendable {
     /// The fastest this machine has, or the one that the environment variable KVTC_KERNELS names.
     package static let best: KernelTable = {
         guard let table = kv_best() else {
-            fatalError("KVTC_KERNELS names no kernels that this machine can run: scalar, avx2, avx512-vnni or neon")
+            fatalError(
+                "KVTC_KERNELS names no kernels that this machine can run: scalar, avx2, avx512-vnni, amx-int8 or neon")
         }
         return KernelTable(pointer: table)
     }()
@@ -17,11 +18,13 @@ package struct KernelTable: @unchecked Sendable {
     package static let scalar = KernelTable(pointer: kv_scalar())
     /// Every one this machine can run.
     package static var all: [KernelTable] {
-        [kv_scalar(), kv_avx2(), kv_avx512(), kv_neon()].compactMap { $0.map(KernelTable.init(pointer:)) }
+        [kv_scalar(), kv_avx2(), kv_avx512(), kv_amx(), kv_neon()].compactMap { $0.map(KernelTable.init(pointer:)) }
     }
 
     /// Of the digits that codes are split into.
     var digitBits: Int { Int(pointer.pointee.transform.digit_bits) }
+    /// Quads of codes that lie side by side.
+    var line: Int { Int(pointer.pointee.transform.line) }
 
     func toFloat(
         _ element: Element, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, _ count: Int

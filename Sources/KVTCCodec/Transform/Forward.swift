@@ -69,8 +69,8 @@ final class ForwardInput {
         let blockCount = (quadCount + ForwardInput.blockQuads - 1) / ForwardInput.blockQuads
         let termLimit = 2 * blockCount * TermWriter.partsPerSum
         var writer = TermWriter(
-            rows: rows, digitBits: kernels.digitBits, terms: memory.terms.reserve(termLimit),
-            quads: memory.quads.reserve((6 * width + termLimit * Basis.quad) * rows),
+            rows: rows, kernels: kernels, terms: memory.terms.reserve(termLimit),
+            quads: memory.quads.reserve((6 * width + termLimit * kernels.line * Basis.quad) * rows),
             sums: memory.sums.reserve(termLimit * rows))
         terms = UnsafePointer(writer.terms)
         var peaks = [UInt16](repeating: 0, count: quadCount)
@@ -174,7 +174,8 @@ extension Basis {
                     let slabRows = UInt32(min(Int(KV_SLAB), input.rows - first))
                     withUnsafeMutablePointer(to: &ahead) { ahead in
                         var job = kv_inverse_job(
-                            tile: turned, terms: input.terms + terms.lowerBound, term_count: terms.count,
+                            tile: turned, quads: block.quads.count, terms: input.terms + terms.lowerBound,
+                            term_count: terms.count,
                             slab: UInt32(first / Int(KV_SLAB)), tokens: slabRows, first: 0, count: slabRows,
                             target: sums + (index * input.rows + first) * tile, stride: tile, ahead: ahead)
                         table.inverse(&job)

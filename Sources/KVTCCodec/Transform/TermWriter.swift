@@ -4,21 +4,21 @@ import CKernels
 /// small lets more products pass before 16-bit sums are widened.
 struct TermWriter {
     static let partsPerSum = 6
-    /// Values beyond ±8, ±16, ±32 halve the quads that 16-bit sums can take.
+    /// Values beyond ±8, ±16, ±32 halve the quads that 16-bit sums can take. Digits of 8 bits go to 32-bit sums at once.
     private static let depths: [(limit: UInt16, depth: UInt16)] = [(32, 1), (16, 2), (8, 4), (0, 8)]
 
     let rows: Int
-    let digitBits: Int
+    let kernels: KernelTable
     let terms: UnsafeMutablePointer<kv_term>
     var quads: UnsafeMutablePointer<Int8>
     var sums: UnsafeMutablePointer<Int32>
     var count = 0
 
     init(
-        rows: Int, digitBits: Int, terms: UnsafeMutablePointer<kv_term>, quads: UnsafeMutablePointer<Int8>,
+        rows: Int, kernels: KernelTable, terms: UnsafeMutablePointer<kv_term>, quads: UnsafeMutablePointer<Int8>,
         sums: UnsafeMutablePointer<Int32>
     ) {
-        (self.rows, self.digitBits) = (rows, digitBits)
+        (self.rows, self.kernels) = (rows, kernels)
         (self.terms, self.quads, self.sums) = (terms, quads, sums)
     }
 
@@ -31,6 +31,7 @@ struct TermWriter {
         pack: (Range<Int>, kv_digits) -> Void
     ) {
         guard used > 0 else { return }
+        let (digitBits, line) = (kernels.digitBits, kernels.line)
         // Digits from here on meet values up to `limit`, in whole quads.
         func end(of limit: UInt16) -> Int {
             var end = used
@@ -39,12 +40,14 @@ struct TermWriter {
         }
         func part(_ digits: Range<Int>, level: UInt32, shift: Int, depth: UInt16, scale: Float) {
             let quadCount = (digits.count + Basis.quad - 1) / Basis.quad
-            pack(digits, kv_digits(level: level, bits: UInt32(digitBits), quads: quads, sums: sums))
+            pack(
+                digits,
+                kv_digits(level: level, bits: UInt32(digitBits), line: UInt32(line), quads: quads, sums: sums))
             terms[count] = kv_term(
                 codes: quads, sums: sums, first: UInt32(firstQuad + digits.lowerBound / Basis.quad),
                 quads: UInt32(quadCount), scale: scale, shift: UInt16(shift), depth: depth)
             count += 1
-            quads += quadCount * Basis.quad * rows
+            quads += (quadCount + line - 1) / line * line * Basis.quad * rows
             sums += rows
         }
         // −64…63 fit one digit of 7 bits, −8256…8127 fit two.
@@ -53,7 +56,7 @@ struct TermWriter {
         if three > 0 { part(0..<three, level: 2, shift: 0, depth: 1, scale: 0) }
         if two > 0 { part(0..<two, level: 1, shift: three > 0 ? digitBits : 0, depth: 1, scale: 0) }
         var begin = 0
-        for (limit, depth) in TermWriter.depths where begin < used {
+        for (limit, depth) in TermWriter.depths.suffix(digitBits < 8 ? 4 : 1) where begin < used {
             let end = limit == 0 ? used : max(two, end(of: limit))
             guard end > begin else { continue }
             part(
