@@ -41,14 +41,14 @@ struct InverseBenchmark: ParsableCommand {
 
 private final class InverseShape {
     static let tokens = 64
+    static let planes = 8
     let name: String
     let rank, digits, width: Int
     let isDense: Bool
     private let packed: UnsafeMutablePointer<UInt8>
     private var codes: [Int16]
-    private let components: [Int32]
-    /// Codes as a tier wants them, by quads that lie side by side.
-    private var quads: [UInt32: [Int8]] = [:]
+    /// Codes of each plane as a tier wants them, by quads that lie side by side.
+    private var quads: [UInt32: [[Int8]]] = [:]
     private var sums: [Int32]
     private var target: [Float]
 
@@ -65,48 +65,67 @@ private final class InverseShape {
             Double.random(in: 0..<1, using: &random) < nonzero ? Int16.random(in: 1...8, using: &random) : 0
         }
         codes = values
-        sums = [Int32](repeating: 0, count: InverseShape.tokens)
         target = [Float](repeating: 0, count: InverseShape.tokens * width)
         // Second digits meet the leading components' codes.
-        components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
+        let components = (0..<rank).map(Int32.init) + (0..<Int32(seconds)).map { $0 }
+        sums = [Int32](repeating: 0, count: InverseShape.planes * InverseShape.tokens)
         for line in Set([kv_avx2(), kv_amx(), kv_neon()].compactMap { $0?.pointee.transform.line }) {
-            let whole = (digits / 4 + Int(line) - 1) / Int(line) * Int(line) * 4
-            var packed = [Int8](repeating: 0, count: whole * InverseShape.tokens)
-            packed.withUnsafeMutableBufferPointer { packed in
-                sums.withUnsafeMutableBufferPointer { sums in
-                    let digits = kv_digits(
-                        level: 0, bits: 7, line: line, quads: packed.baseAddress, sums: sums.baseAddress)
-                    kv_pack_codes(values, InverseShape.tokens, components, components.count, digits)
+            quads[line] = planes.enumerated().map { index, plane in
+                let whole = (plane.count + Int(line) - 1) / Int(line) * Int(line) * 4
+                var packed = [Int8](repeating: 0, count: whole * InverseShape.tokens)
+                packed.withUnsafeMutableBufferPointer { packed in
+                    sums.withUnsafeMutableBufferPointer { sums in
+                        let of = Array(components[plane.lowerBound * 4..<min(plane.upperBound * 4, components.count)])
+                        kv_pack_codes(
+                            values, InverseShape.tokens, of, of.count,
+                            kv_digits(
+                                level: 0, bits: 7, line: line, quads: packed.baseAddress,
+                                sums: sums.baseAddress! + index * InverseShape.tokens))
+                    }
                 }
+                return packed
             }
-            quads[line] = packed
         }
     }
 
     deinit { packed.deallocate() }
 
+    /// Quads of the digits that share an exponent: about what a profile has.
+    private var planes: [Range<Int>] {
+        let quads = digits / 4
+        return (0..<InverseShape.planes).map {
+            quads * $0 / InverseShape.planes..<quads * ($0 + 1) / InverseShape.planes
+        }
+    }
+
+    /// As decoding goes about it: 256 columns at once, plane by plane.
     private func integers(_ table: UnsafePointer<kv_kernels>) {
         let tokens = UInt32(InverseShape.tokens)
-        let tileBytes = digits * Int(KV_TILE)
-        quads[table.pointee.transform.line]!.withUnsafeBufferPointer { quads in
-            sums.withUnsafeBufferPointer { sums in
-                target.withUnsafeMutableBufferPointer { target in
-                    var term = kv_term(
-                        codes: quads.baseAddress, sums: sums.baseAddress, first: 0, quads: UInt32(digits / 4),
-                        scale: 0.5,
-                        shift: 0, depth: 8)
-                    withUnsafePointer(to: &term) { term in
-                        for tile in 0..<width / Int(KV_TILE) {
-                            var ahead = kv_ahead(
-                                at: packed + (tile + 1) * tileBytes, stride: 1024, next: 0,
-                                lines: UInt32(tileBytes / 64))
-                            withUnsafeMutablePointer(to: &ahead) { ahead in
-                                var job = kv_inverse_job(
-                                    tile: packed + tile * tileBytes, quads: digits / 4, terms: term, term_count: 1,
-                                    slab: 0,
-                                    tokens: tokens, first: 0, count: tokens,
-                                    target: target.baseAddress! + tile * Int(KV_TILE), stride: width, ahead: ahead)
-                                table.pointee.transform.inverse(&job)
+        let (tile, atOnce) = (Int(KV_TILE), 8)
+        let tileBytes = digits * tile
+        for first in stride(from: 0, to: width / tile, by: atOnce) {
+            for (index, (plane, codes)) in zip(planes, quads[table.pointee.transform.line]!).enumerated() {
+                for number in first..<min(first + atOnce, width / tile) {
+                    let (digits, from) = (packed + number * tileBytes, plane.lowerBound * 4 * tile)
+                    var ahead = kv_ahead(
+                        at: digits + tileBytes + from, stride: 1024, next: 0,
+                        lines: UInt32(plane.count * 4 * tile / 64))
+                    codes.withUnsafeBufferPointer { codes in
+                        sums.withUnsafeBufferPointer { sums in
+                            var term = kv_term(
+                                codes: codes.baseAddress, sums: sums.baseAddress! + index * InverseShape.tokens,
+                                first: UInt32(plane.lowerBound), quads: UInt32(plane.count), scale: 0.5, shift: 0,
+                                depth: 8)
+                            target.withUnsafeMutableBufferPointer { target in
+                                withUnsafePointer(to: &term) { term in
+                                    withUnsafeMutablePointer(to: &ahead) { ahead in
+                                        var job = kv_inverse_job(
+                                            tile: digits, quads: self.digits / 4, terms: term, term_count: 1, slab: 0,
+                                            tokens: tokens, first: 0, count: tokens,
+                                            target: target.baseAddress! + number * tile, stride: width, ahead: ahead)
+                                        table.pointee.transform.inverse(&job)
+                                    }
+                                }
                             }
                         }
                     }
