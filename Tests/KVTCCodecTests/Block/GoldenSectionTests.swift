@@ -5,8 +5,7 @@ import TestSupport
 import Testing
 
 /// Blocks of version 2 of the `transform` mode, which must decode to the same bytes for ever: of the pages and profiles of
-/// `GoldenBlockTests`, whose own blocks are of version 1. KVTC_WRITE_GOLDEN=1 writes them, which is right only together
-/// with a new version in `BlockFormat.md`.
+/// `GoldenBlockTests` whose own blocks are of version 1. `GoldenGenerator` says how they are written.
 @Suite struct GoldenSectionTests {
     struct Case: Codable {
         var name: String
@@ -48,11 +47,7 @@ import Testing
     }
 
     @Test func oldBlocksDecodeToTheSameBytesOnEveryTier() throws {
-        if ProcessInfo.processInfo.environment["KVTC_WRITE_GOLDEN"] == "1" {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            try encoder.encode(GoldenSectionTests.make()).write(to: URL(fileURLWithPath: GoldenSectionTests.path))
-        }
+        try GoldenGenerator.write("sections-2", GoldenSectionTests.make)
         let golden = try GoldenSectionTests.read()
         #expect(golden.count == 12)
         for kernels in KernelTable.all {

@@ -19,9 +19,10 @@ from synthetic import LAYOUT, TOKENS, calibrate, document
 NAME = "synthetic.kvtc.safetensors"
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return calibrate(tmp_path_factory.mktemp("profile")).read_bytes()
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def file(tmp_path_factory, request):
+    """Of so many bases by layers."""
+    return calibrate(tmp_path_factory.mktemp("profile"), "--layer-groups", str(request.param)).read_bytes()
 
 
 @pytest.fixture

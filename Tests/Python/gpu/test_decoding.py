@@ -65,6 +65,25 @@ def expected_at(profile, codes, parsed):
     return np.concatenate(parts, 1).view(np.int16)
 
 
+def test_layers_wait_for_the_symbols_of_their_own_basis_only():
+    name = "blocks-4.json"
+    profile, cases = content(name)
+    assert [basis.ranges for basis in profile.bases] == [[(0, 192), (384, 576)], [(192, 384), (576, 768)]]
+    good, rows = cases["transform, 3 chunks of 5 states"]
+    # The last word is of the second basis: its section contradicts itself, and the first one's does not.
+    bad = bytearray(good)
+    bad[-1] ^= 1
+    reached, cache, second = [], empty_cache(profile, slots=32), SLOTS + 16
+    result = decoder(name).restore([sealed(bad), good], [second, SLOTS], cache, reached=lambda layer, event: reached.append(layer))
+
+    def untouched(slots, layer):
+        return all((cache[layer, role][np.asarray(slots) // 4, :, np.asarray(slots) % 4] == 0).all() for role in (Role.KEY, Role.VALUE))
+
+    assert list(result.failed) == [0] and reached == [0, 1]
+    assert np.array_equal(rows_in(profile, cache, SLOTS), rows)
+    assert untouched(second, 1) and not untouched(second, 0)
+
+
 @pytest.mark.parametrize("product", ["int8", "library", "floats"])
 def test_blocks_of_all_kinds_decode_together_and_a_bad_one_is_a_miss(product, monkeypatch):
     monkeypatch.setattr("kvtc.gpu.inverse._LIBRARY", 1)
@@ -162,6 +181,19 @@ def test_caches_have_whatever_strides_and_lack_what_they_like():
         for slot in range(16):
             there = own[slot // 4, :, slot % 4] if slot in wanted else torch.zeros((heads, width), dtype=torch.int16)
             assert torch.equal(view[slot // 4, :, slot % 4], there)
+
+
+def test_caches_that_are_not_the_profile_s_are_refused_before_anything_is_written():
+    name = "blocks-2.json"
+    profile, cases = content(name)
+    block, _ = cases["transform, rows [] protected"]
+    cache = empty_cache(profile)
+    with pytest.raises(ValueError, match="beyond the 16"):
+        decoder(name).restore([block], [SLOTS + 8], cache)
+    narrow = {name: view[:, :2] for name, view in cache.items()}
+    with pytest.raises(ValueError, match=r"layer 0 is \[4, 2, 4, 64\], not \[blocks, 3, tokens, 64\]"):
+        decoder(name).restore([block], [SLOTS], narrow)
+    assert all((view == 0).all() for view in cache.values())
 
 
 def test_what_cannot_be_decoded_says_why():

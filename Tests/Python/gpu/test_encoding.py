@@ -36,12 +36,15 @@ def position():
 @pytest.fixture
 def wide(monkeypatch):
     """More states than so few symbols deserve, which the interpreter decodes at once."""
-    monkeypatch.setattr(rate, "shape_of", lambda ranks, rows: writing.Shape(list(ranks), rows, [4], [2 if max(ranks) > 4 else 1]))
+    def shape_of(ranks, rows):
+        return writing.Shape(list(ranks), rows, [4] * len(ranks), [2 if max(ranks) > 4 else 1] * len(ranks))
+
+    monkeypatch.setattr(rate, "shape_of", shape_of)
 
 
-def weighted(cache, slots, position):
+def weighted(cache, slots, position, name=NAME):
     """Rows where an error costs its square."""
-    profile, resident = content(NAME)[0], decoder(NAME).resident
+    profile, resident = content(name)[0], decoder(name).resident
     values = torch.from_numpy(rows_in(profile, cache, slots).view(np.float16).astype(np.float32))
     return forward.weigh(resident, values, position + np.arange(len(slots))).weighted.double()
 
@@ -68,6 +71,17 @@ def test_blocks_have_the_ratio_and_the_error_that_they_say(cache, position, wide
     exact = parsed(made[0]).is_exact
     assert exact.tolist() == protected.tolist()
     assert np.array_equal(rows_in(profile, cache, first)[exact], rows_in(profile, back, first)[exact])
+
+
+def test_several_bases_share_one_step_and_keep_the_ratio(cache, position, wide):
+    name, slots = "blocks-4.json", np.arange(8)
+    profile = content(name)[0]
+    (made,) = Encoder(decoder(name)).encode([Page(slots, position)], cache, ratio=20)
+    header, back = blocks.parse(memoryview(made), profile), empty_cache(profile, slots=TOKENS)
+    assert 20 <= 8 * profile.row * 2 / len(made) < 24
+    assert decoder(name).restore([made], [slots], back).failed == {}
+    difference = weighted(cache, slots, position, name) - weighted(back, slots, position, name)
+    assert float((difference**2).sum()) / (profile.energy * 8) == pytest.approx(header.distortion, rel=0.03)
 
 
 def test_a_bound_on_the_error_is_kept_by_the_smallest_block_that_does(cache, position, wide):

@@ -5,7 +5,8 @@ of the processor, for tests.
 """
 
 from .blocks import BadBlock
-from .decoder import Cache, Decoder, Restored
+from .cache import Cache
+from .decoder import Decoder, Restored
 from .encoder import Encoder, Page
 from .memory import pinned
 from .profile import BadProfile, Profile

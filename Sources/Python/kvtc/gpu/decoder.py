@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,33 +10,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..protocol.geometry import Element, Role
+from ..protocol.geometry import Element
 from ..protocol.policy import Mode
 from . import angles, exact, published, selftest
 from .blocks import BadBlock, parse, section
+from .cache import BITS, Cache, checked, dtype_of
 from .inverse import Inverse, fastest
 from .kernels.finish import finish
 from .profile import Profile
 from .resident import Resident, Strip, padded
-from .sections import Digits, Page, copy_from, decode
+from .sections import Digits, Page, Symbols, copy_from
 
 SLAB = 8192
 """Rows that are made into elements at once: their sums are what decoding takes beside the codes."""
 EXACT_BYTES = 256 << 20
 """Most bytes of exact rows that are on the device at once, unless one page has more."""
 FINISH_ROWS = 64
-_ELEMENTS = {
-    torch.float16: Element.F16, torch.bfloat16: Element.BF16, torch.float32: Element.F32, torch.float8_e4m3fn: Element.E4M3,
-    torch.float8_e5m2: Element.E5M2,
-}  # fmt: skip
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
-Cache = Mapping[tuple[int, Role], Any]
-"""By layer and role, a view of the engine's memory [blocks, heads, tokens of a block, head_dim], with whatever strides it has."""
+Reached = Callable[[int, Any], None]
+"""Takes a layer and the event, on a GPU, that is over when the layer's tensors are written."""
 
 
 @dataclass
 class Restored:
-    """What became of some blocks. ``failed``: those that are misses, by index, and why; their slots are as they were.
+    """What became of some blocks. ``failed``: those that are misses, by index, and why; their slots are as they were, but for the layers
+    of earlier bases where the symbols of a later one contradict themselves.
     ``events``: on a GPU, by layer, one that is over when the layer's tensors are written."""
 
     failed: dict[int, BadBlock] = field(default_factory=dict)
@@ -66,9 +63,8 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A part's codes, and of each coded row its step, slot and angles."""
+    """Of each coded row of a part its step, slot and angles."""
 
-    digits: Digits
     rows: int
     steps: Any
     slots: Any
@@ -77,11 +73,11 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Exact:
-    """Rows of whole elements: bytes [rows][bytes of a row] on the device, where they go, and where those of each page begin."""
+    """Rows of whole elements: bytes [rows][bytes of a row] on the device, and, by row, the slot and the index of its page."""
 
     rows: Any
-    slots: np.ndarray
-    begins: np.ndarray
+    slots: Any
+    pages: np.ndarray
 
 
 class Decoder:
@@ -109,20 +105,31 @@ class Decoder:
         sums = 4 + 4 * self.inverse.given_planes(self.resident)
         return self.resident.bytes + rows * 2 * sum(self.resident.widths) + min(rows, SLAB) * widest * sums + 2 * EXACT_BYTES
 
+    def check(self, cache: Cache, *, is_whole: bool = False) -> tuple[Element, int]:
+        """As `cache.checked`, and whether it is of the element type that this was made for. Raises ValueError."""
+        element, slots = checked(cache, self.profile, is_whole=is_whole)
+        if element != self.element:
+            raise ValueError(f"a cache of {element.name}; this decoder was made for {self.element.name}")
+        return element, slots
+
     def restore(
-        self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, *, is_verified: bool = False, stream: Any = None
-    ) -> Restored:
+        self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, *, is_verified: bool = False, stream: Any = None,
+        reached: Reached | None = None,
+    ) -> Restored:  # fmt: skip
         """Writes blocks into the cache. ``slots``: for each block, for each of its tokens, the block of the cache times the tokens of one,
         plus the token's place in it; −1: not wanted. ``is_verified``: whether the daemon vouches for the checksums, as it does for what it
-        says is a hit. The processor waits until symbols are decoded, for what is wrong with them; the rest runs on ``stream``."""
+        says is a hit. The processor waits until symbols are decoded, those of one basis after those of the one before, for what is wrong
+        with them; the rest runs on ``stream``. ``reached``: told of each layer and its event, as soon as nothing of it is left to start."""
         with on(self.device, stream):
-            return self._restore(blocks, slots, cache, is_verified)
+            return self._restore(blocks, slots, cache, is_verified, reached)
 
-    def _restore(self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, is_verified: bool) -> Restored:
-        result = Restored()
-        if (element := element_of(cache)) != self.element:
-            raise ValueError(f"a cache of {element.name}; this decoder was made for {self.element.name}")
-        part = _Part()
+    def _restore(
+        self, blocks: Sequence[Any], slots: Sequence[np.ndarray], cache: Cache, is_verified: bool, reached: Reached | None
+    ) -> Restored:
+        result, part = Restored(), _Part()
+        element, capacity = self.check(cache)
+        if max((int(np.max(own, initial=-1)) for own in slots), default=-1) >= capacity:
+            raise ValueError(f"a slot beyond the {capacity} of the cache")
         for index, (data, own) in enumerate(zip(blocks, slots, strict=True)):
             try:
                 page, kept = self._open(index, memoryview(data).cast("B"), np.asarray(own, np.int64), element, is_verified)
@@ -130,12 +137,12 @@ class Decoder:
                 result.failed[index] = error
                 continue
             if part.rows + page.rows > self.rows or part.exact_bytes + kept.nbytes > EXACT_BYTES:
-                self._finish(part, slots, cache, element, result)
+                self._finish(part, slots, cache, element, result, None)
                 part = _Part()
             page.row = part.rows
             part.pages.append(page)
             part.exact.append(kept)
-        self._finish(part, slots, cache, element, result)
+        self._finish(part, slots, cache, element, result, reached)
         return result
 
     def _open(self, index: int, data: memoryview, slots: np.ndarray, element: Element, is_verified: bool) -> tuple[Page, np.ndarray]:
@@ -161,52 +168,62 @@ class Decoder:
                 raise BadBlock(f"{rank} components; {most} are kept on the device")
         return page, kept
 
-    def _finish(self, part: _Part, slots: Sequence[np.ndarray], cache: Cache, element: Element, result: Restored) -> None:
-        """Everything of one part's pages."""
+    def _finish(
+        self, part: _Part, slots: Sequence[np.ndarray], cache: Cache, element: Element, result: Restored, reached: Reached | None
+    ) -> None:
+        """Everything of one part's pages. Layers wait for the symbols of their own bases, and are written without those of others."""
         places = [np.asarray(slots[page.index], np.int64) for page in part.pages]
         kept = self._upload_exact(part, places)
         coded = [page for page in part.pages if page.rows]
-        rows = padded(part.rows, 32)
-        digits = decode(self.resident, coded, rows) if coded else None
-        if self.device.type == "cuda":
-            # What was copied may be changed from here on.
-            torch.cuda.current_stream().synchronize()
-        result.failed |= {page.index: page.error for page in part.pages if page.error}
-        for begin, page in zip(kept.begins, part.pages, strict=True):
-            if page.error:
-                kept.slots[begin : begin + int(page.block.is_exact.sum())] = -1
-        if kept.slots.size and kept.slots.min() < 0:
-            wanted = np.flatnonzero(kept.slots >= 0)
-            kept = replace(kept, rows=kept.rows[torch.from_numpy(wanted).to(self.device)], slots=kept.slots[wanted])
-        exact_slots = torch.from_numpy(kept.slots).to(self.device)
-        targets, steps, positions = np.full(rows, -1, np.int64), np.zeros(rows, np.float32), np.zeros(rows, np.int64)
-        for page, own in zip(part.pages, places, strict=True):
-            mine, which = slice(page.row, page.row + page.rows), page.block.coded_rows
-            if not page.error:
-                targets[mine] = own[which]
-            steps[mine], positions[mine] = page.block.step, page.block.first_position + which
-        ready = None
-        if digits:
-            table = angles.table(positions, self.profile.rope_tables, self.device)
-            ready = _Ready(digits, rows, torch.from_numpy(steps).to(self.device), torch.from_numpy(targets).to(self.device), table)
+        symbols = Symbols(self.resident, coded, padded(part.rows, 32)) if coded else None
+        ready, known = self._ready(part, symbols) if symbols else None, -1
         for layer, strips in self.resident.layers.items():
-            for strip in strips:
+            if symbols:
+                symbols.decode({strip.basis for strip in strips})
+            bad = {page.index: page.error for page in part.pages if page.error}
+            if len(bad) > known:
+                if self.device.type == "cuda":
+                    # What was copied may be changed from here on.
+                    torch.cuda.current_stream().synchronize()
+                result.failed |= bad
+                known, kept = len(bad), self._wanted(kept, part)
                 if ready:
-                    self._write(strip, ready, cache, element)
+                    ready = replace(ready, slots=self._coded_slots(part, places, ready.rows))
+            for strip in strips:
+                if ready and symbols:
+                    self._write(strip, symbols.digits, ready, cache, element)
                 for number, _ in strip.tensors:
-                    self._write_exact(number, kept.rows, exact_slots, cache)
+                    self._write_exact(number, kept, cache)
             if self.device.type == "cuda":
                 result.events[layer] = torch.cuda.Event(enable_timing=True)
                 result.events[layer].record()
+            if reached:
+                reached(layer, result.events.get(layer))
 
-    def _write(self, strip: Strip, ready: _Ready, cache: Cache, element: Element) -> None:
+    def _ready(self, part: _Part, symbols: Symbols) -> _Ready:
+        rows = len(symbols.digits.low)
+        steps, positions = np.zeros(rows, np.float32), np.zeros(rows, np.int64)
+        for page in part.pages:
+            mine = slice(page.row, page.row + page.rows)
+            steps[mine], positions[mine] = page.block.step, page.block.first_position + page.block.coded_rows
+        table = angles.table(positions, self.profile.rope_tables, self.device)
+        return _Ready(rows, torch.from_numpy(steps).to(self.device), None, table)
+
+    def _coded_slots(self, part: _Part, places: Sequence[np.ndarray], rows: int) -> Any:
+        targets = np.full(rows, -1, np.int64)
+        for page, own in zip(part.pages, places, strict=True):
+            if not page.error:
+                targets[page.row : page.row + page.rows] = own[page.block.coded_rows]
+        return torch.from_numpy(targets).to(self.device)
+
+    def _write(self, strip: Strip, digits: Digits, ready: _Ready, cache: Cache, element: Element) -> None:
         """The coded rows of a strip's tensors."""
         wanted = [(number, first) for number, first in strip.tensors if self._view(number, cache) is not None]
         if not wanted:
             return
         for begin in range(0, ready.rows, SLAB):
             rows = min(SLAB, ready.rows - begin)
-            x = self.inverse.sums(strip, ready.digits, ready.steps, begin, rows)
+            x = self.inverse.sums(strip, digits, ready.steps, begin, rows)
             for number, column in wanted:
                 self._store(number, column, x, ready, begin, rows, cache, element)
 
@@ -231,15 +248,25 @@ class Decoder:
         for rows, begin in zip(part.exact, begins[:-1], strict=True):
             copy_from(rows, target[begin : begin + len(rows)])
         slots = [own[page.block.is_exact] for own, page in zip(places, part.pages, strict=True)]
-        return _Exact(target, np.concatenate([*slots, np.zeros(0, np.int64)]), begins[:-1])
+        pages = np.repeat([page.index for page in part.pages], np.diff(begins))
+        return _Exact(target, torch.from_numpy(np.concatenate([*slots, np.zeros(0, np.int64)])).to(self.device), pages)
 
-    def _write_exact(self, number: int, rows: Any, slots: Any, cache: Cache) -> None:
+    def _wanted(self, kept: _Exact, part: _Part) -> _Exact:
+        """Without those that go nowhere, or are of bad pages."""
+        bad = [page.index for page in part.pages if page.error]
+        wanted = np.flatnonzero((kept.slots.cpu().numpy() >= 0) & ~np.isin(kept.pages, bad))
+        if len(wanted) == len(kept.pages):
+            return kept
+        at = torch.from_numpy(wanted).to(self.device)
+        return _Exact(kept.rows[at], kept.slots[at], kept.pages[wanted])
+
+    def _write_exact(self, number: int, kept: _Exact, cache: Cache) -> None:
         view = self._view(number, cache)
-        if view is None or not len(rows):
+        if view is None or not len(kept.rows):
             return
         tensor, at, size = self.profile.geometry.tensors[number], self.profile.offsets[number], self.element.size
-        chosen = rows[:, at * size : (at + tensor.elements) * size].contiguous().view(view.dtype)
-        view[slots // view.shape[2], :, slots % view.shape[2]] = chosen.view(-1, tensor.heads, tensor.head_dim)
+        chosen = kept.rows[:, at * size : (at + tensor.elements) * size].contiguous().view(view.dtype)
+        view[kept.slots // view.shape[2], :, kept.slots % view.shape[2]] = chosen.view(-1, tensor.heads, tensor.head_dim)
 
     def _view(self, number: int, cache: Cache) -> Any:
         """A tensor's place in the cache, as bits."""
@@ -256,16 +283,3 @@ def on(device: Any, stream: Any = None) -> Iterator[None]:
         return
     with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
-
-
-def dtype_of(element: Element) -> Any:
-    """torch's type of an element."""
-    return next(dtype for dtype, own in _ELEMENTS.items() if own == element)
-
-
-def element_of(cache: Cache) -> Element:
-    """Raises ValueError."""
-    types = {view.dtype for view in cache.values()}
-    if len(types) != 1 or (element := _ELEMENTS.get(next(iter(types)))) is None:
-        raise ValueError(f"a cache of {types}; one of {list(_ELEMENTS)} is needed")
-    return element

@@ -12,7 +12,8 @@ import torch
 from ..protocol.geometry import Element
 from . import exact
 from .blocks import MOST_TOKENS, assemble
-from .decoder import BITS, Cache, Decoder, dtype_of, element_of, on
+from .cache import BITS, Cache, checked, dtype_of
+from .decoder import Decoder, on
 from .forward import Rows, coefficients, weigh
 from .rate import LIMIT, Goal, Point, RateControl, overhead, predicted_step
 from .writing import Job, write
@@ -39,14 +40,14 @@ class Encoder:
     """Codes pages with a decoder's resident profile. ``rows``: tokens that are coded at once, which bound the memory."""
 
     def __init__(self, decoder: Decoder, *, rows: int = 4096) -> None:
-        self._resident, self._rows = decoder.resident, rows
+        self._resident, self.rows = decoder.resident, rows
         self.profile, self.device = decoder.profile, decoder.device
         if self.device.type == "cuda":
             self._warm_up(decoder.element)
 
     def memory(self, rows: int | None = None) -> int:
         """Most bytes that are held beside the decoder's: rows as floats twice, coefficients and their products, words."""
-        rows = min(rows or self._rows, self._rows)
+        rows = min(rows or self.rows, self.rows)
         return int(rows * (14 * self.profile.row + 12 * self._resident.starts[-1]))
 
     def encode(
@@ -63,15 +64,14 @@ class Encoder:
         fits = (ratio is None or 1 <= ratio <= 1000) and (distortion is None or 0 < distortion <= 1)
         if not fits or (ratio is None and distortion is None):
             raise ValueError("a ratio of 1 to 1000, a distortion above 0 and up to 1, or both, is needed")
-        goal, element = Goal(ratio, distortion), element_of(cache)
-        for tensor in self.profile.geometry.tensors:
-            if (tensor.layer, tensor.role) not in cache:
-                raise ValueError(f"the cache lacks the {tensor.role.name.lower()} of layer {tensor.layer}")
+        goal, (element, capacity) = Goal(ratio, distortion), checked(cache, self.profile, is_whole=True)
         batches: list[list[Page]] = [[]]
         for page in pages:
             if not 1 <= len(page.slots) <= MOST_TOKENS:
                 raise ValueError(f"a page of {len(page.slots)} tokens; 1 to {MOST_TOKENS} are allowed")
-            if batches[-1] and sum(len(one.slots) for one in batches[-1]) + len(page.slots) > self._rows:
+            if not 0 <= page.slots.min() <= page.slots.max() < capacity:
+                raise ValueError(f"a slot that is none of the {capacity} of the cache")
+            if batches[-1] and sum(len(one.slots) for one in batches[-1]) + len(page.slots) > self.rows:
                 batches.append([])
             batches[-1].append(page)
         with on(self.device, stream):

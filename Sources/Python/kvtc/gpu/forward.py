@@ -94,21 +94,24 @@ def coefficients(resident: Resident, rows: Rows, step: float) -> Any:
 def _product(resident: Resident, basis: int, parts: Sequence[Any], begin: int, end: int) -> Any:
     """Of rows and some columns of digits."""
     offsets = resident.profile.offsets
-    strips, columns = [], []
-    for number_of_strip in resident.layers.values():
-        for strip in number_of_strip:
+    found = []
+    for strips in resident.layers.values():
+        for strip in strips:
             if strip.basis == basis:
                 for number, first in strip.tensors:
                     width = offsets[number + 1] - offsets[number]
-                    strips.append((offsets[number], strip.digits[first : first + width, begin:end]))
-    strips.sort(key=lambda entry: entry[0])
-    columns = torch.cat([digits for _, digits in strips]).bfloat16()
-    own = slice(resident.profile.bases[basis].begin, resident.profile.bases[basis].end)
+                    found.append((offsets[number], strip.digits[first : first + width, begin:end]))
+    found.sort(key=lambda entry: entry[0])
+    firsts = np.cumsum([0] + [len(digits) for _, digits in found])
+    columns = torch.cat([digits for _, digits in found]).bfloat16()
     total = None
-    for part in parts:
-        if part.device.type == "cuda":
-            product = torch.mm(part[:, own], columns, out_dtype=torch.float32)
-        else:
-            product = torch.mm(part[:, own].float(), columns.float())
-        total = product if total is None else total + product
+    for first, last in resident.profile.bases[basis].ranges:
+        at = int(firsts[[offset for offset, _ in found].index(first)])
+        own = columns[at : at + last - first]
+        for part in parts:
+            if part.device.type == "cuda":
+                product = torch.mm(part[:, first:last], own, out_dtype=torch.float32)
+            else:
+                product = torch.mm(part[:, first:last].float(), own.float())
+            total = product if total is None else total + product
     return total

@@ -39,10 +39,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Basis:
-    """The transform of the elements ``begin`` to ``end`` of a row. ``packed``: [⌈columns / 32⌉][quads][32][4], 128 more than the digits."""
+    """The transform of some elements of a row: its columns are those of its ``ranges`` (first element and end), one after another.
+    ``packed``: [⌈columns / 32⌉][quads][32][4], 128 more than the digits."""
 
-    begin: int
-    end: int
+    ranges: Sequence[tuple[int, int]]
     rank: int
     levels: np.ndarray
     planes: Sequence[Plane]
@@ -50,7 +50,16 @@ class Basis:
 
     @property
     def columns(self) -> int:
-        return self.end - self.begin
+        return sum(end - begin for begin, end in self.ranges)
+
+    def column(self, element: int) -> int | None:
+        """Of an element of the row; None for one of another basis."""
+        first = 0
+        for begin, end in self.ranges:
+            if begin <= element < end:
+                return first + element - begin
+            first += end - begin
+        return None
 
     def second_digit_levels(self) -> np.ndarray:
         """By component, what 2 k − 361 is compared with (k: the step's index) to see whether its second digit takes part; far below any
@@ -77,8 +86,8 @@ class Profile:
         try:
             self._tensors, metadata = safetensors.parse(data)
             about = json.loads(metadata["kvtc"])
-            if about["format"] not in (1, 2, 3):
-                raise BadProfile(f"profile format {about['format']}; this release reads formats 1 to 3")
+            if about["format"] not in (1, 2, 3, 4):
+                raise BadProfile(f"profile format {about['format']}; this release reads formats 1 to 4")
             self.format: int = about["format"]
             self.id = hashlib.sha256(data).digest()
             self.energy = float(about["energy"])
@@ -95,10 +104,11 @@ class Profile:
                 raise BadProfile("entropy tables need 64 × 32 frequencies above 0 that sum to 4096")
             self.frequencies = frequencies
             self.bases = [self._basis(index, entry) for index, entry in enumerate(about["bases"])]
-            ends = [0] + [basis.end for basis in self.bases]
-            if ends[-1] != self.row or any(basis.begin != end for basis, end in zip(self.bases, ends, strict=False)):
-                raise BadProfile(f"profile bases do not cover a row of {self.row} elements")
-            self.root, self.inverse_root = (self._matrices(name) if self.format == 3 else None for name in ("root", "inverse_root"))
+            ranges = sorted(pair for basis in self.bases for pair in basis.ranges)
+            if [0, *(end for _, end in ranges)] != [*(begin for begin, _ in ranges), self.row]:
+                raise BadProfile(f"profile bases do not cover a row of {self.row} elements, each once")
+            has_roots = self.format == 3 or (self.format == 4 and "root" in self._tensors)
+            self.root, self.inverse_root = (self._matrices(name) if has_roots else None for name in ("root", "inverse_root"))
         except (KeyError, TypeError, IndexError, OverflowError) as error:
             raise BadProfile(f"not a profile: {error!r}") from error
         except ValueError as error:
@@ -131,9 +141,12 @@ class Profile:
         if not 0 < self.row <= 1 << 21:
             raise BadProfile(f"{self.row} elements a token; at most {1 << 21}")
 
-    def _basis(self, index: int, entry: dict[str, int]) -> Basis:
-        begin, end, rank, count = entry["begin"], entry["end"], entry["rank"], entry["digits"]
-        if not (0 <= begin < end <= self.row and 0 < rank <= end - begin and rank <= count <= 2 * rank and begin in self.offsets):
+    def _basis(self, index: int, entry: dict[str, Any]) -> Basis:
+        ranges = [(begin, end) for begin, end in entry.get("ranges") or [(entry["begin"], entry["end"])]]
+        rank, count, columns = entry["rank"], entry["digits"], sum(end - begin for begin, end in ranges)
+        if not all(0 <= begin < end <= self.row and begin in self.offsets for begin, end in ranges):
+            raise BadProfile(f"basis {index} of elements {ranges}")
+        if not (0 < rank <= columns and rank <= count <= 2 * rank):
             raise BadProfile(f"basis {index} of rank {rank}")
         levels = self._numbers(f"basis.{index}.level", "<i2", rank)
         components = self._numbers(f"basis.{index}.component", "<i4", count)
@@ -155,16 +168,16 @@ class Profile:
                 planes.append(Plane(exponent, is_low, first, components[members]))
                 rows.append(members)
                 first += -(-len(members) // QUAD) * QUAD
-        tiles = -(-(end - begin) // TILE)
+        tiles = -(-columns // TILE)
         if self.format > 1:
             packed = self._numbers(f"basis.{index}.packed", "u1", tiles, first // QUAD, TILE, QUAD)
         else:
             digits = np.zeros((first, tiles * TILE), np.int8)
-            stored = self._numbers(f"basis.{index}.digits", "i1", count, end - begin)
+            stored = self._numbers(f"basis.{index}.digits", "i1", count, columns)
             for plane, members in zip(planes, rows, strict=True):
-                digits[plane.first : plane.first + len(members), : end - begin] = stored[members]
+                digits[plane.first : plane.first + len(members), :columns] = stored[members]
             packed = (digits.view(np.uint8) ^ 128).reshape(first // QUAD, QUAD, tiles, TILE).transpose(2, 0, 3, 1)
-        return Basis(begin, end, rank, levels, planes, packed)
+        return Basis(ranges, rank, levels, planes, packed)
 
     def _matrices(self, name: str) -> np.ndarray:
         """All matrices one after another, f32, row by row."""

@@ -32,10 +32,10 @@ def decode(
 ) -> np.ndarray:
     """The bits of one tensor's elements, [rows][elements]. ``codes``: by basis, [components][rows]."""
     tensor, begin, end = profile.geometry.tensors[number], profile.offsets[number], profile.offsets[number + 1]
-    index, basis = next((i, basis) for i, basis in enumerate(profile.bases) if basis.begin <= begin < basis.end)
+    index, basis, first = next((i, basis, at) for i, basis in enumerate(profile.bases) if (at := basis.column(begin)) is not None)
     own = codes[index].astype(np.float64)
     x = np.zeros((own.shape[1], end - begin), np.float32)
-    columns = np.arange(begin, end) - basis.begin
+    columns = np.arange(first, first + end - begin)
     for plane in basis.planes:
         used = plane.components < len(own)
         if plane.is_low:

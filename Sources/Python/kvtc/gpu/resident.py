@@ -123,7 +123,7 @@ class Resident:
             chosen = [
                 number
                 for number, tensor in enumerate(profile.geometry.tensors)
-                if tensor.layer == layer and basis.begin <= profile.offsets[number] < basis.end
+                if tensor.layer == layer and basis.column(profile.offsets[number]) is not None
             ]
             if not chosen:
                 continue
@@ -133,9 +133,8 @@ class Resident:
                 columns += profile.geometry.tensors[number].elements
             digits = torch.zeros((padded(columns, 16), max(self.widths[index], PAD)), dtype=torch.int8, device=self.device)
             for number, first in tensors:
-                begin = profile.offsets[number] - basis.begin
                 width = profile.geometry.tensors[number].elements
-                self._unpack(index, basis, begin, digits[first : first + width])
+                self._unpack(index, basis, basis.column(profile.offsets[number]) or 0, digits[first : first + width])
             result.append(Strip(index, tensors, digits.shape[0], digits))
         return result
 

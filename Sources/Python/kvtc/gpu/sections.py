@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,57 +101,84 @@ def wide_components(resident: Resident, pages: Sequence[Page]) -> list[int]:
     return result
 
 
-def decode(resident: Resident, pages: Sequence[Page], rows: int) -> Digits:
-    """The digits of some pages' codes. A page whose section contradicts itself gets its `error`; its rows are then worth nothing."""
-    wide = wide_components(resident, pages)
-    digits, again = _decode(resident, pages, rows, wide)
-    if again:
-        # Escapes far from what was calibrated: every component gets room.
-        digits, _ = _decode(resident, pages, rows, list(resident.ranks))
-    return digits
+class Symbols:
+    """The codes of some pages, decoded basis by basis. A page whose section contradicts itself gets its `error` then; its rows are worth
+    nothing from there on."""
 
+    def __init__(self, resident: Resident, pages: Sequence[Page], rows: int) -> None:
+        self._resident, self._pages, self._rows = resident, pages, rows
+        self._coded = [page for page in pages if page.section]
+        self._data, self._offsets = _upload([page.block.coded for page in self._coded], resident.device)
+        self._done: set[int] = set()
+        self.digits: Any = None
+        self._make_room(wide_components(resident, pages))
 
-def _decode(resident: Resident, pages: Sequence[Page], rows: int, wide: Sequence[int]) -> tuple[Digits, bool]:
-    device = resident.device
-    places = Places(resident, pages, wide)
-    low = torch.zeros((rows, max(places.low_width, 64)), dtype=torch.int8, device=device)
-    high = torch.zeros((rows, max(places.high_width, 64)), dtype=torch.int8, device=device)
-    coded = [page for page in pages if page.section]
-    data, offsets = _upload([page.block.coded for page in coded], device)
-    table = torch.from_numpy(places.table).to(device)
-    again = False
-    for version, make, kernel in ((1, _page_rows, rans.decode_pages), (2, _chunk_rows, rans.decode_chunks)):
-        made = [make(resident, page, offset) for page, offset in zip(coded, offsets, strict=True) if page.block.version == version]
-        own = [page for page in coded if page.block.version == version]
-        groups = np.concatenate([group for _, lists in made for group in lists] or [np.zeros(1, np.int32)]).astype(np.int32)
-        first = 0
-        for numbers, lists in made:
-            numbers[:, 8] += first
-            first += sum(map(len, lists))
-        about = np.concatenate([numbers for numbers, _ in made] or [np.zeros((0, rans.FIELDS), np.int64)])
-        owner = np.repeat(np.arange(len(own)), [len(numbers) for numbers, _ in made])
-        programs = len(own) if version == 1 else len(about)
-        if programs == 0:
-            continue
-        status = torch.empty(programs, dtype=torch.int32, device=device)
-        bounds = torch.empty(programs, dtype=torch.int64, device=device)
-        listed = len(resident.profile.bases) if version == 1 else torch.from_numpy(groups).to(device)
-        kernel[(programs,)](
-            data, torch.from_numpy(about).to(device), listed, resident.levels, resident.seconds, table, resident.starts[-1],
-            resident.slots, low, high, low.shape[1], high.shape[1], status, bounds, num_warps=1, enable_fp_fusion=False,
+    def decode(self, bases: Collection[int]) -> bool:
+        """Sees to it that `digits` holds the codes of these bases; whether there was anything to do."""
+        missing = set(bases) - self._done
+        if missing and self._decode(missing):
+            # Escapes far from what was calibrated: every component gets room.
+            self._make_room(list(self._resident.ranks))
+            self._decode(self._done | missing)
+        self._done |= missing
+        return bool(missing)
+
+    def _make_room(self, wide: Sequence[int]) -> None:
+        # Those of a first try are let go before there are others.
+        self.digits = None
+        self._places = places = Places(self._resident, self._pages, wide)
+        low, high = (
+            torch.zeros((self._rows, max(width, 64)), dtype=torch.int8, device=self._resident.device)
+            for width in (places.low_width, places.high_width)
+        )
+        self.digits = Digits(low, high, [np.array(terms, np.int32).reshape(-1, 8) for terms in places.terms])
+        self._table = torch.from_numpy(places.table).to(self._resident.device)
+        for page in self._pages:
+            if page.codes:
+                _write_codes(self._resident, page, places, low, high)
+        # One stream of all bases.
+        self._has_first = any(page.block.version == 1 for page in self._coded)
+
+    def _decode(self, bases: Collection[int]) -> bool:
+        """Whether a code found no place."""
+        again = False
+        if self._has_first:
+            again |= self._launch(1, range(len(self._resident.profile.bases)))
+            self._has_first = False
+        return self._launch(2, bases) or again
+
+    def _launch(self, version: int, bases: Collection[int]) -> bool:
+        resident, digits, device = self._resident, self.digits, self._resident.device
+        own = [(page, offset) for page, offset in zip(self._coded, self._offsets, strict=True) if page.block.version == version]
+        tables, lists, owner, listed = [], [], [], 0
+        for index, (page, offset) in enumerate(own):
+            numbers, own_lists = (_page_rows if version == 1 else _chunk_rows)(resident, page, offset, bases)
+            numbers[:, 8] += listed
+            listed += sum(map(len, own_lists))
+            tables.append(numbers)
+            lists += own_lists
+            owner += [index] * (1 if version == 1 else len(numbers))
+        if not owner:
+            return False
+        status = torch.empty(len(owner), dtype=torch.int32, device=device)
+        bounds = torch.empty(len(owner), dtype=torch.int64, device=device)
+        kernel = rans.decode_pages if version == 1 else rans.decode_chunks
+        groups = np.concatenate([*lists, np.zeros(1, np.int32)]).astype(np.int32)
+        kernel[(len(owner),)](
+            self._data, torch.from_numpy(np.concatenate(tables)).to(device),
+            len(resident.profile.bases) if version == 1 else torch.from_numpy(groups).to(device), resident.levels, resident.seconds,
+            self._table, resident.starts[-1], resident.slots, digits.low, digits.high, digits.low.shape[1], digits.high.shape[1], status,
+            bounds, num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip
-        if version == 1:
-            owner = np.arange(programs)
-        again |= _judge(resident, own, owner, status.cpu().numpy(), bounds.cpu().numpy(), low, high, places)
-    for page in pages:
-        if page.codes:
-            _write_codes(resident, page, places, low, high)
-    return Digits(low, high, [np.array(terms, np.int32).reshape(-1, 8) for terms in places.terms]), again
+        return _judge(
+            resident, [page for page, _ in own], bases, np.array(owner), status.cpu().numpy(), bounds.cpu().numpy(), digits, self._places
+        )
 
 
 def _judge(
-    resident: Resident, pages: Sequence[Page], owner: np.ndarray, status: np.ndarray, bounds: np.ndarray, low: Any, high: Any, places: Places
-) -> bool:
+    resident: Resident, pages: Sequence[Page], bases: Collection[int], owner: np.ndarray, status: np.ndarray, bounds: np.ndarray,
+    digits: Digits, places: Places,
+) -> bool:  # fmt: skip
     """Notes what is wrong with pages; whether any needs more room."""
     flags, bound = np.zeros(len(pages), np.int32), np.zeros(len(pages), np.int64)
     np.bitwise_or.at(flags, owner, status)
@@ -159,16 +186,16 @@ def _judge(
     for page, flag, largest in zip(pages, flags, bound, strict=True):
         if flag & rans.CORRUPT:
             page.error = BadBlock("entropy-coded stream")
-        elif largest >= 1 << 24 and not flag and not _sums_fit(resident, page, places, low, high):
+        elif largest >= 1 << 24 and not flag and not _sums_fit(resident, page, bases, places, digits):
             page.error = BadBlock("codes too large")
     return bool(((flags & (rans.CORRUPT | rans.WIDE)) == rans.WIDE).any())
 
 
-def _sums_fit(resident: Resident, page: Page, places: Places, low: Any, high: Any) -> bool:
+def _sums_fit(resident: Resident, page: Page, bases: Collection[int], places: Places, digits: Digits) -> bool:
     """Whether no row's absolute codes of a basis add up to 2^24, so that 32-bit sums of their products hold."""
-    own = slice(page.row, page.row + page.rows)
-    for basis, rank in enumerate(page.ranks):
-        components = slice(resident.starts[basis], resident.starts[basis] + rank)
+    own, low, high = slice(page.row, page.row + page.rows), digits.low, digits.high
+    for basis in bases:
+        components = slice(resident.starts[basis], resident.starts[basis] + page.ranks[basis])
         total = torch.zeros(page.rows, dtype=torch.int64, device=low.device)
         at = torch.from_numpy(places.table[0, components]).to(low.device).long()
         above = torch.from_numpy(places.table[2, components]).to(low.device).long()
@@ -218,7 +245,7 @@ def _rows_of(resident: Resident, page: Page, offset: int, count: int) -> np.ndar
     return numbers
 
 
-def _page_rows(resident: Resident, page: Page, offset: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def _page_rows(resident: Resident, page: Page, offset: int, bases: Collection[int]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Of version 1, by basis: 0 where the words begin, 1 how many they are, 2 rows, 3 the first row, 4 where the raw bits begin, 5 their bytes,
     6 components, 9 where the options begin, 10 the first component of all, 11 the step's index."""
     section = page.section
@@ -233,17 +260,18 @@ def _page_rows(resident: Resident, page: Page, offset: int) -> tuple[np.ndarray,
     return numbers, []
 
 
-def _chunk_rows(resident: Resident, page: Page, offset: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Of version 2, by chunk: as above, but 1 the chunk's words, 4 states, 5 the first set and 6 the end of them, 7 active components,
-    8 where the list of groups that are not cut begins."""
+def _chunk_rows(resident: Resident, page: Page, offset: int, bases: Collection[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of version 2, by chunk of these bases: as above, but 1 the chunk's words, 4 states, 5 the first set and 6 the end of them, 7 active
+    components, 8 where the list of groups that are not cut begins."""
     section = page.section
     assert section is not None
     numbers = _rows_of(resident, page, offset, len(section.ends))
     begins = np.concatenate([[0], section.ends[:-1]])
     numbers[:, 0], numbers[:, 1] = offset + section.words + 2 * begins, section.ends - begins
-    lists, first, at, listed = [], 0, offset + 4, 0
+    wanted, lists, first, at, listed = np.zeros(len(numbers), bool), [], 0, offset + 4, 0
     for basis, count in enumerate(section.chunks_of):
         own = numbers[first : first + count]
+        wanted[first : first + count] = basis in bases
         groups, active, lanes = section.active(basis), section.active_components(basis), section.lanes[basis]
         sets = -(-active // lanes)
         cuts = np.arange(count + 1) * sets // max(count, 1)
@@ -253,4 +281,4 @@ def _chunk_rows(resident: Resident, page: Page, offset: int) -> tuple[np.ndarray
         listed += len(groups)
         first += count
         at += -(-(8 + len(section.options[basis])) // 4) * 4
-    return numbers, lists
+    return numbers[wanted], lists
