@@ -208,6 +208,9 @@ package struct Ledger {
         }
     }
 
+    /// Whether the page may be coded now, by its coder or by who pushes a block of it.
+    package func isFree(_ key: StoreKey) -> Bool { pages[key].map { !isInAnyWindow($0) } ?? true }
+
     /// Whether a block does for all who rely on the page, now and for good.
     package func isEnough(_ block: CodedPage, for key: StoreKey) -> Bool {
         guard let page = pages[key] else { return true }

@@ -7,64 +7,67 @@ import KVTCSystem
 // What is there, and leases that keep it there.
 extension Engine {
     func lookup(_ request: LookupRequest, _ caller: Caller) throws(WireError) -> LookupReply {
-        let (lease, _, residence) = try find(request, caller)
-        let run = residence.prefix { $0 != .absent }.count
-        return LookupReply(lease: lease, leadingRun: UInt32(run), residence: residence)
+        let (lease, found) = try find(request, caller)
+        let run = found.prefix { $0.residence != .absent }.count
+        return LookupReply(lease: lease, leadingRun: UInt32(run), residence: found.map(\.residence))
     }
 
     func lookupBlocks(_ request: LookupBlocksRequest, _ caller: Caller) throws(WireError) -> LookupBlocksReply {
-        let (lease, keys, residence) = try find(request.lookup, caller)
-        let pages = stride(from: 0, to: keys.count, by: 256).flatMap { first in
-            let part = first..<min(first + 256, keys.count)
-            return zip(part, store.survey(keys[part])).map { index, page in
-                stored(keys[index], residence[index], page.attributes, length: page.length)
-            }
-        }
-        let run = pages.prefix { $0.residence != .absent }.count
-        return LookupBlocksReply(lease: lease, leadingRun: UInt32(run), pages: pages)
+        let (lease, found) = try find(request.lookup, caller)
+        let run = found.prefix { $0.residence != .absent }.count
+        return LookupBlocksReply(lease: lease, leadingRun: UInt32(run), pages: found.map(stored))
     }
 
-    private func stored(
-        _ key: StoreKey, _ residence: KVTCProtocol.Residence, _ attributes: PageAttributes, length: Int
-    ) -> StoredPage {
-        // It may have gone since it was found.
-        guard residence != .absent, length > 0 else { return StoredPage() }
-        let mode =
-            attributes.coded ? store.peek(key) { try? BlockHeader.parse($0, isVerified: true).mode } ?? nil : .raw
-        return StoredPage(residence: residence, mode: mode, tokens: attributes.tokens, length: UInt64(length))
+    private func stored(_ found: Found) -> StoredPage {
+        guard found.residence != .absent else { return StoredPage() }
+        let isCoded = found.attributes.coded
+        let mode = isCoded ? store.peek(found.key) { try? BlockHeader.parse($0, isVerified: true).mode } ?? nil : .raw
+        return StoredPage(
+            residence: found.residence, mode: mode, tokens: found.attributes.tokens, length: UInt64(found.length))
+    }
+
+    /// A page that was looked for, as the session that asked may have it.
+    private struct Found {
+        let key: StoreKey
+        let residence: KVTCProtocol.Residence
+        let attributes: PageAttributes
+        let length: Int
     }
 
     /// Looks pages up, and takes the lease that is asked for.
     private func find(
         _ request: LookupRequest, _ caller: Caller
-    ) throws(WireError) -> (lease: UInt64, keys: [StoreKey], residence: [KVTCProtocol.Residence]) {
+    ) throws(WireError) -> (lease: UInt64, found: [Found]) {
         try checkCount(request.keys.count, "keys")
         let session = try session(request.session, caller)
         let keys = storeKeys(session, request.keys)
         // What is then pulled piece by piece stays in order.
         let use = store.use(keys).place
         ledger.withLock { $0.change(session.id) { $0.lookup = (use, MonotonicClock.nanoseconds) } }
-        var (lease, residence) = (UInt64(0), residence(keys, session))
-        if request.leaseMs > 0, residence.contains(where: { $0 != .absent }) {
+        var (lease, found) = (UInt64(0), survey(keys, session))
+        if request.leaseMs > 0, found.contains(where: { $0.residence != .absent }) {
             lease = try takeLease(keys, milliseconds: UInt64(request.leaseMs), caller)
             // What the reply calls present must not have gone away before the lease.
-            residence = self.residence(keys, session)
+            found = survey(keys, session)
         }
-        return (lease, keys, residence)
+        return (lease, found)
     }
 
     /// A limited number under each lock of the store. What a PULL would not give the session is absent.
-    private func residence(_ keys: [StoreKey], _ session: Session) -> [KVTCProtocol.Residence] {
+    private func survey(_ keys: [StoreKey], _ session: Session) -> [Found] {
         let promise = session.promise
         return stride(from: 0, to: keys.count, by: 256).flatMap { first in
             let part = keys[first..<min(first + 256, keys.count)]
-            return zip(part, store.survey(part)).map { (key, page) -> KVTCProtocol.Residence in
-                switch page.residence {
-                case .absent: .absent
-                case let place where page.attributes.lossy && !isKept(promise, key, page.attributes, at: place): .absent
-                case .disk: .disk
-                case .ram: page.attributes.coded ? .coded : .raw
-                }
+            return zip(part, store.survey(part)).map { key, page in
+                let residence: KVTCProtocol.Residence =
+                    switch page.residence {
+                    case .absent: .absent
+                    case let place
+                    where page.attributes.lossy && !isKept(promise, key, page.attributes, at: place): .absent
+                    case .disk: .disk
+                    case .ram: page.attributes.coded ? .coded : .raw
+                    }
+                return Found(key: key, residence: residence, attributes: page.attributes, length: page.length)
             }
         }
     }

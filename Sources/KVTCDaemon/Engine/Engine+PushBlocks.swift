@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCSessions
 import KVTCStore
@@ -78,18 +79,30 @@ extension Engine {
         }
     }
 
-    /// Puts a block in the place of a page that is less than the session was promised. It has to do for everybody else as well,
-    /// and to keep what is exact there: unlike a page it cannot be coded as others demand. Nil where what is there stays.
+    /// Puts a block in the place of a page that is less than the session was promised, or of a raw one as the coder would. It has to do
+    /// for everybody else as well, and to keep what is exact there: unlike a page it cannot be coded as others demand. Nil where
+    /// what is there stays.
     private func renew(_ block: PushedBlock, _ there: PageAttributes) throws(WireError) -> PushOutcome? {
         let (entry, key, terms) = (block.entry, block.key, block.terms)
-        guard there.tokens == entry.tokens, there.coded,
-            !isKept(terms.promise, key, there, first: Int(entry.firstPosition), isWindow: true),
-            let page = coded(key), let before = claim(key)
-        else { return nil }
+        guard there.tokens == entry.tokens else { return nil }
+        // What the coder may not touch is not for a worker to code either; of a raw page the ledger knows which rows stay exact.
+        let exact: RowSet
+        if there.coded {
+            guard !isKept(terms.promise, key, there, first: Int(entry.firstPosition), isWindow: true),
+                let page = coded(key)
+            else { return nil }
+            exact = page.exact
+        } else {
+            guard !there.promised, !there.nonFinite else { return nil }
+            exact = RowSet(count: Int(there.tokens))
+        }
+        guard let before = claim(key) else { return nil }
         var header: BlockHeader?
         var outcome: PutOutcome?
         do throws(WireError) {
-            if before.isCoded, isEnough(CodedPage(try block.header()), inPlaceOf: page, key) {
+            if before.isCoded == there.coded, there.coded || ledger.withLock({ $0.isFree(key) }),
+                isEnough(CodedPage(try block.header()), inPlaceOf: exact, key)
+            {
                 outcome = try putOrReplace(
                     key, byteCount: Int(entry.length), attributes: { attributes(of: block, header) },
                     fill: { (room) throws(WireError) in try block.copy(to: room, &header) })
@@ -106,15 +119,15 @@ extension Engine {
             ledger.update {
                 $0.pushed(
                     terms.session.id, key: key, first: Int(entry.firstPosition), tokens: Int(entry.tokens), coded: nil,
-                    isBlock: true, retaining: page.exact)
+                    isBlock: true, retaining: exact)
             })
         metrics.count(terms.session.tenant) { $0.renewed += 1 }
         count(header, block)
         return .stored
     }
 
-    private func isEnough(_ block: CodedPage, inPlaceOf page: CodedPage, _ key: StoreKey) -> Bool {
-        guard block.exact.capacity == page.exact.capacity, block.exact.isSuperset(of: page.exact) else { return false }
+    private func isEnough(_ block: CodedPage, inPlaceOf exact: RowSet, _ key: StoreKey) -> Bool {
+        guard block.exact.capacity == exact.capacity, block.exact.isSuperset(of: exact) else { return false }
         return ledger.withLock { $0.isEnough(block, for: key) }
     }
 

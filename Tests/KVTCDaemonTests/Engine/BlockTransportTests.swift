@@ -141,6 +141,45 @@ import Testing
         #expect(try session.fetchBlocks(bench.keys(0..<1)) == coded)
     }
 
+    @Test func aRawPageStaysWhereItsCoderWouldLeaveIt() throws {
+        let daemon = try bench.daemon()
+        defer { daemon.stop() }
+        let client = try daemon.client()
+        let (page, block) = (bench.synthetic.pages(1)[0], try bench.block(bench.synthetic.pages(1)[0]))
+        let worker = try bench.open(client)
+        // In the window of another session, and when that is over, which had its rows exact.
+        let other = try bench.open(client, Policy(sink: 0, window: 64))
+        try pushPages(other, 1)
+        #expect(try bench.push(worker, 0, block) == .present)
+        try other.close()
+        #expect(try bench.push(worker, 0, block) == .present)
+        #expect(try bench.pull(worker, 0..<1) == [page])
+        // Rows that the session itself wants exact.
+        let strict = try bench.open(client, Policy(sink: 4, window: 0))
+        #expect(throws: (any Error).self) { try bench.push(strict, 0, block) }
+    }
+
+    /// Who comes first, the coder or the worker, is open; what is there then is the block of the one or of the other.
+    @Test func aBlockTakesThePlaceOfARawPageAsItsCoderWould() throws {
+        let daemon = try bench.daemon()
+        defer { daemon.stop() }
+        let session = try bench.open(daemon.client())
+        let pages = bench.synthetic.pages(32)
+        _ = try session.push(
+            pages.enumerated().map {
+                ClientPage(key: Pages.key(UInt64($0.offset)), firstPosition: UInt32($0.offset * 64), bytes: $0.element)
+            })
+        let blocks = try pages.enumerated().map { try bench.block($0.element, at: $0.offset * 64, quality: .ratio(40)) }
+        let outcomes = try blocks.enumerated().reversed().map { try bench.push(session, $0.offset, $0.element) }
+        _ = try session.client.call(FlushRequest(session: session.number))
+        let found = try session.fetchBlocks(bench.keys(0..<32))
+        for (number, outcome) in outcomes.reversed().enumerated() {
+            #expect((found[number] == blocks[number]) == (outcome == .stored), "page \(number)")
+            #expect(try bench.header(try #require(found[number])).mode == .transform)
+        }
+        #expect(try session.lookupBlocks(bench.keys(0..<32)).leadingRun == 32)
+    }
+
     @Test func aBlockReplacesWhatIsLessThanTheSessionWasPromised() throws {
         let daemon = try bench.daemon()
         defer { daemon.stop() }

@@ -56,11 +56,7 @@ extension SessionSimulation {
         guard outcome != .full else { return try require(isDisturbed, "the block of \(page) finds no room") }
         var state = known[page] ?? Known(page)
         let isSure = state.isThere && !mayExpire(page)
-        // One that is exact has nothing to gain.
-        let mayRenew = state.exact.contains(false)
-        try require(
-            outcome == .present || outcome == .stored && (!isSure || mayRenew || isDisturbed),
-            "the block of \(page) came to \(outcome) over \(state)")
+        try require(outcome == .present || outcome == .stored, "the block of \(page) came to \(outcome) over \(state)")
         let ends = end(of: sessions[at].policy)
         if outcome == .stored {
             let keeps = (0..<page.tokens).allSatisfy { !state.exact[$0] || exact.contains($0) }
