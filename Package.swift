@@ -42,6 +42,7 @@ let package = Package(
         systemLibrary("CSystemd", "libsystemd", apt: "libsystemd-dev"),
         systemLibrary("CXXHash", "libxxhash", apt: "libxxhash-dev"),
         systemLibrary("CDeflate", "libdeflate", apt: "libdeflate-dev"),
+        systemLibrary("CMicroHTTPD", "libmicrohttpd", apt: "libmicrohttpd-dev"),
         systemLibrary("CCrypto", "libcrypto", apt: "libssl-dev"),
         .target(name: "CKernels", cSettings: kernelFlags),
         .target(name: "CLinux"),
@@ -68,6 +69,7 @@ let package = Package(
                 ])
             ]),
         module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
+        module("KVTCMonitor", ["CMicroHTTPD", "KVTCProtocol", "KVTCSystem"]),
         module(
             "KVTCDaemon",
             ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", deque, logging]),
@@ -78,7 +80,7 @@ let package = Package(
             name: "kvtcctl",
             dependencies: [
                 "CLinux", "KVTCModel", "KVTCClient", "KVTCCommandLine", "KVTCProtocol", "KVTCSystem", "KVTCCodec",
-                "KVTCCalibration", arguments,
+                "KVTCCalibration", "KVTCMonitor", arguments,
             ],
             swiftSettings: swiftFlags),
         .executableTarget(
@@ -117,6 +119,7 @@ let package = Package(
         .target(
             name: "SyntheticProfile", dependencies: ["KVTCModel", "KVTCCodec", "KVTCCalibration"],
             path: "Tests/SyntheticProfile", swiftSettings: swiftFlags),
+        tests("KVTCMonitorTests", ["KVTCMonitor", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCSessionsTests", ["KVTCModel", "KVTCSessions", "KVTCCodec", "KVTCStore", "SyntheticProfile"]),
         tests(
             "KVTCDaemonTests",

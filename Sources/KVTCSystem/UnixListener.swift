@@ -3,7 +3,7 @@ import Glibc
 
 /// A Unix socket that waits for connections.
 public final class UnixListener: Sendable {
-    private let descriptor: FileDescriptor
+    package let descriptor: FileDescriptor
     /// The path this listener made and removes at the end; nil for a socket that was inherited.
     public let path: String?
 

@@ -13,6 +13,7 @@ struct Kvtcctl: ParsableCommand {
               kvtcctl verify                       read and check all pages
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
+              kvtcctl monitor                      Prometheus metrics, health checks and a status page
 
             EXIT STATUS
               0   done
@@ -33,6 +34,7 @@ struct Kvtcctl: ParsableCommand {
             CalibrateCommand.self,
             BenchCommand.self,
             PingCommand.self,
+            MonitorCommand.self,
         ])
 
     static func main() { runProgram(showing: Terminal.shown) }

@@ -23,6 +23,8 @@ extension StatusReport.Latency {
         self.init()
         (p50, p90, p99) = (histogram.percentile(0.5), histogram.percentile(0.9), histogram.percentile(0.99))
         count = histogram.count
+        sumUs = Double(histogram.sum) / 1000
+        below = histogram.below(Self.exponents)
     }
 }
 

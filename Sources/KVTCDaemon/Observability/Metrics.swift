@@ -8,6 +8,8 @@ package struct LatencyHistogram: Sendable {
     private static let perOctave = 8
     private var buckets = [UInt64](repeating: 0, count: 64 * LatencyHistogram.perOctave)
     package private(set) var count: UInt64 = 0
+    /// Nanoseconds of all durations.
+    package private(set) var sum: UInt64 = 0
 
     package init() {}
 
@@ -28,11 +30,18 @@ package struct LatencyHistogram: Sendable {
     package mutating func record(_ nanoseconds: UInt64) {
         buckets[LatencyHistogram.bucket(nanoseconds)] += 1
         count += 1
+        sum &+= nanoseconds
     }
 
     package mutating func add(_ other: LatencyHistogram) {
         for index in buckets.indices { buckets[index] += other.buckets[index] }
         count += other.count
+        sum &+= other.sum
+    }
+
+    /// How many durations were shorter than 2^exponent nanoseconds, for each exponent from 3 on.
+    package func below(_ exponents: ClosedRange<Int>) -> [UInt64] {
+        exponents.map { buckets[..<LatencyHistogram.bucket(1 << UInt64($0))].reduce(0, +) }
     }
 
     /// Microseconds that the given share of all durations does not exceed; 0 without any.

@@ -87,6 +87,12 @@ public struct StatusReport: Codable, Sendable {
     public struct Latency: Codable, Sendable {
         public var p50 = 0.0, p90 = 0.0, p99 = 0.0
         public var count: UInt64 = 0
+        /// Of all that were measured.
+        public var sumUs = 0.0
+        /// How many took less than 2^10 ns, 2^11 ns and so on up to 2^36 ns, 69 seconds.
+        public var below: [UInt64] = []
+        /// The exponents of ``below``.
+        public static let exponents = 10...36
 
         package init() {}
     }
