@@ -45,7 +45,7 @@ class FakeSession:
         run = next((i for i, key in enumerate(keys) if key not in self.pages), len(keys))
         return Lookup([Residence.RAW] * run, run, None)
 
-    def pull(self, keys: list[bytes], lease: object) -> list[Part]:
+    def pull(self, keys: list[bytes], lease: object, layer_step: int = 0) -> list[Part]:
         parts = []
         for index, key in reversed(list(enumerate(keys))):
             hit = key not in self.damaged

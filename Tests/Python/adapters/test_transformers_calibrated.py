@@ -14,9 +14,10 @@ pytest.importorskip("tqdm")
 from torch_models import calibrated, letters, small
 
 import kvtc
+from kvtc import safetensors
 from kvtc.adapters import transformers as adapter
 from kvtc.adapters.transformers import TransformersWorker
-from kvtc.calibration import capture, safetensors
+from kvtc.calibration import capture
 
 from conftest import binary
 from samples import until

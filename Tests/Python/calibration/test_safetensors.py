@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvtc.calibration import safetensors
+from kvtc import safetensors
 
 
 def test_safetensors_come_back_as_written(tmp_path: Path) -> None:

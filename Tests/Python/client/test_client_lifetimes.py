@@ -9,6 +9,7 @@ import pytest
 
 import kvtc
 from kvtc import ErrorCode
+from kvtc.adapters.codec import Whole
 from kvtc.adapters.transfer import pull_pages
 from kvtc.protocol.messages import CloseSession
 
@@ -147,7 +148,7 @@ def test_what_is_read_of_an_arena_after_its_end_is_not_taken_for_a_page(daemon):
             client.connection._socket.shutdown(socket.SHUT_WR)
             until(lambda: not page.any())
 
-        assert not pull_pages(session, keys, lambda count: place).any()
+        assert not pull_pages(session, keys, lambda count: Whole(place)).any()
 
 
 def test_a_daemon_that_stops_leaves_what_it_has_told_of(daemon):

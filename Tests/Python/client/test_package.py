@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(kvtc.__file__).parent
 BARE = sorted(path for room in ("", "protocol", "transport", "adapters", "adapters/llama_cpp") for path in (PACKAGE / room).glob("*.py"))
 """What a worker needs, without extras."""
-INTERFACE = [*BARE, PACKAGE / "calibration/safetensors.py"]
 USE = '''
 import numpy as np
 
@@ -60,7 +59,7 @@ def test_types_of_the_interface_and_of_readmes_example(tmp_path):
     (tmp_path / "example.py").write_text(example)
     (tmp_path / "use.py").write_text(USE)
     (tmp_path / "wrong.py").write_text("import kvtc\n\n" + "\n".join(WRONG))
-    said = mypy(tmp_path, *INTERFACE, *(tmp_path / f"{name}.py" for name in ("example", "use", "wrong")))
+    said = mypy(tmp_path, *BARE, *(tmp_path / f"{name}.py" for name in ("example", "use", "wrong")))
     lines = [line for line in said.splitlines() if ": error:" in line]
     # Each line of nonsense, and nothing else.
     assert {re.search(r"wrong\.py:(\d+)", line)[1] for line in lines if "wrong.py" in line} == {str(3 + i) for i in range(len(WRONG))}, said
@@ -131,7 +130,7 @@ def test_the_package_says_which_programs_it_has():
 
 
 def test_modules_import_on_their_own():
-    for path in INTERFACE:
+    for path in BARE:
         importlib.import_module(module_name(path))
 
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from kvtc.calibration import safetensors
+from kvtc import safetensors
 from kvtc_evaluation.evaluate import bits as evaluate_bits
 from kvtc_evaluation.evaluate import charts
 from kvtc_evaluation.evaluate import report as evaluate_report

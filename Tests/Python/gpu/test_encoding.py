@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from golden import ROOT, content, decoder, empty_cache, rows_in
 
-from kvtc.calibration import safetensors
+from kvtc import safetensors
 from kvtc.gpu import Encoder, Page, blocks, forward, rate, writing
 
 NAME = "blocks-3.json"

@@ -6,8 +6,7 @@ import subprocess
 import numpy as np
 
 import kvtc
-from kvtc import Layout, Order
-from kvtc.calibration import safetensors
+from kvtc import Layout, Order, safetensors
 from kvtc.protocol.geometry import inverse_frequencies
 
 from conftest import binary

@@ -9,6 +9,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from ..identity import Identity
+from .codec import Cells
 
 
 class EngineError(RuntimeError):
@@ -60,6 +61,9 @@ class State(Protocol):
     def page(self, first: int, tokens: int) -> np.ndarray: ...
 
     def replace(self, first: int, tokens: int, page: np.ndarray) -> None: ...
+
+    def device_cells(self, pages: Sequence[range]) -> Cells | None:
+        """Where these tokens lie in a device's memory; None where the state is the processor's alone."""
 
 
 StateT = TypeVar("StateT", bound=State)

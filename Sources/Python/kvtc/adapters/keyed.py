@@ -22,15 +22,15 @@ from ..leases import Lease
 from ..protocol.errors import KvtcError, Unavailable
 from ..protocol.messages import PushOutcome
 from ..protocol.policy import Mode
-from ..push import Page
 from ..session import Session
 from ..transport.deadline import is_away
 from . import sessions, transfer
+from .codec import DAEMON, Cells, Codec, Place, Run, Target, Whole
 from .counters import Counters
+from .device import DeviceCodecs
 from .late import LateClient
 from .options import Options
 from .sessions import CacheForm
-from .transfer import Place, PlacePart
 
 log = logging.getLogger("kvtc")
 P = ParamSpec("P")
@@ -76,11 +76,13 @@ class KeyedPages:
         weights: bytes = b"",
         shared: LateClient | None = None,
         counters: Counters | None = None,
+        codecs: DeviceCodecs | None = None,
     ) -> None:
-        """``shared``: the connection of several caches of an engine; without, this one has its own. So it is with ``counters``."""
+        """``shared``: the connection of several caches of an engine; without, this one has its own. So it is with ``counters``.
+        ``codecs``: of the device that holds the cache."""
         self._options, self._cache, self._name, self._page_tokens, self._weights = options, cache, name, page_tokens, weights
         self._late, self._is_shared = shared or LateClient(options, name), shared is not None
-        self.counters = counters or Counters()
+        self.counters, self._codecs = counters or Counters(), codecs
         self._opening = threading.Lock()
         self._pushing = threading.Lock()
         self._reset()
@@ -120,28 +122,29 @@ class KeyedPages:
     @_counting("asked", "brought")
     def get(self, keys: Sequence[bytes], place: Place) -> NDArray[np.bool_]:
         """Hands those that are there to ``place``, in any order; which arrived whole and in time [keys]."""
-        session = self._opened()
-        if session is None or not keys:
-            return np.zeros(len(keys), bool)
-        return transfer.pull_found(session, self._named(keys), place, deadline=self._options.deadline)
+        return self._bring(keys, Whole(place))
 
     @_counting("asked", "brought")
-    def get_parts(self, keys: Sequence[bytes], layer_step: int, place: PlacePart) -> NDArray[np.bool_]:
-        """As ``get``, by so many layers at a time."""
+    def bring(self, keys: Sequence[bytes], target: Target) -> NDArray[np.bool_]:
+        """As ``get``, in whatever way the target and its session's codec have in common."""
+        return self._bring(keys, target)
+
+    def _bring(self, keys: Sequence[bytes], target: Target) -> NDArray[np.bool_]:
         session = self._opened()
         if session is None or not keys:
             return np.zeros(len(keys), bool)
-        geometry = self._cache.geometry
-        return transfer.pull_parts(session, self._named(keys), geometry, layer_step, place, deadline=self._options.deadline)
+        codec = self._codec(session, target.cells)
+        return transfer.pull_found(session, self._named(keys), target, codec=codec, deadline=self._options.deadline)
 
     @_counting("offered", "kept")
     def set(
-        self, keys: Sequence[bytes], page: Callable[[int], object], first: int | None = None, before: bytes | None = None
-    ) -> NDArray[np.bool_]:
+        self, keys: Sequence[bytes], page: Callable[[int], object], first: int | None = None, before: bytes | None = None,
+        cells: Cells | None = None,
+    ) -> NDArray[np.bool_]:  # fmt: skip
         """Stores pages that follow one another; which kvtcd has now [keys].
 
         ``page``: the bytes of the page with that index. ``first``: the position of the first page's first token, and ``before`` the key of
-        the page before it, which says what sequence they continue; without a position they have none.
+        the page before it, which says what sequence they continue; without a position they have none. ``cells``: as `Run` has them.
         """
         if self._opened() is None or not keys:
             return np.zeros(len(keys), bool)
@@ -156,9 +159,8 @@ class KeyedPages:
                 start, session = first, self._stream(before)
             if session is None:
                 return np.zeros(len(keys), bool)
-            size = self._page_tokens
-            pages = (Page(name, start + index * size, page(index), size) for index, name in enumerate(names))
-            done = transfer.push_pages(session, pages, len(keys), len(keys) * self.page_bytes, deadline=self._options.deadline)
+            codec = self._codec(session, cells)
+            done = transfer.push_pages(session, Run(names, start, page, cells), codec=codec, deadline=self._options.deadline)
             if first is not None:
                 self._streams[keys[-1]] = session
         kept = [outcome in _KEPT for outcome in done.outcomes]
@@ -183,6 +185,14 @@ class KeyedPages:
             self._refusal = "closed"
         if not self._is_shared:
             self._late.close()
+
+    def warm_up(self) -> None:
+        """Returns when nothing is left to be compiled, if kvtcd is there to say for which profile."""
+        if self._codecs and (session := self._opened()):
+            self._codecs.warm_up(session, self._options.policy)
+
+    def _codec(self, session: Session, cells: Cells | None) -> Codec:
+        return self._codecs.codec(session, self._options.policy) if self._codecs and cells else DAEMON
 
     @staticmethod
     def _named(keys: Sequence[bytes]) -> list[bytes]:

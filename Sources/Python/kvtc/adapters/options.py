@@ -12,6 +12,8 @@ from .transfer import DEADLINE
 
 log = logging.getLogger("kvtc")
 
+CODECS = ("auto", "daemon", "device")
+"""The device where it is a GPU, else the daemon; the daemon; the device also where it is a processor, which is slow and for tests."""
 _POLICY = ("mode", "sink", "window", "priority", "ttl_seconds", "near", "distortion_limit")
 
 
@@ -19,7 +21,9 @@ _POLICY = ("mode", "sink", "window", "priority", "ttl_seconds", "near", "distort
 class Options:
     """``socket``: of kvtcd (none: as ``Client`` finds it). ``model``: where the weights lie, if the engine does not say. ``profile``:
     its id; empty: the daemon's of these weights. ``deadline``: seconds that a call waits. ``salt``: keeps pages of engines apart
-    that share all else. ``ratio`` or ``distortion`` of the user's is the policy's quality."""
+    that share all else. ``ratio`` or ``distortion`` of the user's is the policy's quality.
+
+    Of engines whose cache is a device's: ``codec``: who codes, one of `CODECS`. ``device_mib``: of the device's memory, how much that may take."""
 
     policy: Policy
     socket: str | None = None
@@ -28,6 +32,8 @@ class Options:
     deadline: float = DEADLINE
     salt: str = ""
     arena_mib: int = 256
+    codec: str = "auto"
+    device_mib: int = 4096
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], ignored: Collection[str] = ()) -> Options:
@@ -66,6 +72,8 @@ _OWN: dict[str, tuple[type, ...]] = {
     "deadline": (int, float),
     "salt": (str,),
     "arena_mib": (int,),
+    "codec": (str,),
+    "device_mib": (int,),
 }
 _KEYS = {*_POLICY, *_OWN, "ratio", "distortion"}
 
@@ -74,6 +82,8 @@ def _checked(key: str, value: Any) -> Any:
     types: Any = _OWN[key]
     if not isinstance(value, types) or isinstance(value, bool):
         raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a {'number' if int in types else 'text'}")
+    if key == "codec" and value not in CODECS:
+        raise ValueError(f"kvtc's option 'codec' is {value!r}; it takes one of {', '.join(CODECS)}")
     if int in types and not value > 0:
         raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a number above 0")
     return value

@@ -8,7 +8,7 @@ adapters never meet them, and a worker whose adapters changed since the session 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 from ..keys import page_keys
 from ..protocol.errors import CacheMismatch
 from ..protocol.policy import Mode
-from ..push import Page
 from ..session import Session
+from .codec import DAEMON, Codec, Run, Whole
 from .engine import EngineError, Origin, StateT, Worker
-from .transfer import DEADLINE, Offload, Place, pull_pages, push_pages
+from .transfer import DEADLINE, Offload, pull_pages, push_pages
 
 log = logging.getLogger("kvtc")
 
@@ -39,30 +39,32 @@ def offload(
 
 
 def collect(
-    session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int = 0
+    session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int = 0, *, codec: Codec = DAEMON
 ) -> Callable[[float], Offload]:
-    """As `offload`, in two parts: copies the pages now; what it returns pushes them within so many seconds, from any thread, while
-    the worker goes on."""
-    chosen = _chosen(session, worker, tokens, first_page)
+    """As `offload`, in two parts: copies the pages now, or keeps what `codec` codes where it lies; what it returns pushes them within so
+    many seconds, from any thread, while the worker goes on."""
+    chosen = _chosen(session, worker, tokens, first_page, codec)
     if isinstance(chosen, Offload):
         return lambda _: chosen
-    return replace(chosen, pages=list(chosen.pages)).push
+    if chosen.run.cells is None:
+        copies = [chosen.run.page(index) for index in range(len(chosen.run.keys))]
+        return replace(chosen, run=replace(chosen.run, page=copies.__getitem__)).push
+    return chosen.push
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Pages to be pushed, `count` of `raw_bytes` together."""
+    """Pages to be pushed."""
 
     session: Session
-    pages: Iterable[Page]
-    count: int
-    raw_bytes: int
+    run: Run
+    codec: Codec
 
     def push(self, deadline: float) -> Offload:
-        return push_pages(self.session, self.pages, self.count, self.raw_bytes, deadline=deadline)
+        return push_pages(self.session, self.run, codec=self.codec, deadline=deadline)
 
 
-def _chosen(session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int) -> _Chosen | Offload:
+def _chosen(session: Session, worker: Worker[Any], tokens: Sequence[int], first_page: int, codec: Codec = DAEMON) -> _Chosen | Offload:
     """What is to be pushed, or what became of it already."""
     ids, size = worker.checked(tokens), session.page_tokens
     keys = page_keys(ids, size, session.profile)
@@ -76,8 +78,9 @@ def _chosen(session: Session, worker: Worker[Any], tokens: Sequence[int], first_
     except EngineError as error:
         log.warning("nothing offloaded: %s", error)
         return Offload(len(chosen), refused=len(chosen), reason=str(error))
-    pages = (Page(keys[i], i * size, state.page(i * size, size), size) for i in chosen)
-    return _Chosen(session, pages, len(chosen), len(chosen) * size * state.token_bytes())
+    first = first_page * size
+    cells = None if codec is DAEMON else state.device_cells([range(i * size, i * size + size) for i in chosen])
+    return _Chosen(session, Run(keys[first_page:], first, lambda index: state.page(first + index * size, size), cells), codec)
 
 
 def _fitting(session: Session, worker: Worker[StateT], tokens: Sequence[int]) -> StateT:
@@ -110,8 +113,9 @@ _OTHER_MODEL = "the session was opened for other weights, adapters or another ca
 
 
 def restore(
-    session: Session, worker: Worker[Any], tokens: Sequence[int], *, lease_ms: int | None = None, deadline: float = DEADLINE
-) -> int:
+    session: Session, worker: Worker[Any], tokens: Sequence[int], *, codec: Codec = DAEMON, lease_ms: int | None = None,
+    deadline: float = DEADLINE,
+) -> int:  # fmt: skip
     """Brings the worker's cache to the longest beginning of `tokens` that can be had without computing; returns its length.
 
     That is what kvtcd has, or what the worker holds itself where that is as long; its cache is replaced when the new one is
@@ -121,7 +125,7 @@ def restore(
     ids = worker.checked(tokens)
     own = worker.matching(ids)
     if own < len(ids) - len(ids) % session.page_tokens:
-        state, there = fetch_state(session, worker, ids, lease_ms=lease_ms, deadline=deadline, beyond=own)
+        state, there = fetch_state(session, worker, ids, codec=codec, lease_ms=lease_ms, deadline=deadline, beyond=own)
         if state is not None and there > own:
             try:
                 worker.set_state(state if there == state.cells else state.first(there))
@@ -138,6 +142,7 @@ def fetch_state(
     worker: Worker[StateT],
     tokens: Sequence[int],
     *,
+    codec: Codec = DAEMON,
     lease_ms: int | None = None,
     deadline: float = DEADLINE,
     beyond: int = 0,
@@ -154,14 +159,16 @@ def fetch_state(
         return None, 0
     state: StateT | None = None
 
-    def prepare(pages: int) -> Place | None:
+    def prepare(pages: int) -> Whole | None:
         nonlocal state
         if pages * size <= beyond:
             return None
         state = blank = worker.blank_state(pages * size)
-        return lambda index, page: blank.replace(index * size, size, page)
+        places = [range(index * size, index * size + size) for index in range(pages)]
+        cells = None if codec is DAEMON else blank.device_cells(places)
+        return Whole(lambda index, page: blank.replace(index * size, size, page), cells)
 
-    arrived = pull_pages(session, keys, prepare, lease_ms=lease_ms, deadline=deadline)
+    arrived = pull_pages(session, keys, prepare, codec=codec, lease_ms=lease_ms, deadline=deadline)
     if state is None:
         return None, 0
     state.origin = Origin(tuple(ids[: state.cells]), session.identity, session.mode == Mode.LOSSLESS)

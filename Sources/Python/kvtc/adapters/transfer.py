@@ -7,7 +7,7 @@ Why is logged; none of it raises.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 
 from ..leases import Lease, Lookup
 from ..protocol.errors import ErrorCode, KvtcError, Unavailable
-from ..protocol.geometry import Geometry
-from ..protocol.messages import PullOutcome, PushOutcome, Residence
-from ..push import Page
+from ..protocol.messages import PushOutcome, Residence
 from ..session import Session
+from .codec import DAEMON, Codec, Run, Target
 
 DEADLINE = 5.0
 """Seconds that a call waits for kvtcd, all in all. Caches of many gigabytes may take longer: give more."""
 _LONGEST_LEASE = 0xFFFFFFFF
-Place = Callable[[int, np.ndarray], None]
-"""Takes a page by its index among the keys; its bytes are valid until it returns."""
-PlacePart = Callable[[int, range, np.ndarray], None]
-"""Takes some layers of a page, in the order of layers; those of a page that failed come again from the first, or not at all."""
 
 log = logging.getLogger("kvtc")
 
@@ -51,11 +46,12 @@ class Offload:
     outcomes: tuple[PushOutcome, ...] = ()
 
 
-def push_pages(session: Session, pages: Iterable[Page], count: int, raw_bytes: int, *, deadline: float = DEADLINE) -> Offload:
-    """Pushes `count` pages of `raw_bytes` together."""
+def push_pages(session: Session, run: Run, *, codec: Codec = DAEMON, deadline: float = DEADLINE) -> Offload:
+    """Pushes the pages of a run."""
+    count, raw_bytes = len(run.keys), len(run.keys) * session.page_bytes
     try:
         with session.client.bounded(deadline):
-            outcomes = tuple(session.push(pages))
+            outcomes = tuple(codec.send(session, run))
     except KvtcError as error:
         _explain(session, error)
         return Offload(count, refused=count, raw_bytes=raw_bytes, reason=str(error))
@@ -70,8 +66,9 @@ def push_pages(session: Session, pages: Iterable[Page], count: int, raw_bytes: i
 def pull_pages(
     session: Session,
     keys: Sequence[bytes],
-    prepare: Callable[[int], Place | None],
+    prepare: Callable[[int], Target | None],
     *,
+    codec: Codec = DAEMON,
     lease_ms: int | None = None,
     deadline: float = DEADLINE,
 ) -> NDArray[np.bool_]:
@@ -86,8 +83,8 @@ def pull_pages(
         with session.client.bounded(deadline):
             found = _lookup(session, keys, wanted)
             try:
-                if place := prepare(found.leading_run):
-                    _bring(session, keys[: found.leading_run], place, arrived, found.lease)
+                if target := prepare(found.leading_run):
+                    codec.bring(session, keys[: found.leading_run], target, arrived, found.lease)
             finally:
                 # It ends by itself, too.
                 with suppress(KvtcError):
@@ -98,7 +95,9 @@ def pull_pages(
     return arrived
 
 
-def pull_found(session: Session, keys: Sequence[bytes], place: Place, *, deadline: float = DEADLINE) -> NDArray[np.bool_]:
+def pull_found(
+    session: Session, keys: Sequence[bytes], target: Target, *, codec: Codec = DAEMON, deadline: float = DEADLINE
+) -> NDArray[np.bool_]:
     """Brings those of the pages that are there, wherever they stand among the keys; which arrived whole and in time [keys].
 
     For engines that have looked the pages up before and have a place for each.
@@ -106,34 +105,10 @@ def pull_found(session: Session, keys: Sequence[bytes], place: Place, *, deadlin
     arrived = np.zeros(len(keys), bool)
     try:
         with session.client.bounded(deadline):
-            _bring(session, keys, place, arrived, None)
+            codec.bring(session, keys, target, arrived, None)
     except KvtcError as error:
         _explain(session, error)
     return arrived
-
-
-def pull_parts(
-    session: Session, keys: Sequence[bytes], geometry: Geometry, layer_step: int, place: PlacePart, *, deadline: float = DEADLINE
-) -> NDArray[np.bool_]:
-    """Brings those of the pages that are there by so many layers at a time, the first ones of all pages before later ones of any; which
-    arrived whole and in time [keys]. For engines that compute with the first layers while the others are on their way.
-
-    ``geometry``: as the daemon has it, where the session leaves that to the profile.
-    """
-    here = np.zeros(len(keys), int)
-    try:
-        with session.client.bounded(deadline):
-            for part in session.pull(keys, layer_step=layer_step):
-                size = session.layout.page_bytes(geometry, session.page_tokens, part.layers)
-                if part.outcome != PullOutcome.HIT or len(part.data) != size:
-                    here[part.index] = 0
-                    continue
-                place(part.index, part.layers, np.frombuffer(part.data, np.uint8))
-                part.require_valid()
-                here[part.index] = part.layers.stop if part.layers.start in (0, here[part.index]) else 0
-    except KvtcError as error:
-        _explain(session, error)
-    return np.asarray(here >= geometry.layers)
 
 
 def found_pages(
@@ -147,15 +122,6 @@ def found_pages(
     except KvtcError as error:
         _explain(session, error)
         return np.zeros(len(keys), bool), None
-
-
-def _bring(session: Session, keys: Sequence[bytes], place: Place, arrived: NDArray[np.bool_], lease: Lease | None) -> None:
-    for part in session.pull(keys, lease=lease):
-        is_whole = part.outcome == PullOutcome.HIT and len(part.data) == session.page_bytes
-        if is_whole:
-            place(part.index, np.frombuffer(part.data, np.uint8))
-            part.require_valid()
-        arrived[part.index] = is_whole
 
 
 def _lookup(session: Session, keys: Sequence[bytes], lease_ms: int) -> Lookup:

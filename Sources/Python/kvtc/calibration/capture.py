@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import safetensors
 from ..adapters.engine import EngineError
-from . import safetensors
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .progress import bar, complain, say
 from .readers import Reader, ReaderState, open_reader

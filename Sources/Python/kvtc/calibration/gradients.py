@@ -27,8 +27,9 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
+from .. import safetensors
 from ..adapters.engine import EngineError
-from . import safetensors, sensitivity
+from . import sensitivity
 from .capture import metadata, rope_tensors, shard_path
 from .corpus import Corpus, add_source_options, at_least, chosen_corpus, demo
 from .gradient_model import GradientModel, NoGradients

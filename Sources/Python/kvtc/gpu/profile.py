@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ..calibration import safetensors
+from .. import safetensors
 from ..protocol.geometry import Geometry, Role, RotaryStyle, Tensor
 
 TILE, QUAD = 32, 4

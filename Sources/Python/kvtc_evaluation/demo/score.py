@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kvtc import safetensors
 from kvtc.adapters.llama_cpp.blob import StateError
 from kvtc.adapters.llama_cpp.library import LlamaError
 from kvtc.adapters.llama_cpp.state import SequenceState, build_state
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
-from kvtc.calibration import safetensors
 from kvtc.calibration.capture import tensor_names
 from kvtc.calibration.predictions import divergence, log_probabilities
 from kvtc.calibration.progress import complain

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvtc.calibration import safetensors
+from kvtc import safetensors
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ class SequenceState:
         self._check(first, tokens)
         return np.concatenate([t[first : first + tokens].reshape(-1).view(np.uint8) for t in self.tensors()])
 
+    def device_cells(self, pages: Sequence[range]) -> None:
+        """llama.cpp copies them to and from its devices itself."""
+
     def replace(self, first: int, tokens: int, page: np.ndarray) -> None:
         """Overwrites those cells' rows with a page's bytes."""
         self._check(first, tokens)

@@ -14,6 +14,8 @@ from ...protocol.errors import KvtcError, Unavailable
 from ...session import Session
 from .. import prompts
 from ..background import Background
+from ..codec import DAEMON, Codec
+from ..device import DeviceCodecs
 from ..engine import EngineError
 from ..late import LateClient
 from ..options import Options
@@ -58,6 +60,7 @@ class Kept:
         self._told: set[str] = set()
         self.worker: TransformersWorker | None = None
         self._background: Background | None = None
+        self._codecs: DeviceCodecs | None = None
         try:
             self.worker = TransformersWorker(model, salt=options.salt)
         except EngineError as error:
@@ -69,6 +72,13 @@ class Kept:
             log.warning("kvtcd keeps nothing of this model: %s", self.refusal)
             return
         self._background = Background("kvtc-offload", _PENDING)
+        if self.worker.device is not None:
+            self._codecs = DeviceCodecs(options, self.worker.device, self.worker.element)
+            try:
+                if session := self._opened(self.worker):
+                    self._codecs.warm_up(session, options.policy)
+            except Exception as error:
+                self._failed(error)
         model.generate = self.generate
 
     def generate(self, inputs: Any = None, **options: Any) -> Any:
@@ -99,7 +109,9 @@ class Kept:
         try:
             session = self._opened(worker)
             # The last token's logits are not in the cache.
-            restored = prompts.restore(session, worker, prompt[:-1], deadline=self._options.deadline) if session else 0
+            if session:
+                codec = self._codec(session)
+                restored = prompts.restore(session, worker, prompt[:-1], codec=codec, deadline=self._options.deadline)
         except Exception as error:
             self._failed(error)
         self.counts.calls += 1
@@ -122,13 +134,16 @@ class Kept:
         tokens: list[int] = rows[0].tolist()
         worker.adopt(cache, tokens, restored)
         cells = min(worker.position, worker.context)
-        push = prompts.collect(session, worker, tokens[:cells], restored // session.page_tokens)
+        push = prompts.collect(session, worker, tokens[:cells], restored // session.page_tokens, codec=self._codec(session))
 
         def job() -> None:
             self._count(push(max(_BEHIND, self._options.deadline)))
 
         if self._background and not self._background.submit(job):
             self._say("kvtcd is slower than this model: the pages of a call were not offered")
+
+    def _codec(self, session: Session) -> Codec:
+        return self._codecs.codec(session, self._options.policy) if self._codecs else DAEMON
 
     def _count(self, done: Offload) -> None:
         self.counts.stored_pages += done.stored
@@ -191,6 +206,8 @@ class Kept:
             if self._session:
                 self._session.close()
         self._session = None
+        if self._codecs:
+            self._codecs.close()
         self._late.close()
 
     def __enter__(self) -> Self:
@@ -208,6 +225,7 @@ def keep(model: Any, *, page_tokens: int = 64, **options: Any) -> Kept:
     A daemon that is away, stuck, full or slow costs at most `deadline` seconds, and the calls after that nothing, until it answers again.
 
     `options`: socket, mode ("lossless", or "transform" for weights that the daemon has a profile of), ratio or distortion, sink,
-    window, priority, ttl_seconds, near, distortion_limit, profile, deadline, salt, arena_mib. Raises ValueError for what they cannot be.
+    window, priority, ttl_seconds, near, distortion_limit, profile, deadline, salt, arena_mib, codec ("auto", "daemon", "device"),
+    device_mib. Raises ValueError for what they cannot be.
     """
     return Kept(model, Options.parse(options), page_tokens)

@@ -35,11 +35,30 @@ def to_numpy(rows: Any, element: Element) -> np.ndarray:
     return np.array(rows.numpy().view(element.dtype))
 
 
-def to_torch(rows: np.ndarray, element: Element, dtype: Any, device: Any) -> Any:
-    """[1, heads, cells, width] of a type and on a device of the model's."""
+def blank_rows(shape: tuple[int, ...], element: Element, device: Any) -> Any:
+    """Of that shape, [cells, heads, width], and in memory as the model has them: heads first."""
     import torch
 
-    tensor = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16) if element == Element.BF16 else torch.from_numpy(rows)
+    cells, heads, width = shape
+    return torch.zeros((heads, cells, width), dtype=_types()[element], device=device).transpose(0, 1)
+
+
+def put_rows(rows: Any, data: np.ndarray) -> None:
+    """Writes bytes, which may go away after that, as rows of torch's."""
+    import torch
+
+    given = torch.from_numpy(np.array(data)).view(rows.dtype).view(rows.shape)
+    rows.copy_(given)
+
+
+def to_torch(rows: Any, element: Element, dtype: Any, device: Any) -> Any:
+    """[1, heads, cells, width] of a type and on a device of the model's. ``rows``: numpy's or torch's."""
+    import torch
+
+    if not isinstance(rows, np.ndarray):
+        tensor = rows
+    else:
+        tensor = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16) if element == Element.BF16 else torch.from_numpy(rows)
     return tensor.to(device).to(dtype).transpose(0, 1)[None].contiguous()
 
 

@@ -261,11 +261,17 @@ class TransformersWorker:
 
     # The cache
 
+    @property
+    def device(self) -> Any:
+        """Where the cache is; None where its layers are on several devices, or are kept in another type than they are computed in."""
+        is_one = len(set(self._devices)) == 1 and self.element == _ELEMENTS.get(str(self._dtype).removeprefix("torch."))
+        return self._devices[0] if is_one else None
+
     def blank_state(self, cells: int) -> CacheState:
         """A state of that many tokens whose rows are to be replaced."""
         shape = self.geometry
         keys, values = ([(shape.heads, width)] * shape.layers for width in (shape.head_dim, shape.value_dim))
-        return CacheState.blank(self.element, keys, values, cells)
+        return CacheState.blank(self.element, keys, values, cells, self.device)
 
     def get_state(self) -> CacheState:
         """A copy of the sequence's cache. Its `origin` is None where its cells are not those of the tokens computed."""
@@ -273,14 +279,13 @@ class TransformersWorker:
             return self.blank_state(0)
         layers = [self.cache.layers[number] for number in self._numbers]
         keys, values = ([rows_of(tensor) for tensor in tensors] for tensors in pairs(layers))
-        return CacheState(self.element, keys, values, self.origin, lambda rows: to_numpy(rows, self.element))
+        return CacheState(self.element, keys, values, self.origin, lambda rows: to_numpy(rows, self.element), self.device)
 
     def set_state(self, state: CacheState) -> None:
         """Replaces the sequence's cache; what was computed from is what the state says."""
         self.clear()
         if state.cells:
-            rows = zip(self._numbers, state.key_rows, state.value_rows, self._devices, strict=True)
-            for number, keys, values, device in rows:
+            for number, (keys, values), device in zip(self._numbers, state.rows(), self._devices, strict=True):
                 self.cache.layers[number].update(*(to_torch(tensor, self.element, self._dtype, device) for tensor in (keys, values)))
         self._record = TokenRecord(state.origin, "" if state.origin else "its cells came from a state that does not say which tokens they are of")
 

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...protocol.geometry import Element, Geometry, Grouping, Layout, Order, Role, Tensor
-from .attention import BYTES, NULL_BLOCK, Layer, UnknownLayout, attention_layer
+from ..codec import Cells, moment
+from .attention import BYTES, NULL_BLOCK, Layer, UnknownLayout, Viewed, attention_layer
 
 _ELEMENTS = {
     "torch.float16": Element.F16,
@@ -63,6 +66,39 @@ class GroupCache:
     def kept(self, blocks: Sequence[int]) -> bool:
         """Whether a page of these blocks can be sent."""
         return NULL_BLOCK not in blocks
+
+    def cells(self, pages: Sequence[Sequence[int]], free: Any = None) -> Cells | None:
+        """Where the pages of these blocks are, from that event on; block 0 is not wanted. None where rows lie here and there."""
+        cache = {}
+        for number, layer in self.layers.items():
+            for role, rows in zip((Role.KEY, Role.VALUE), layer.rows, strict=True):
+                if not isinstance(rows, Viewed):
+                    return None
+                cache[number, role] = rows.view.view(self.type)
+        size = self.block_tokens * self.split
+        within = np.arange(size)
+        slots = [
+            np.concatenate([within + block * size if block != NULL_BLOCK else np.full(size, -1) for block in blocks]) for blocks in pages
+        ]
+        return Cells(cache, slots, free)
+
+    def copied_cells(self, copies: Any) -> Cells:
+        """Where pages are in what `gather` has just given."""
+        flat, cache, offset = copies.view(self.type), {}, 0
+        pages, tokens = len(copies), copies.shape[1] // self.token_bytes
+        for number, layer in self.layers.items():
+            for role, rows in zip((Role.KEY, Role.VALUE), layer.rows, strict=True):
+                _, heads, _, width = rows.shape
+                cache[number, role] = flat[:, offset : offset + heads * tokens * width].view(pages, heads, tokens, width)
+                offset += heads * tokens * width
+        return Cells(cache, [np.arange(tokens) + page * tokens for page in range(pages)], moment(self.device))
+
+    @property
+    def type(self) -> Any:
+        """torch's type of an element, which vLLM's own tensor may have as bytes."""
+        import torch
+
+        return next(getattr(torch, name.removeprefix("torch.")) for name, element in _ELEMENTS.items() if element == self.element)
 
     def gather(self, blocks: Sequence[int], pages: int) -> Any:
         """A copy of the blocks as pages, on the device where they are [pages, bytes of a page]."""

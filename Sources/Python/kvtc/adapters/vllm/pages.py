@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..counters import Counters
+from ..device import DeviceCodecs
 from ..keyed import KeyedPages
 from ..sessions import CacheForm
 from .settings import Wishes, WishList
@@ -50,10 +51,11 @@ class Plan:
 
 
 class PartPages:
-    """The pages of one worker, or of all as the scheduler sees them, under each request's wishes. ``counters``: of all of them."""
+    """The pages of one worker, or of all as the scheduler sees them, under each request's wishes. ``counters``: of all of them. ``codecs``:
+    of the worker's device."""
 
-    def __init__(self, wishes: WishList, parts: Sequence[Parts], counters: Counters) -> None:
-        self._wishes, self._parts, self.counters = wishes, parts, counters
+    def __init__(self, wishes: WishList, parts: Sequence[Parts], counters: Counters, codecs: DeviceCodecs | None = None) -> None:
+        self._wishes, self._parts, self.counters, self._codecs = wishes, parts, counters, codecs
         self._pages: dict[Wishes, list[KeyedPages]] = {}
 
     def under(self, wishes: Wishes) -> list[KeyedPages]:
@@ -68,6 +70,7 @@ class PartPages:
                     part.page_tokens,
                     part.weights,
                     counters=self.counters,
+                    codecs=None if is_state else self._codecs,
                 )
                 for part in self._parts
                 for form, is_state in zip(part.forms, part.states, strict=True)
@@ -94,3 +97,5 @@ class PartPages:
         for of_one in self._pages.values():
             for pages in of_one:
                 pages.close()
+        if self._codecs:
+            self._codecs.close()

@@ -60,6 +60,9 @@ class StateCache:
     def number(self, name: str) -> int | None:
         return 0 if name in self.states.names else None
 
+    def cells(self, pages: Sequence[Sequence[int]], free: Any = None) -> None:
+        """States are kept exactly."""
+
     def kept(self, blocks: Sequence[int]) -> bool:
         return blocks[-1] != NULL_BLOCK
 

@@ -9,7 +9,9 @@ from itertools import takewhile
 from typing import Any
 
 from ..background import Background
+from ..codec import moment
 from ..counters import Counters
+from ..device import DeviceCodecs
 from ..sessions import CacheForm
 from .attention import UnknownLayout, kv_scales
 from .identity import loaded_weights, part_identity
@@ -95,7 +97,14 @@ class WorkerSide:
         self._groups = groups
         states = tuple(isinstance(group, StateCache) for group in groups)
         self.parts = Parts(tuple(forms), states, weights, self._page_tokens)
-        self._pages = PartPages(self._wishes, [self.parts], self.counters)
+        codecs = None
+        if len(groups) == 1 and isinstance(groups[0], GroupCache) and groups[0].cells([]):
+            # A profile is of all layers.
+            codecs = DeviceCodecs(self._settings.options, groups[0].device, groups[0].element)
+        self._pages = PartPages(self._wishes, [self.parts], self.counters, codecs)
+        if codecs:
+            for pages in self._pages.under(()):
+                pages.warm_up()
 
     def start(self, plan: Plan) -> None:
         """Sets the loads of a step going."""
@@ -152,13 +161,17 @@ class WorkerSide:
             return
         copies = group.gather([block for blocks in of_pages[begin : begin + whole] for block in blocks], whole)
         before = keys[begin - 1] if begin else transfer.before
+        copied, cells = moment(group.device), group.copied_cells(copies) if isinstance(group, GroupCache) else None
+
+        def page(index: int) -> Any:
+            if copied is not None:
+                copied.synchronize()
+            return copies[index].cpu().numpy()
 
         def push() -> None:
             try:
-                # Waits for the device, where the pages are on one.
-                host = copies.cpu().numpy()
                 first = (transfer.first + begin) * self._page_tokens
-                pages.set(keys[begin : begin + whole], host.__getitem__, first, before)
+                pages.set(keys[begin : begin + whole], page, first, before, cells)
             finally:
                 with self._staging:
                     self._staged -= whole
