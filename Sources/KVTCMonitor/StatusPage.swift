@@ -136,7 +136,7 @@ enum StatusPage {
           const asked = d => d.counters.hits + d.counters.misses;
           const fresh = was && was.instance === s.instance;
           const n = fresh ? asked(s) - asked(was) : 0;
-          history.push({hit: n > 0 ? (s.counters.hits - was.counters.hits) / n : null,
+          history.push({hit: n > 0 ? (s.counters.hits - was.counters.hits) / n : history.at(-1)?.hit ?? null,
             p50: s.latency_us.pull.count ? s.latency_us.pull.p50 : null, p99: s.latency_us.pull.count ? s.latency_us.pull.p99 : null});
           if (history.length > KEEP) history.shift();
           const all = asked(s), minutes = KEEP * PERIOD / 60000;
