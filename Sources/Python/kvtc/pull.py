@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .leases import Lease
@@ -24,7 +24,7 @@ AGAIN = -1
 @dataclass
 class Part:
     """What came back of one page. ``data`` lies in shared memory and is valid until the next part is asked for, which fails, or
-    brings the part again, where the connection and with it the memory ended before that."""
+    brings the part again, where the connection and with it the memory ended before that; or as long as it is held (``hold``)."""
 
     index: int
     key: bytes
@@ -35,6 +35,15 @@ class Part:
     connection: Connection | None = None
     #: Whether ``data`` is a block as it is stored, and not layers in the session's layout.
     is_block: bool = False
+    region: Region | None = None
+
+    def hold(self) -> Callable[[], None]:
+        """Keeps ``data`` until what this returns is called, once. Until then its request's room in the arena is not to be had for others:
+        who holds much of an arena waits for himself."""
+        if self.region is None:
+            return lambda: None
+        self.region.keep()
+        return self.region.free
 
     def require_valid(self) -> None:
         """Raises ConnectionLost where what was read of ``data`` may have been zeros."""
@@ -245,4 +254,4 @@ def _part(connection: Connection, pull: Pull, batch: Batch, part: messages.PullP
                 raise KvtcError("the daemon's reply points outside the region of its request", advice="report this as a bug of kvtcd")
             data = region.arena.view[part.offset : part.offset + part.length]
     layers = range(part.layer_begin, part.layer_end)
-    return Part(index, pull.keys[index], outcome, layers, data, connection if region is not None else None, pull.is_stored)
+    return Part(index, pull.keys[index], outcome, layers, data, connection if region is not None else None, pull.is_stored, region)

@@ -90,6 +90,22 @@ def test_blocks_go_there_and_come_back(server, arena):
         found.lease.release()
 
 
+def test_parts_that_are_held_stay_what_they_are_until_they_are_let_go(server, arena):
+    client, session = connected(server, arena)
+    with client:
+        keys, data = blocks(900)
+        session.push_blocks(Block(key, n * TOKENS, TOKENS, block) for n, (key, block) in enumerate(zip(keys, data)))
+        # Each time some hundred kilobytes of a megabyte, in which all of them do not fit twice.
+        for _ in range(10):
+            held = []
+            for part in session.pull_blocks(keys):
+                if part.index < 200:
+                    held.append((part, part.hold()))
+            assert len(held) == 200 and all(bytes(part.data) == data[part.index] for part, _ in held)
+            for _, let_go in held:
+                let_go()
+
+
 def test_a_block_that_has_grown_is_asked_for_again(server, arena):
     client, session = connected(server, arena)
     with client:

@@ -31,8 +31,8 @@ class Coder:
         import torch
 
         self._decoder, self._encoder = decoder, encoder
-        self._torch: Any = torch
-        self._stream = self._torch.cuda.Stream(decoder.device) if decoder.device.type == "cuda" else None
+        cuda: Any = torch.cuda
+        self._stream = cuda.Stream(decoder.device) if decoder.device.type == "cuda" else None
         # Memory is that of one call.
         self._lock = threading.Lock()
         self._arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
@@ -79,12 +79,6 @@ class Coder:
         except Exception as error:
             self._fail(f"{type(error).__name__}: {error}")
             return [None] * len(pages)
-
-    def copy(self, data: memoryview) -> Any:
-        """Of a block, in memory that the device copies from by itself."""
-        copy = self._torch.empty(len(data), dtype=self._torch.uint8, pin_memory=self._stream is not None)
-        copy.numpy()[:] = np.frombuffer(data, np.uint8)
-        return copy.numpy()
 
     def pin(self, arena: Arena | None) -> None:
         """Has the device know the memory that pages come and go in, as long as there is the arena."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from ..leases import Lease
 from ..protocol.errors import KvtcError, Unavailable
 from ..protocol.geometry import Element
 from ..protocol.messages import PullOutcome, PushOutcome
-from ..protocol.policy import BlockMode, Mode, Policy, QualityKind
+from ..protocol.policy import Mode, Policy, QualityKind
+from ..pull import Part
 from ..session import Session
 from ..transport.deadline import is_away
 from .background import Background
@@ -30,8 +31,8 @@ from .options import Options
 
 log = logging.getLogger("kvtc")
 
-_MODE_AT = 6
-"""Where a block's header has its mode."""
+_INLINE = 64 << 20
+"""Bytes of blocks that are decoded together where they come through the socket."""
 _CODED = (Mode.TRANSFORM, Mode.KVTC)
 
 
@@ -102,38 +103,46 @@ class DeviceCodec:
     def bring(self, session: Session, keys: Sequence[bytes], target: Target, arrived: NDArray[np.bool_], lease: Lease | None) -> None:
         if target.cells is None or not self.coder.fits(target.cells):
             return DAEMON.bring(session, keys, target, arrived, lease)
-        self.coder.pin(session.client.arena())
-        held: dict[int, Any] = {}
+        arena = session.client.arena()
+        self.coder.pin(arena)
+        # Together, as each call costs some for every layer; the rest of the arena is for what is on its way.
+        most = arena.length // 4 if arena else _INLINE
+        held: list[tuple[Part, Callable[[], None]]] = []
         try:
             for part in session.pull_blocks(keys, lease):
                 if part.outcome != PullOutcome.HIT:
                     continue
-                if not part.is_block:
+                if part.is_block:
+                    held.append((part, part.hold()))
+                    if sum(len(other.data) for other, _ in held) >= most:
+                        self._decode(held, target, arrived)
+                else:
                     # Of an earlier daemon, to which the client has connected again.
                     target.write(part.index, part.layers, np.frombuffer(part.data, np.uint8))
-                    arrived[part.index] = True
-                elif part.data[_MODE_AT] == BlockMode.RAW:
-                    # Large, and copied to the device from where it lies.
-                    self._decode({part.index: part.data}, target, arrived)
-                else:
-                    held[part.index] = self.coder.copy(part.data)
-                try:
                     part.require_valid()
-                except KvtcError:
-                    arrived[part.index] = False
-                    held.pop(part.index, None)
-                    raise
+                    arrived[part.index] = True
         finally:
-            if held:
-                self._decode(held, target, arrived)
+            self._decode(held, target, arrived)
 
-    def _decode(self, blocks: Mapping[int, Any], target: Target, arrived: NDArray[np.bool_]) -> None:
-        cells, indices = target.cells, list(blocks)
+    def _decode(self, held: list[tuple[Part, Callable[[], None]]], target: Target, arrived: NDArray[np.bool_]) -> None:
+        """Writes blocks from where they lie, and lets them go."""
+        if not held:
+            return
+        parts, cells = [part for part, _ in held], target.cells
         assert cells
-        slots = [cells.slots[index] for index in indices]
-        failed = self.coder.decode(list(blocks.values()), slots, cells, lambda layer, event: target.reached(indices, layer, event))
-        for at, index in enumerate(indices):
-            arrived[index] = at not in failed
+        indices = [part.index for part in parts]
+        try:
+            failed = self.coder.decode(
+                [part.data for part in parts], [cells.slots[index] for index in indices], cells,
+                lambda layer, event: target.reached(indices, layer, event),
+            )  # fmt: skip
+            for at, part in enumerate(parts):
+                part.require_valid()
+                arrived[part.index] = at not in failed
+        finally:
+            for _, let_go in held:
+                let_go()
+            held.clear()
 
     def send(self, session: Session, run: Run) -> list[PushOutcome]:
         cells, size = run.cells, session.page_tokens

@@ -15,13 +15,23 @@ ALIGNMENT = 64
 
 
 class Region:
-    """A part of the arena in use for one request."""
+    """A part of the arena in use for one request, and for those who keep what came of it."""
 
     def __init__(self, arena: Arena, offset: int, length: int):
         self.arena, self.offset, self.length = arena, offset, length
+        self._users, self._counting = 1, threading.Lock()
+
+    def keep(self) -> None:
+        """Has one more ``free`` to come."""
+        with self._counting:
+            self._users += 1
 
     def free(self) -> None:
-        self.arena.give_back(self)
+        with self._counting:
+            self._users -= 1
+            is_last = self._users == 0
+        if is_last:
+            self.arena.give_back(self)
 
 
 class Arena:

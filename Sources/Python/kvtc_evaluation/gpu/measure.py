@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +17,15 @@ import torch
 import triton
 
 from kvtc.gpu import Decoder, Encoder, NotExact, Page, Profile
+from kvtc.gpu.blocks import HEADER
 from kvtc.protocol.geometry import Element
 
-from . import synthetic
+from . import daemon, synthetic
 from .prefill import Model
 from .shape import Shape
 
-GOLDEN = Path(__file__).resolve().parents[4] / "Tests" / "Golden"
+ROOT = Path(__file__).resolve().parents[4]
+GOLDEN = ROOT / "Tests" / "Golden"
 _PEAK_SIDE = 8192
 _BLOCK = 16
 """Tokens of a block of the cache."""
@@ -41,7 +44,8 @@ class Measurement:
 
     def run(self) -> None:
         self._is_exact = self._golden()
-        profile = synthetic.profile(self._shape, self._device)
+        file = synthetic.profile_file(self._shape, self._device)
+        profile = Profile(file)
         decoders = {product: decoder for product in _PRODUCTS if (decoder := self._decoder(profile, product))}
         if not decoders:
             return
@@ -58,9 +62,11 @@ class Measurement:
         decoder = decoders.pop(self._best)
         del some
         decoders.clear()
+        encoder = Encoder(decoder)
         self._restores(decoder, pages, cache)
-        self._others(decoder, cache)
-        del decoder, cache
+        self._from_daemon(file, decoder, encoder, pages, cache)
+        self._others(decoder, encoder, cache)
+        del decoder, encoder, cache
         self._free()
         self._prefills()
 
@@ -75,11 +81,12 @@ class Measurement:
         def rate(tokens: int, name: str) -> float | None:
             return round(tokens / figures[name] * 1e3) if on_gpu and name in figures else None
 
+        source = "daemon" if any(name.startswith("daemon_") for name in figures) else "restore"
         ratios = {
-            "restore_vs_prefill_8k_16": over("prefill_1x8192_ms", "restore_1x8192_16_ms"),
-            "restore_vs_prefill_8k_45": over("prefill_1x8192_ms", "restore_1x8192_45_ms"),
-            "restore_vs_prefill_32k_45": over("prefill_1x32768_ms", "restore_1x32768_45_ms"),
-            "restore_vs_prefill_8x8k_16": over("prefill_8x8192_ms", "restore_8x8192_16_ms"),
+            "restore_vs_prefill_8k_16": over("prefill_1x8192_ms", f"{source}_1x8192_16_ms"),
+            "restore_vs_prefill_8k_45": over("prefill_1x8192_ms", f"{source}_1x8192_45_ms"),
+            "restore_vs_prefill_32k_45": over("prefill_1x32768_ms", f"{source}_1x32768_45_ms"),
+            "restore_vs_prefill_8x8k_16": over("prefill_8x8192_ms", f"{source}_8x8192_16_ms"),
             "first_layer_share": over("first_layer_1x8192_16_ms", "restore_1x8192_16_ms"),
             "encode_tokens_s": rate(8192, "encode_8192_16_ms"),
             "decode_tokens_s": rate(8192, "restore_1x8192_16_ms"),
@@ -87,6 +94,7 @@ class Measurement:
             "bit_identical": self._is_exact,
         }
         versions = {"torch": torch.__version__, "triton": triton.__version__, "product": self._best}
+        versions["restored_from"] = "kvtcd" if source == "daemon" else "pinned memory"
         return {"device": device, "shape": self._shape.name, "versions": versions, "figures": figures, "ratios": ratios, "notes": self._notes}
 
     def _golden(self) -> bool:
@@ -148,9 +156,20 @@ class Measurement:
         return result
 
     def _restore(self, decoder: Decoder, pages: Sequence[np.ndarray], tokens: int, cache: Any) -> tuple[float, float]:
-        """Seconds until all of it is there, and until the first layer is: medians. Which slot a token has is random by pages of the cache."""
+        """Seconds until all of it is there, and until the first layer is: medians."""
+
+        def restore(slots: Sequence[np.ndarray]) -> Any:
+            restored = decoder.restore([pages[number % len(pages)] for number in range(len(slots))], slots, cache, is_verified=True)
+            self._finish()
+            if restored.failed:
+                raise RuntimeError(f"a good block was refused: {next(iter(restored.failed.values()))}")
+            return next(iter(restored.events.values()), None)
+
+        return self._repeated(tokens, restore)
+
+    def _repeated(self, tokens: int, restore: Callable[[Sequence[np.ndarray]], Any]) -> tuple[float, float]:
+        """Of what fills so many slots, and says by which event the first layer was there. Which slot a token has is random by blocks."""
         count = tokens // self._shape.page
-        blocks = [pages[number % len(pages)] for number in range(count)]
         order = np.random.default_rng(4).permutation(tokens // _BLOCK)[:, None] * _BLOCK + np.arange(_BLOCK)
         slots = list(order.reshape(count, self._shape.page))
         whole, first = [], []
@@ -160,14 +179,12 @@ class Measurement:
             started = time.perf_counter()
             if begin:
                 begin.record()
-            restored = decoder.restore(blocks, slots, cache, is_verified=True)
+            event = restore(slots)
             self._finish()
-            if restored.failed:
-                raise RuntimeError(f"a good block was refused: {next(iter(restored.failed.values()))}")
             # The first time is a warm-up where there is a GPU.
             if number or self._shape.rounds == 0:
                 whole.append(time.perf_counter() - started)
-                first.append(begin.elapsed_time(next(iter(restored.events.values()))) / 1e3 if begin else whole[-1])
+                first.append(begin.elapsed_time(event) / 1e3 if begin and event else whole[-1])
         return statistics.median(whole), statistics.median(first)
 
     def _restores(self, decoder: Decoder, pages: dict[int, list[np.ndarray]], cache: Any) -> None:
@@ -184,7 +201,26 @@ class Measurement:
         self._figure("memory_resident_mib", decoder.resident.bytes / 2**20)
         self._figure("memory_stated_mib", decoder.memory() / 2**20)
 
-    def _others(self, decoder: Decoder, cache: Any) -> None:
+    def _from_daemon(self, file: np.ndarray, decoder: Decoder, encoder: Encoder, pages: dict[int, list[np.ndarray]], cache: Any) -> None:
+        """The same from the RAM of a running kvtcd, and raw pages beside."""
+        kvtcd = Path(os.environ.get("KVTCD") or ROOT / ".build" / "release" / "kvtcd")
+        if not kvtcd.is_file():
+            return self._note(f"{kvtcd} is not there: restored from pinned memory only")
+        most = max(batch * tokens for batch, tokens in self._shape.sizes) // self._shape.page
+        batch, tokens = self._shape.sizes[min(1, len(self._shape.sizes) - 1)]
+        with daemon.stored(kvtcd, file, self._shape, decoder, encoder) as kept:
+            for ratio, blocks in pages.items():
+                kept.push(ratio, [block.tobytes() for block in blocks], most)
+                for batch_of, tokens_of in self._shape.sizes:
+                    name = f"{batch_of}x{tokens_of}_{ratio}_ms"
+                    whole, first = self._repeated(batch_of * tokens_of, lambda slots, ratio=ratio: kept.restore(ratio, slots, cache))  # type: ignore[misc]
+                    self._figure(f"daemon_{name}", 1e3 * whole)
+                    self._figure(f"daemon_first_layer_{name}", 1e3 * first)
+            kept.push_raw([block[HEADER:] for block in synthetic.raw(self._shape, decoder)], batch * tokens // self._shape.page)
+            whole, _ = self._repeated(batch * tokens, lambda slots: kept.restore(0, slots, cache))
+            self._figure(f"daemon_raw_{batch * tokens}_ms", 1e3 * whole)
+
+    def _others(self, decoder: Decoder, encoder: Encoder, cache: Any) -> None:
         """Raw pages, coding, and the fastest that products alone could be."""
         batch, tokens = self._shape.sizes[min(1, len(self._shape.sizes) - 1)]
         count = batch * tokens
@@ -192,7 +228,6 @@ class Measurement:
         self._figure(f"raw_{count}_ms", 1e3 * whole)
         # What was restored last was random bits; rows that were decoded are like those that are coded.
         self._restore(decoder, self._pinned(synthetic.coded(self._shape, decoder, 16)), count, cache)
-        encoder = Encoder(decoder)
         pages = [Page(np.arange(first, first + self._shape.page), first) for first in range(0, count, self._shape.page)]
         made: list[bytes | None] = []
 

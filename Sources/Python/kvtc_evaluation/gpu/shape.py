@@ -26,6 +26,8 @@ class Shape:
     sizes: tuple[tuple[int, int], ...]
     unique_pages: int
     rounds: int
+    #: Of the daemon's RAM: what the largest size takes coded at all ratios, and one of the sizes raw.
+    ram_mib: int
 
     @property
     def row(self) -> int:
@@ -35,6 +37,6 @@ class Shape:
 
 LLAMA_8B = Shape(
     "Llama-3.1-8B", 32, 4096, 32, 8, 128, 14_336, 128_256, 5e5, {16: 23_592, 45: 11_008}, 7864, 64,
-    ((1, 2048), (1, 8192), (1, 32_768), (8, 8192)), 16, 3,
+    ((1, 2048), (1, 8192), (1, 32_768), (8, 8192)), 16, 3, 6144,
 )  # fmt: skip
-MINIATURE = Shape("a miniature", 2, 64, 4, 2, 16, 128, 256, 1e4, {16: 40, 45: 24}, 12, 16, ((1, 32),), 2, 0)
+MINIATURE = Shape("a miniature", 2, 64, 4, 2, 16, 128, 256, 1e4, {16: 40, 45: 24}, 12, 16, ((1, 32),), 2, 0, 64)

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import torch
 
-from kvtc.gpu import Profile, blocks
+from kvtc.gpu import blocks
 from kvtc.gpu.decoder import Decoder
 from kvtc.gpu.rate import Goal, RateControl
 from kvtc.gpu.writing import Job, write
@@ -21,8 +21,8 @@ _STEEPNESS = 1.1
 """Deviations of components fall with their number to this power: as bits a component do in models that were calibrated."""
 
 
-def profile(shape: Shape, device: torch.device) -> Profile:
-    """Format 3, with unit matrices: how fast they are multiplied does not depend on what they are."""
+def profile_file(shape: Shape, device: torch.device) -> np.ndarray:
+    """The bytes of a profile of format 3, with unit matrices: how fast they are multiplied does not depend on what they are."""
     rank, row = max(shape.ranks.values()), shape.row
     exponents = np.where(np.arange(rank) < rank // 50, -9, np.where(np.arange(rank) < rank // 5, -10, -11)).astype(np.int8)
     components = np.concatenate([np.arange(rank), np.arange(shape.second_digits)]).astype(np.int32)
@@ -79,7 +79,7 @@ def profile(shape: Shape, device: torch.device) -> Profile:
         if name != "basis.0.packed":
             file[at : at + values.nbytes] = values.view(np.uint8)
             at += values.nbytes
-    return Profile(file)
+    return file
 
 
 def _frequencies() -> np.ndarray:
