@@ -54,7 +54,7 @@ let package = Package(
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem", heap]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
-        module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore"]),
+        module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore", deque]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
         .target(name: "CKVTC"),
         .target(

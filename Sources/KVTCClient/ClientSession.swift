@@ -45,6 +45,8 @@ public struct ClientSession: Sendable {
     /// cannot tell identities apart is not trusted with any.
     public init(_ client: Client, _ request: OpenSessionRequest, identity: [UInt8] = []) throws(ClientError) {
         let reply: OpenSessionReply
+        var request = request
+        request.policy = client.spoken(request.policy)
         if client.server.features & Wire.featureIdentity != 0 {
             reply = try client.call(OpenIdentifiedSessionRequest(request, identity: identity))
         } else if identity.isEmpty {
@@ -61,6 +63,11 @@ public struct ClientSession: Sendable {
         profile = reply.profile
         self.tokenBytes = tokenBytes
         pageTokens = Int(request.pageTokens)
+    }
+
+    /// Changes the policy.
+    public func setPolicy(_ policy: Policy) throws(ClientError) -> SetPolicyReply {
+        try client.call(SetPolicyRequest(session: number, policy: client.spoken(policy)))
     }
 
     /// Bytes of inline pages in one request: enough to fill the socket, few enough that the daemon stores some pages while
@@ -159,5 +166,14 @@ extension Array {
     fileprivate subscript<Wrapped>(index: Int, default fallback: Wrapped) -> Wrapped where Element == Wrapped? {
         get { self[index] ?? fallback }
         set { self[index] = newValue }
+    }
+}
+
+extension Client {
+    /// A policy as far as the daemon knows what it says. Earlier ones code all pages at once.
+    fileprivate func spoken(_ policy: Policy) -> Policy {
+        var policy = policy
+        if server.features & Wire.featureCode == 0 { policy.code = nil }
+        return policy
     }
 }

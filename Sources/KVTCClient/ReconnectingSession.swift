@@ -84,7 +84,7 @@ public final class ReconnectingSession: Sendable {
     /// Changes the policy, also for later connections.
     public func setPolicy(_ policy: Policy) throws(ClientError) -> SetPolicyReply {
         let reply = try perform { (session, _) throws(ClientError) in
-            try session.client.call(SetPolicyRequest(session: session.number, policy: policy))
+            try session.setPolicy(policy)
         }
         state.withLock { $0.request.policy = policy }
         return reply

@@ -37,9 +37,10 @@ final class LibrarySession: Sendable {
     var pageTokens: Int { state.withLock { Int($0.terms.request.pageTokens) } }
 
     func setPolicy(_ policy: Policy) throws(Failure) {
-        try perform { (link) throws(ClientError) in
-            _ = try link.client.call(SetPolicyRequest(session: link.session.number, policy: policy))
-        }
+        // C says it with the other options, once.
+        var policy = policy
+        policy.code = state.withLock { $0.terms.request.policy.code }
+        try perform { (link) throws(ClientError) in _ = try link.session.setPolicy(policy) }
         state.withLock { $0.terms.request.policy = policy }
     }
 

@@ -47,6 +47,7 @@ struct SessionTerms {
         request = OpenSessionRequest(
             name: name, profile: profile, tensors: tensors, layout: layout, pageTokens: options.page_tokens,
             policy: try Policy(options.policy))
+        request.policy.code = try Self.codingTime(options.code)
         tokenBytes = tensors.isEmpty ? nil : tensors.reduce(0) { $0 + $1.width } * layout.element.bytes
     }
 
@@ -85,6 +86,13 @@ struct SessionTerms {
             throw .invalid(field: "options.tensors", "\(error)")
         }
         return result
+    }
+
+    /// Nil where that is for the daemon to say.
+    private static func codingTime(_ raw: UInt8) throws(Failure) -> CodingTime? {
+        let times: [CodingTime?] = [nil, .atOnce, .underPressure, .idle]
+        guard Int(raw) < times.count else { throw .invalid(field: "options.code", "\(raw) has no meaning") }
+        return times[Int(raw)]
     }
 
     /// A value of an enumeration that has no default for numbers that it does not know.

@@ -39,6 +39,8 @@ public struct Policy: Hashable, Sendable {
     public var distortionLimit: Float?
     /// Whether rows far outside of what the profile was calibrated on stay lossless by themselves.
     public var keepsOutliers: Bool
+    /// When pages are coded; nil: when the daemon's configuration says.
+    public var code: CodingTime?
 
     /// The modes that a policy can ask for.
     public static let modes = Mode.allCases.filter { $0 != .raw }
@@ -47,7 +49,8 @@ public struct Policy: Hashable, Sendable {
     public init(
         sink: UInt32 = 4, window: UInt32 = 128, mode: Mode = .transform, qualityKind: Quality.Kind = .ratio,
         priority: UInt8 = 128, pin: Bool = false, quality: Float = 16, ttlSeconds: UInt32 = 0,
-        protected: [PositionRange] = [], near: Float? = nil, distortionLimit: Float? = nil, keepsOutliers: Bool = true
+        protected: [PositionRange] = [], near: Float? = nil, distortionLimit: Float? = nil, keepsOutliers: Bool = true,
+        code: CodingTime? = nil
     ) {
         self.sink = sink
         self.window = window
@@ -61,5 +64,6 @@ public struct Policy: Hashable, Sendable {
         self.near = near
         self.distortionLimit = distortionLimit
         self.keepsOutliers = keepsOutliers
+        self.code = code
     }
 }

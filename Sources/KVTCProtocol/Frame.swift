@@ -71,8 +71,10 @@ public enum Wire {
     public static let featureIdentity: UInt32 = 4
     /// Feature bit: pages travel as they are stored, and profiles as files.
     public static let featureBlocks: UInt32 = 8
+    /// Feature bit: policies say when pages are coded.
+    public static let featureCode: UInt32 = 16
     /// All feature bits of this release.
-    public static let features = featureArenas | featureStreaming | featureIdentity | featureBlocks
+    public static let features = featureArenas | featureStreaming | featureIdentity | featureBlocks | featureCode
     /// Status bit: more parts of this reply follow.
     public static let more: UInt32 = 0x8000_0000
 }

@@ -109,7 +109,10 @@ extension Policy: WireMessage {
         static let near: UInt8 = 2
         static let distortionLimit: UInt8 = 4
         static let dropsOutliers: UInt8 = 8
-        static let all: UInt8 = 15
+        /// Two bits: 0 where that is for the daemon to say, else the place of the case among these.
+        static let code: UInt8 = 0x30
+        static let codes: [CodingTime] = [.atOnce, .underPressure, .idle]
+        static let all: UInt8 = 0x3F
     }
 
     /// What a session gets that says nothing.
@@ -125,10 +128,12 @@ extension Policy: WireMessage {
         try coder.field("policy.priority", &priority)
         var flags =
             (pin ? Flag.pin : 0) | (near != nil ? Flag.near : 0) | (distortionLimit != nil ? Flag.distortionLimit : 0)
-            | (keepsOutliers ? 0 : Flag.dropsOutliers)
+            | (keepsOutliers ? 0 : Flag.dropsOutliers) | (code.map(Policy.bits) ?? 0)
         try coder.flags("policy.flags", known: Flag.all, &flags)
         pin = flags & Flag.pin != 0
         keepsOutliers = flags & Flag.dropsOutliers == 0
+        let number = Int((flags & Flag.code) >> 4)
+        code = number == 0 ? nil : Flag.codes[number - 1]
         try coder.field("policy.quality", &quality)
         try coder.check("policy.quality", quality.isFinite && quality >= 0) {
             "\(quality) is not a finite, non-negative number"
@@ -139,6 +144,8 @@ extension Policy: WireMessage {
         try Policy.bound(
             &coder, "policy.distortionLimit", isThere: flags & Flag.distortionLimit != 0, &distortionLimit)
     }
+
+    private static func bits(_ code: CodingTime) -> UInt8 { UInt8(Flag.codes.firstIndex(of: code)! + 1) << 4 }
 
     private static func bound(
         _ coder: inout FieldCoder, _ name: String, isThere: Bool, _ value: inout Float?

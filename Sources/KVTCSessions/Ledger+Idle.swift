@@ -5,6 +5,7 @@ import struct KVTCStore.StoreKey
 extension Ledger {
     /// Notes a request; the window of a session that was idle is closed to the coder again.
     package mutating func touch(_ id: UInt32, now: UInt64) {
+        lastUse = max(lastUse, now)
         change(id) {
             $0.lastUse = now
             $0.isIdle = false

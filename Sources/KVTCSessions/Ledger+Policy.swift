@@ -38,6 +38,7 @@ extension Ledger {
             $0.released = 0
             $0.isIdle = false
         }
+        stopWaiting(session.pages.map(\.key))
         let protection = Protection(policy: policy, tokens: session.tokens)
         var lost: [Range<Int>] = []
         for entry in session.pages {

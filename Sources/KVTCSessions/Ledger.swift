@@ -14,6 +14,11 @@ package struct EncodePlan {
 package struct Ledger {
     package private(set) var sessions: [UInt32: Session] = [:]
     package private(set) var pages: [StoreKey: LedgerPage] = [:]
+    /// When pages are coded whose sessions leave that to the daemon.
+    package var code = CodingTime.atOnce
+    var waiting = WaitingPages()
+    /// When there was the last request of any session, in nanoseconds.
+    package internal(set) var lastUse: UInt64 = 0
     private var generations: UInt64 = 0
     /// The last number given; nil where they are random.
     private var lastSession: UInt32?
@@ -63,6 +68,7 @@ package struct Ledger {
                 phase: coded == true || isBlock ? .coded(nil) : .raw, retained: RowSet(count: tokens), owner: id)
             if let before {
                 (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
+                page.retainedTime = before.retainedTime
                 page.retained = before.tokens == tokens ? before.retained : RowSet.full(tokens)
             }
             if let retaining { page.retained.formUnion(retaining) }
@@ -88,6 +94,7 @@ package struct Ledger {
             phase: isBlock ? .coded(nil) : .raw,
             retained: before.tokens == tokens ? before.retained : RowSet.full(tokens), owner: before.owner)
         (page.users, page.retainedChoice, page.near) = (before.users, before.retainedChoice, before.near)
+        page.retainedTime = before.retainedTime
         if let retaining { page.retained.formUnion(retaining) }
         pages[key] = page.isCoded && page.users.isEmpty ? nil : page
         return queued([key])
@@ -102,7 +109,7 @@ package struct Ledger {
         return (keys, queued(keys))
     }
 
-    /// The pages that left the session's window and that no other session's window holds; they count as queued.
+    /// The pages that left the session's window, that no other session's window holds and that do not wait; they count as queued.
     mutating func released(_ id: UInt32) -> [StoreKey] {
         guard let session = sessions[id] else { return [] }
         let begin = session.windowBegin
@@ -111,22 +118,6 @@ package struct Ledger {
         let keys = session.pages[session.released..<end].map(\.key)
         sessions[id]?.released = end
         return queued(keys)
-    }
-
-    /// Queues those of the pages that are raw and that no window holds.
-    mutating func queued(_ keys: [StoreKey]) -> [StoreKey] { keys.filter { queue($0) } }
-
-    /// Queues a page, if it is raw and no window holds it.
-    package mutating func queue(_ key: StoreKey) -> Bool {
-        guard let page = pages[key], page.phase == .raw, !isInAnyWindow(page) else { return false }
-        pages[key]?.phase = .queued
-        return true
-    }
-
-    private func isInAnyWindow(_ page: LedgerPage) -> Bool {
-        page.users.contains { id, first in
-            sessions[id].map { !$0.isIdle && first + page.tokens > $0.windowBegin } ?? false
-        }
     }
 
     /// Rows that must stay exact when the page is coded now.
@@ -295,6 +286,7 @@ package struct Ledger {
             page.near = CodingChoice.strictest([page.near, near])
             let asked = [choice, page.retainedChoice]
             page.retainedChoice = CodingChoice.joined(page.owner == id ? asked : asked.reversed())
+            page.retainedTime = CodingTime.soonest([page.retainedTime, session.policy.code ?? code])
             pages[entry.key] = page.isCoded && page.users.isEmpty ? nil : page
         }
     }

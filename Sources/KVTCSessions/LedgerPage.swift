@@ -5,6 +5,8 @@ package struct LedgerPage {
     package enum Phase: Equatable {
         /// Not coded and not asked for.
         case raw
+        /// May be coded, and stays as it is until there is a reason to; its place among those that do.
+        case waiting(UInt64)
         /// An encode job was asked for.
         case queued
         /// The job runs.
@@ -27,10 +29,15 @@ package struct LedgerPage {
     package var retained: RowSet
     /// What those sessions asked of its coding, the pusher's choice where that leaves it open.
     package var retainedChoice: CodingChoice?
+    /// When the soonest of them wanted it coded.
+    package var retainedTime: CodingTime?
     /// The strictest wish of the sessions that are over and had it in their window.
     package var near: CodingChoice?
     /// The session that pushed it.
     package var owner: UInt32
 
     package var isCoded: Bool { phase.isCoded }
+
+    /// Its place among the pages that wait; nil where it does not.
+    package var place: UInt64? { if case .waiting(let place) = phase { place } else { nil } }
 }

@@ -104,6 +104,28 @@ import Testing
         #expect(try session.flush().pages == 3)
     }
 
+    @Test(arguments: [Wire.features & ~Wire.featureCode, Wire.features])
+    func onlyDaemonsThatKnowItAreToldWhenPagesAreCoded(features: UInt32) throws {
+        let expected: CodingTime? = features & Wire.featureCode == 0 ? nil : .idle
+        try serve(
+            features: features,
+            [
+                { server in
+                    let open = try server.next()
+                    let session = try OpenIdentifiedSessionRequest(body: open.body).session
+                    guard session.policy == Policy(pin: true, code: expected) else { return }
+                    try server.answer(open, OpenSessionReply(session: 1, profile: [], tokenBytes: 4))
+                    let change = try server.next()
+                    guard try SetPolicyRequest(body: change.body).policy.code == expected else { return }
+                    try server.answer(change, SetPolicyReply(rawTokens: 0, alreadyCoded: []))
+                }
+            ])
+        var asked = request()
+        asked.policy = Policy(pin: true, code: .idle)
+        let session = try ReconnectingSession(asked, terms: terms)
+        #expect(try session.setPolicy(Policy(code: .idle)).rawTokens == 0)
+    }
+
     @Test func aRequestThatKillsEveryDaemonIsGivenUp() throws {
         let deadly: @Sendable (ScriptedServer) throws -> Void = { server in
             try Self.open(server, number: 1)

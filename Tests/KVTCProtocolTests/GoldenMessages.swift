@@ -102,7 +102,7 @@ enum Golden {
         "verify.reply": VerifyReply(checked: 7, total: 9, bytes: 1 << 33, corrupt: 1, unreadable: 2),
         "getPolicy": GetPolicyRequest(session: 9),
         "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
-        "hello.blocks": HelloRequest(features: Wire.features, client: "golden"),
+        "hello.blocks": HelloRequest(features: 15, client: "golden"),
         "lookupBlocks": LookupBlocksRequest(session: 9, leaseMs: 5000, keys: [key(0), key(1)]),
         "lookupBlocks.reply": LookupBlocksReply(
             lease: lease, leadingRun: 3,
@@ -128,6 +128,11 @@ enum Golden {
         "profileFile": ProfileFileRequest(session: 9),
         "profileFile.reply": ProfileFileReply(profile: profile, bytes: 1 << 33),
         "getPolicy.near.reply": GetPolicyReply(policy: nearPolicy, tokens: 777),
+        "hello.code": HelloRequest(features: Wire.features, client: "golden"),
+        "setPolicy.atOnce": SetPolicyRequest(session: 9, policy: Policy(code: .atOnce)),
+        "setPolicy.underPressure": SetPolicyRequest(session: 9, policy: Policy(pin: true, code: .underPressure)),
+        "getPolicy.idle.reply": GetPolicyReply(
+            policy: Policy(near: 0.00390625, keepsOutliers: false, code: .idle), tokens: 777),
     ]
 
     static func error(_ code: ErrorCode) -> WireError {

@@ -59,6 +59,8 @@ class Daemon:
             "disk.directory": str(self.directory / "state"),
             "disk.budget": "1GiB",
             "workers.threads": 2,
+            # What most tests are about comes after coding.
+            "sessions.code": "at_once",
         } | settings
 
     def start(self):

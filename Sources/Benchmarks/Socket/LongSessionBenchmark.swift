@@ -21,7 +21,7 @@ struct LongSessionBenchmark {
             OpenSessionRequest(
                 name: "long", tensors: tensors,
                 layout: PageLayout(element: .f16, order: .tensorTokenHead), pageTokens: UInt32(Self.pageTokens),
-                policy: Policy(sink: 4, window: 128, mode: .lossless)))
+                policy: Policy(sink: 4, window: 128, mode: .lossless, code: .atOnce)))
         let pageBytes = session.tokenBytes * Self.pageTokens
         let arena = try client.makeArena(bytes: pageBytes * Self.batch)
         try noisePage(bytes: pageBytes * Self.batch, seed: 11).withUnsafeBytes {

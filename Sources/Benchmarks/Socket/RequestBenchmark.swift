@@ -57,7 +57,7 @@ private final class Load {
 
     init(_ daemon: DaemonProcess) throws {
         let puller = try BenchmarkSession(daemon)
-        let pusher = try BenchmarkSession(daemon, policy: Policy(sink: 0, window: 0, mode: .lossless))
+        let pusher = try BenchmarkSession(daemon, policy: Policy(sink: 0, window: 0, mode: .lossless, code: .atOnce))
         let bytes = noisePage(bytes: puller.contextBytes, seed: 9)
         try bytes.withUnsafeBytes {
             try puller.fill(from: $0)

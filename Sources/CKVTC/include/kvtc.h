@@ -64,6 +64,10 @@ enum { KVTC_LOSSLESS = 1, KVTC_TRANSFORM = 2, KVTC_KVTC = 3, KVTC_QUANT8 = 4, KV
 /// What kvtc_policy.quality is: raw bytes over stored bytes, or a bound on the weighted relative squared error.
 enum { KVTC_RATIO = 0, KVTC_DISTORTION = 1 };
 
+/// When pages that left the window are coded: when the daemon's configuration says; as soon as possible; when its RAM runs short; as
+/// soon as it has nothing else to do.
+enum { KVTC_CODE_AS_CONFIGURED = 0, KVTC_CODE_AT_ONCE = 1, KVTC_CODE_UNDER_PRESSURE = 2, KVTC_CODE_IDLE = 3 };
+
 /// One cached tensor of one layer: heads × head_dim elements a token.
 typedef struct kvtc_tensor {
     uint16_t layer, heads, head_dim;
@@ -122,6 +126,8 @@ typedef struct kvtc_options {
     size_t arena_bytes;
     /// What one call waits at most, all in all.
     uint32_t timeout_ms;
+    /// In what was padding: earlier libraries pass over it.
+    uint8_t code;
 } kvtc_options;
 
 /// Lossless; 64 tokens a page of f16; sinks of 4 and a window of 128 tokens; 64 MiB of arena; 5 seconds.

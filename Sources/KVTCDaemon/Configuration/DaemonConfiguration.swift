@@ -1,4 +1,5 @@
 import Glibc
+import KVTCModel
 import KVTCStore
 import KVTCSystem
 import Logging
@@ -23,6 +24,10 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var workers: Int
     /// Seconds without a request after which a session is idle, so that a policy with `near` has its window coded.
     public var nearAfterSeconds = 30
+    /// When pages are coded whose sessions do not say.
+    public var code = CodingTime.underPressure
+    /// RAM in use, in percent of its budget, above which pages that wait are coded.
+    public var codeAbovePercent = 80
     /// The least severe level that is logged.
     public var logLevel = Logger.Level.info
     /// Who shares pages, who may see everybody's.

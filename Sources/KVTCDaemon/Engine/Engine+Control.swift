@@ -138,6 +138,7 @@ extension Engine {
     /// Makes pages durable; nil for all.
     func flush(_ keys: [StoreKey]?, _ caller: Caller) throws(WireError) -> FlushReply {
         let covered = keys.map(Set.init)
+        encodeWaiting(covered)
         waitForEncodes { covered?.contains($0) ?? true }
         do throws(StoreError) {
             let written = try store.flush(keys)

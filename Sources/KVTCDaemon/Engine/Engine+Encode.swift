@@ -9,14 +9,17 @@ extension Engine {
 
     /// Hands pages that the ledger counts as queued to the coder. Until they are coded they may move to disk but are not
     /// dropped.
-    func enqueue(_ keys: [StoreKey]) {
+    ///
+    /// Coders have threads of their own, which leave the processor to those that clients wait for: no pull waits for one.
+    func enqueue(_ keys: [StoreKey], then goOn: (@Sendable () -> Void)? = nil) {
         for key in keys {
             let isHeld = store.hold(key)
             encodesPending.add(1, ordering: .acquiringAndReleasing)
-            pool.submit(.background) { [self] in
+            coders.submit(.background) { [self] in
                 encode(key)
                 if isHeld { store.unhold(key) }
                 encodesPending.subtract(1, ordering: .acquiringAndReleasing)
+                goOn?()
                 encodesDone.update { $0 += 1 }
             }
         }

@@ -37,6 +37,14 @@ extension Engine {
         let reply: PullReply
         do throws(E) { reply = try deliver(work, emit) } catch { throw .notDelivered(error) }
         metrics.record(.pull, session.tenant, since: start)
+        // What blocks cost is up to who decodes them, and some layers are no page.
+        if !asStored, begin == 0, end == layers {
+            metrics.record(
+                work.state.withLock { $0.effort },
+                of: PullCosts.Shape(
+                    profile: session.context.codec.profile?.id, tokenBytes: session.tokenBytes),
+                session.tenant, since: start)
+        }
         metrics.count(session.tenant) {
             $0.hits += UInt64(reply.hits)
             $0.misses += UInt64(reply.misses)
@@ -111,7 +119,10 @@ extension Engine {
         guard step == 0, store.residence(page.key) == .disk else { return pool.submit(.urgent, decoding) }
         // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
         readers.submit(.urgent) { [self] in
+            let start = MonotonicClock.nanoseconds
             page.state.withLock { $0 = .found(store.borrow(Int(page.index), of: work.use)) }
+            let elapsed = MonotonicClock.nanoseconds - start
+            work.state.withLock { $0.effort.add(.disk, tokens: 0, nanoseconds: elapsed) }
             pool.submit(.urgent, decoding)
         }
     }
@@ -172,6 +183,10 @@ extension Engine {
             return failure(.corrupt)
         }
         if !work.asStored { metrics.record(.decode, page.key.tenant, since: start) }
+        let elapsed = MonotonicClock.nanoseconds - start
+        work.state.withLock {
+            $0.effort.add(source.source, tokens: step == 0 ? source.tokens : 0, nanoseconds: elapsed)
+        }
         metrics.count(page.key.tenant) { $0.bytesReturned += UInt64(length) }
         return ready
     }

@@ -29,7 +29,8 @@ extension Engine {
         outcomes.reserveCapacity(keys.count)
         while outcomes.count < keys.count {
             let begin = outcomes.count
-            let rooms = rooms(request.entries[begin...], keys[begin...], session)
+            let rooms = rooms(
+                request.entries[begin...], keys[begin...], session, until: start &+ pushPatience)
             if rooms.isEmpty {
                 outcomes.append(
                     try storePage(request.entries[begin], keys[begin], session, source, after: before(begin)))
@@ -48,6 +49,7 @@ extension Engine {
             }
         }
         try renewWindow(request.entries, keys, session, source, &outcomes)
+        relieve(session.tenant)
         metrics.record(.push, session.tenant, since: start)
         return PushReply(outcomes: outcomes)
     }
@@ -90,15 +92,18 @@ extension Engine {
     /// Room for the next pages, which pool threads then fill side by side, as far as they are new and their room is to be
     /// had without waiting for coders. Pages that are on their way in can't make room for others: there are few of them.
     private func rooms(
-        _ entries: ArraySlice<PushEntry>, _ keys: ArraySlice<StoreKey>, _ session: Session
+        _ entries: ArraySlice<PushEntry>, _ keys: ArraySlice<StoreKey>, _ session: Session, until deadline: UInt64
     ) -> [PageRoom] {
         let limit = min(64 << 20, configuration.ramBudget / 16)
         var held = 0
         var rooms: [PageRoom] = []
         for (entry, key) in zip(entries, keys) {
             let size = blockBytes(entry, session)
-            guard rooms.isEmpty || held + size <= limit, let room = store.room(for: key, byteCount: size)
-            else { break }
+            guard rooms.isEmpty || held + size <= limit else { break }
+            if store.residence(key) == .absent {
+                letCodersGoFirst(size, key.tenant, until: deadline)
+            }
+            guard let room = store.room(for: key, byteCount: size) else { break }
             held += size
             rooms.append(room)
         }
@@ -225,7 +230,7 @@ extension Engine {
             let seen = encodesDone.withLock { $0 }
             let outcome = try put()
             guard outcome == .full, pendingEncodes > 0, MonotonicClock.nanoseconds < deadline else { return outcome }
-            if pool.runNextHere() { continue }
+            if coders.runNextHere() { continue }
             guard encodesDone.wait(until: deadline, { $0 != seen ? true : nil }) != nil else { return .full }
         }
     }

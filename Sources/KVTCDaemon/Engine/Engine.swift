@@ -22,6 +22,8 @@ final class Engine: Sendable {
     let configuration: DaemonConfiguration
     let store: Store
     let pool: WorkPool
+    /// Threads that code pages.
+    let coders: WorkPool
     /// Threads that wait for the disk.
     let readers: WorkPool
     let profiles: ProfileRegistry
@@ -32,9 +34,15 @@ final class Engine: Sendable {
     let prefetching = Mutex<[UInt32: Int]>([:])
     /// Those that a tenant's sessions used since the start, for requests that name keys and no session.
     let namespaces = Mutex<[UInt32: RecentNamespaces]>([:])
+    /// Which budgets of RAM run short.
+    let shortage = Mutex(Shortage())
     /// Counts finished encode jobs, so that who waits for room or for a flush wakes up.
     let encodesDone = Monitor<UInt64>(0)
     let encodesPending = Atomic(0)
+    /// Of those the ones that RAM running short is the reason of.
+    let pressed = Atomic(0)
+    /// How long a push lets coders go first, in nanoseconds.
+    let pushPatience: UInt64
     let instance = UInt64.random(in: 1...(UInt64.max >> 1))
     let started = MonotonicClock.nanoseconds
     let log: Logger
@@ -58,13 +66,18 @@ final class Engine: Sendable {
     }
 
     init(
-        configuration: DaemonConfiguration, store: Store, pool: WorkPool, readers: WorkPool, profiles: ProfileRegistry,
-        log: Logger, ledger: sending Ledger = Ledger(numbersAtRandom: true)
+        configuration: DaemonConfiguration, store: Store, pool: WorkPool, coders: WorkPool? = nil, readers: WorkPool,
+        profiles: ProfileRegistry, log: Logger, ledger: sending Ledger = Ledger(numbersAtRandom: true),
+        pushPatience: UInt64 = 200_000_000
     ) {
+        var ledger = ledger
+        ledger.code = configuration.code
         self.ledger = Monitor(ledger, rank: .ledger)
         self.configuration = configuration
         self.store = store
         self.pool = pool
+        self.coders = coders ?? pool
+        self.pushPatience = pushPatience
         self.readers = readers
         self.profiles = profiles
         self.log = log

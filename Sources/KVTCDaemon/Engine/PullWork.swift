@@ -20,6 +20,7 @@ final class OpenPage: Sendable {
     deinit { codec.giveBack(decoder) }
 
     var tokens: Int { decoder.header?.tokens ?? 0 }
+    var source: PageSource { block.isConfirmed ? .disk : decoder.header?.mode == .raw ? .raw : .coded }
     var byteCount: Int { decoder.byteCount + block.bytes.count }
 }
 
@@ -118,6 +119,8 @@ final class PullWork: Sendable {
         var running = 0
         /// Bytes of opened pages kept for later steps.
         var kept = 0
+        /// What it took so far.
+        var effort = PullEffort()
     }
 
     /// Opened pages kept between the steps of one pull; beyond that each step opens its page again.

@@ -11,6 +11,13 @@ package final class WorkPool: Sendable {
         case background = 1
     }
 
+    /// What the kernel is told of the threads.
+    package enum Priority: Sendable {
+        case normal
+        /// They leave the processor to others.
+        case low
+    }
+
     private typealias Job = @Sendable () -> Void
 
     private struct State {
@@ -22,13 +29,16 @@ package final class WorkPool: Sendable {
     private let threads: [Thread]
 
     /// Starts the threads.
-    package init(threads count: Int, name: String = "kvtc-work") throws(SystemError) {
+    package init(
+        threads count: Int, name: String = "kvtc-work", priority: Priority = .normal
+    ) throws(SystemError) {
         var started: [Thread] = []
         let state = state
         for index in 0..<max(1, count) {
             // Codecs recurse little but keep block-sized scratch on the stack; 4 MiB is what the main thread has room for.
             started.append(
                 try Thread.start(name: "\(name)-\(index)", stackBytes: 4 << 20) {
+                    if priority == .low { Thread.giveWay() }
                     while let job = WorkPool.next(state) { job() }
                 })
         }
@@ -88,6 +98,9 @@ package final class WorkPool: Sendable {
         while computeNext() {}
         return batch.wait { $0.left == 0 ? $0.values.compactMap(\.self) : nil } ?? []
     }
+
+    /// How many jobs can run side by side.
+    package var width: Int { max(1, threads.count) }
 
     /// Forgets the jobs that wait; how many there were.
     package func discard(_ urgency: Urgency) -> Int {

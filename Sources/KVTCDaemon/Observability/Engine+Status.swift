@@ -1,4 +1,5 @@
 import KVTCCodec
+import KVTCModel
 import KVTCProtocol
 import KVTCSessions
 import KVTCStore
@@ -43,12 +44,13 @@ extension StatusReport.Profile {
 }
 
 extension StatusReport.Session {
-    fileprivate init(_ session: Session, rawPages: Int, now: UInt64) {
+    fileprivate init(_ session: Session, rawPages: Int, code: CodingTime, now: UInt64) {
         self.init()
         let (policy, tally) = (session.policy, session.tally)
         (id, name, tenant, connection) = (session.id, session.name, session.tenant, session.connection)
         profile = session.context.codec.profile?.id.description
         (mode, qualityKind, quality) = ("\(policy.mode)", "\(policy.qualityKind)", policy.quality)
+        self.code = (policy.code ?? code).rawValue
         (sink, window, tokens) = (policy.sink, policy.window, session.tokens)
         (pages, self.rawPages) = (session.pages.count, rawPages)
         (pinned, ttlS, priority) = (policy.pin, policy.ttlSeconds, policy.priority)
@@ -109,6 +111,7 @@ extension Engine {
         report.pages.raw = stored.rawPages
         report.pages.coded = stored.codedPages
         report.pages.diskOnly = stored.diskOnlyPages
+        report.pages.waiting = ledger.withLock { $0.waitingPages(of: scope) }
         report.bytes.rawIn = counted.rawBytesIn
         report.bytes.stored = stored.storedBytes
         report.bytes.returned = counted.bytesReturned
@@ -123,6 +126,7 @@ extension Engine {
         report.latencyUs.pull = StatusReport.Latency(part.latency(.pull))
         report.latencyUs.encode = StatusReport.Latency(part.latency(.encode))
         report.latencyUs.decode = StatusReport.Latency(part.latency(.decode))
+        report.restoreCosts = restoreCosts(scope)
         report.profiles = (profiles.all + (scope == nil ? profiles.former : [])).map { StatusReport.Profile($0) }
         report.profileDirectory = scope == nil ? profiles.directory : nil
         report.leases = leaseCount(scope)
@@ -151,6 +155,20 @@ extension Engine {
         ledger.withLock { ledger in ledger.pages.keys.count { $0.tenant == tenant && ledger.isPending($0) } }
     }
 
+    private func restoreCosts(_ scope: UInt32?) -> [StatusReport.RestoreCost] {
+        let rows = metrics.costs(of: scope).map { tenant, shape, costs in
+            func of(_ source: PageSource) -> StatusReport.RestoreCost.Source {
+                .init(nanoseconds: costs.nanoseconds(source), pulls: costs.pulls[source.rawValue])
+            }
+            return StatusReport.RestoreCost(
+                tenant: tenant, profile: shape.profile?.description, tokenBytes: shape.tokenBytes, raw: of(.raw),
+                coded: of(.coded), disk: of(.disk))
+        }
+        return rows.sorted {
+            ($0.tenant, $0.profile ?? "", $0.tokenBytes) < ($1.tenant, $1.profile ?? "", $1.tokenBytes)
+        }
+    }
+
     private func leaseCount(_ scope: UInt32?) -> Int {
         let now = store.milliseconds
         return leases.withLock { leases in
@@ -172,7 +190,7 @@ extension Engine {
         ledger.withLock { ledger in
             let visible = ledger.sessions.values.filter { $0.tenant == caller.tenant || caller.isAdministrator }
             return visible.sorted { $0.id < $1.id }.map { session in
-                StatusReport.Session(session, rawPages: ledger.rawPages(session.id), now: now)
+                StatusReport.Session(session, rawPages: ledger.rawPages(session.id), code: ledger.code, now: now)
             }
         }
     }

@@ -102,6 +102,8 @@ final class Metrics: Sendable {
     /// One tenant's part, or the sum of several.
     struct Part: Sendable {
         var counters = Counters()
+        /// Of the shapes that were pulled last.
+        fileprivate(set) var costs: [PullCosts.Shape: PullCosts] = [:]
         fileprivate var latencies = Operation.allCases.map { _ in LatencyHistogram() }
 
         func latency(_ operation: Operation) -> LatencyHistogram { latencies[operation.rawValue] }
@@ -121,6 +123,28 @@ final class Metrics: Sendable {
     func record(_ operation: Operation, _ tenant: UInt32, since start: UInt64) {
         let elapsed = MonotonicClock.nanoseconds - start
         parts.withLock { $0[tenant, default: Part()].latencies[operation.rawValue].record(elapsed) }
+    }
+
+    /// Shapes of one tenant whose costs are kept; beyond them all are measured anew.
+    private static let shapes = 64
+
+    func record(_ effort: PullEffort, of shape: PullCosts.Shape, _ tenant: UInt32, since start: UInt64) {
+        guard effort.allTokens >= PullCosts.fewestTokens else { return }
+        let elapsed = MonotonicClock.nanoseconds - start
+        parts.withLock { parts in
+            let isFull = parts[tenant]?.costs.count == Self.shapes && parts[tenant]?.costs[shape] == nil
+            if isFull { parts[tenant]?.costs = [:] }
+            parts[tenant, default: Part()].costs[shape, default: PullCosts()].add(effort, elapsed: elapsed)
+        }
+    }
+
+    /// The costs of a tenant's shapes; nil for everybody's.
+    func costs(of tenant: UInt32?) -> [(tenant: UInt32, shape: PullCosts.Shape, costs: PullCosts)] {
+        parts.withLock { parts in
+            parts.filter { tenant == nil || $0.key == tenant }.flatMap { tenant, part in
+                part.costs.map { (tenant, $0.key, $0.value) }
+            }
+        }
     }
 
     /// A tenant's part; nil for everybody's together.

@@ -71,11 +71,13 @@ extension DaemonServer {
         return "\(statistics.pages) pages, \(sessions) sessions, \(connections) connections"
     }
 
-    /// Work that no request asks for: gives back the room of pages whose time is over, has the windows of idle sessions coded, and
-    /// tries a disk that failed again.
+    /// Work that no request asks for: gives back the room of pages whose time is over, has the windows of idle sessions and what
+    /// waits for a quiet time coded, and tries a disk that failed again.
     public func maintain() {
         _ = engine.store.purgeExpired()
         engine.restIdleSessions(now: MonotonicClock.nanoseconds)
+        engine.forgetGoneWaiting()
+        engine.codeWhileIdle()
         engine.lookAfterDisk()
         engine.lookAfterMemory()
     }

@@ -75,12 +75,15 @@ extension DaemonServer {
         _ = clients.wait(until: deadline(stopLimits.ends)) { $0.connections.isEmpty ? true : nil }
         // No connection is left for which pages are to be brought from the disk.
         _ = engine.readers.discard(.background)
+        // RAM that is kept keeps pages as they are; the disk is for coded ones.
+        if engine.store.hasDisk { engine.encodeWaiting(nil) }
         if engine.waitForEncodes(until: deadline(stopLimits.coding), { _ in true }) {
             engine.readers.stop()
+            engine.coders.stop()
             engine.pool.stop()
         } else {
             // They are written as they are, exact.
-            let left = engine.pool.discard(.background)
+            let left = engine.coders.discard(.background)
             log.warning("stopping before all pages were coded", metadata: ["pages": "\(left)"])
         }
         return closeStore()

@@ -38,14 +38,16 @@ public final class DaemonServer: Sendable {
         configuration: DaemonConfiguration, inherited: [UnixListener] = [], keeper: ArenaKeeper? = nil, log: Logger
     ) throws {
         try self.init(
-            configuration: configuration, inherited: inherited, log: log, pool: WorkPool(threads: configuration.workers)
+            configuration: configuration, inherited: inherited, log: log,
+            pool: WorkPool(threads: configuration.workers),
+            coders: WorkPool(threads: configuration.workers, name: "kvtc-code", priority: .low)
         ) { $0.keeper = keeper }
     }
 
-    /// The same with what tests play: the pool that codes, the parts of the store, and how long a stop waits.
+    /// The same with what tests play: the pool that computes, and codes where there is none for that, the parts of the store, and how long a stop waits.
     package init(
         configuration: DaemonConfiguration, inherited: [UnixListener] = [], log: Logger, pool: WorkPool,
-        stopLimits: StopLimits = StopLimits(), _ change: (inout StoreConfiguration) -> Void
+        coders: WorkPool? = nil, stopLimits: StopLimits = StopLimits(), _ change: (inout StoreConfiguration) -> Void
     ) throws {
         self.stopLimits = stopLimits
         for warning in try configuration.validate(bound: inherited.map(\.boundPath)) {
@@ -61,7 +63,8 @@ public final class DaemonServer: Sendable {
         let store = try Store.open(tiers)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(
-            configuration: configuration, store: store, pool: pool, readers: readers, profiles: profiles, log: log)
+            configuration: configuration, store: store, pool: pool, coders: coders, readers: readers,
+            profiles: profiles, log: log)
         wakeUp = try WakeUp()
         quota = Quota(room: DescriptorRoom(configuration))
         doors = try DaemonServer.open(configuration, inherited)

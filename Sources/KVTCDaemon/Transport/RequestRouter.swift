@@ -147,7 +147,7 @@ struct RequestRouter {
         case .hello: try hello(HelloRequest(body: body)).encodedBody
         case .openSession: try openSession(body).encodedBody
         case .setPolicy: try engine.setPolicyAndAudit(SetPolicyRequest(body: body), caller).encodedBody
-        case .getPolicy: try engine.getPolicy(GetPolicyRequest(body: body), caller).encodedBody
+        case .getPolicy: try getPolicy(GetPolicyRequest(body: body)).encodedBody
         case .truncate: try engine.truncate(TruncateRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSessionAndAudit(CloseSessionRequest(body: body), caller).encodedBody
         case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
@@ -187,6 +187,13 @@ struct RequestRouter {
         }
         let request = try OpenIdentifiedSessionRequest(body: body)
         return try engine.openSession(request.session, identity: request.identity, caller)
+    }
+
+    private func getPolicy(_ request: GetPolicyRequest) throws(WireError) -> GetPolicyReply {
+        var reply = try engine.getPolicy(request, caller)
+        // An earlier client would not read the policy for a flag that it does not know.
+        if features & Wire.featureCode == 0 { reply.policy.code = nil }
+        return reply
     }
 
     private func status(_: StatusRequest) -> JSONReply { engine.status(caller) }

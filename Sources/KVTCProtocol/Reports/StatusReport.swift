@@ -17,8 +17,8 @@ public struct StatusReport: Codable, Sendable {
         public var disk = Disk()
     }
 
-    /// Pages in RAM that are not coded yet and that are, and those on disk only.
-    public struct Pages: Codable, Sendable { public var raw = 0, coded = 0, diskOnly = 0 }
+    /// Pages in RAM that are not coded yet and that are, and those on disk only; and pages that may be coded and wait for a reason.
+    public struct Pages: Codable, Sendable { public var raw = 0, coded = 0, diskOnly = 0, waiting = 0 }
 
     public struct Bytes: Codable, Sendable {
         /// Taken from workers since the start.
@@ -101,6 +101,31 @@ public struct StatusReport: Codable, Sendable {
         public var push = Latency(), pull = Latency(), encode = Latency(), decode = Latency()
     }
 
+    /// What it costs to bring pages of a shape back, from request to reply: medians of the latest pulls of whole pages.
+    public struct RestoreCost: Codable, Sendable {
+        /// Of pages from one source: microseconds a token, nil without a pull, and how many pulls were measured.
+        public struct Source: Codable, Sendable {
+            @OrNull public var usPerToken: Double?
+            public var pulls: UInt64 = 0
+
+            package init(nanoseconds: Double?, pulls: UInt64) {
+                (usPerToken, self.pulls) = (nanoseconds.map { $0 / 1000 }, pulls)
+            }
+        }
+        public var tenant: UInt32
+        /// The profile's id in hexadecimal.
+        @OrNull public var profile: String?
+        public var tokenBytes: Int
+        /// Pages in RAM as they were pushed, those coded there, and those on disk.
+        public var raw: Source, coded: Source, disk: Source
+
+        package init(tenant: UInt32, profile: String?, tokenBytes: Int, raw: Source, coded: Source, disk: Source) {
+            (self.tenant, self.tokenBytes) = (tenant, tokenBytes)
+            (self.raw, self.coded, self.disk) = (raw, coded, disk)
+            self.profile = profile
+        }
+    }
+
     /// A profile in memory.
     public struct Profile: Codable, Sendable {
         /// In hexadecimal.
@@ -143,6 +168,8 @@ public struct StatusReport: Codable, Sendable {
         public var sink: UInt32 = 0, window: UInt32 = 0
         public var tokens = 0, pages = 0, rawPages = 0
         public var pinned = false
+        /// When its pages are coded, by the name that the configuration has for it.
+        public var code = ""
         /// Seconds that a page lives after its last use; 0 for ever.
         public var ttlS: UInt32 = 0
         /// Who goes first under pressure: 255 stays longest.
@@ -192,6 +219,7 @@ public struct StatusReport: Codable, Sendable {
     public var refused = Refused()
     public var queues = Queues()
     public var latencyUs = Latencies()
+    public var restoreCosts: [RestoreCost] = []
     public var profiles: [Profile] = []
     /// Where profiles are loaded from; nil for nowhere, and for those who need not know.
     @OrNull public var profileDirectory: String?

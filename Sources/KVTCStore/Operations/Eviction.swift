@@ -31,6 +31,12 @@ extension Store {
         }
     }
 
+    /// Whether a page of so many bytes finds room in one piece without another one having to leave RAM, and as many are left after.
+    package func hasRoom(_ bytes: Int, for tenant: UInt32) -> Bool {
+        guard ram.budget - ram.used >= 2 * bytes, !isOverRAMQuota(tenant, 2 * bytes) else { return false }
+        return allocate(bytes, for: tenant) != nil
+    }
+
     private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
         let quota = configuration.ramPerTenant
         // Under the index's lock, as there a reservation becomes a page.

@@ -87,6 +87,13 @@ extension Store {
     /// What each tenant's pages take up.
     public var usage: [UInt32: TenantUsage] { index.withLock { $0.tenants.mapValues(\.usage) } }
 
+    /// Bytes of RAM in use, and how many there may be.
+    package var ramUsed: Int { ram.used }
+    package var ramBudget: Int { ram.budget }
+
+    /// Bytes of RAM that a tenant's pages take.
+    package func ramUsed(by tenant: UInt32) -> Int { index.withLock { $0.tenants[tenant]?.usage.ramBytes ?? 0 } }
+
     /// What the store holds and has done.
     public var statistics: StoreStatistics {
         var (counters, tenants) = index.withLock { index in

@@ -24,7 +24,7 @@ from .protocol.errors import (
 )
 from .protocol.geometry import Element, Geometry, Grouping, Layout, Order, Role, RotaryStyle, Tensor
 from .protocol.messages import PullOutcome, PushOutcome, Residence
-from .protocol.policy import BlockMode, Mode, Policy, QualityKind, Range
+from .protocol.policy import BlockMode, Code, Mode, Policy, QualityKind, Range
 from .pull import Part
 from .push import Page
 from .ranks import JointLookup, lookup_all
@@ -39,6 +39,7 @@ __all__ = [
     "BlockMode",
     "CacheMismatch",
     "Client",
+    "Code",
     "ConnectionLost",
     "Element",
     "ErrorCode",

@@ -16,7 +16,7 @@ from .protocol.policy import Mode, Policy, Range
 from .protocol.wire import NONE32, Struct, received
 from .pull import Part, Pull, run
 from .push import Page, push
-from .stream import Stream, in_chunks
+from .stream import Stream, in_chunks, knows_code
 from .transport.connection import Connection
 from .transport.deadline import within
 
@@ -169,7 +169,11 @@ class Session(Stream):
 
     def set_policy(self, policy: Policy) -> list[Range]:
         """Changes the policy; returns the positions that it protects and whose values are lossy already."""
-        coded = self._call(lambda number: messages.SetPolicy(number, policy), messages.SetPolicyReply).already_coded
+        def on(connection: Connection) -> list[Range]:
+            request = messages.SetPolicy(self.number_on(connection), policy.spoken_to(knows_code(connection)))
+            return connection.call(request, messages.SetPolicyReply).already_coded
+
+        coded = self.client.persist(on)
         self._request = replace(self._request, policy=policy)
         return coded
 

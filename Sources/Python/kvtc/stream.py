@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .protocol import messages
 from .protocol.errors import ConnectionLost, KvtcError
@@ -17,6 +18,11 @@ _BATCH_BYTES = 32 << 20
 BATCH_PAGES = 1024
 SPARE = 4096
 """Bytes of a message that are left to what is no payload, beside each entry."""
+
+
+def knows_code(connection: Connection) -> bool:
+    """Whether policies tell that daemon when pages are coded."""
+    return bool(connection.server.features & messages.FEATURE_CODE)
 
 
 class Stream:
@@ -44,6 +50,7 @@ class Stream:
             if self._request.identity:
                 raise KvtcError(f"{connection.server.server} knows no identities", field="identity", advice="upgrade kvtcd")
             request = self._request.without_identity()
+        request = replace(request, policy=request.policy.spoken_to(knows_code(connection)))
         reply = connection.call(request, messages.OpenSessionReply)
         # One tuple, so that a thread never takes the number of one connection for that of another.
         self._link = (connection, reply.session)

@@ -130,6 +130,10 @@ directory = "{profiles}"
 [ram]
 budget = "{ram_mib}MiB"
 
+[sessions]
+# What is measured is what coding comes to.
+code = "at_once"
+
 [disk]
 directory = "{directory / 'pages'}"
 budget = "{disk_mib}MiB"

@@ -25,6 +25,7 @@ struct StatusView {
         lines += tiers + [""]
         lines += facts + [""]
         lines += latencies
+        if !report.restoreCosts.isEmpty { lines += [""] + restoreCosts }
         if !report.profiles.isEmpty { lines += [""] + profiles }
         lines.append("")
         lines += report.sessions.isEmpty ? ["no sessions"] : StatusView.sessions(report.sessions)
@@ -74,7 +75,7 @@ struct StatusView {
         let rate = asked > 0 ? " (\(Text.decimal(Double(hits) / Double(asked) * 100, 1)) % hits)" : ""
         let (pages, bytes) = (report.pages, report.bytes)
         let facts = [
-            "pages    \(Text.count(pages.raw)) raw, \(Text.count(pages.coded)) coded, "
+            "pages    \(Text.count(pages.raw)) raw\(waiting), \(Text.count(pages.coded)) coded, "
                 + "\(Text.count(pages.diskOnly)) on disk only",
             "ratio    \(report.ratio.map { Text.decimal($0, 2) } ?? "–")",
             "bytes    \(Text.bytes(bytes.rawIn)) pushed, \(Text.bytes(bytes.stored)) stored, "
@@ -95,6 +96,11 @@ struct StatusView {
             "errors   \(Text.count(counters.errors))",
         ]
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 9) }
+    }
+
+    private var waiting: String {
+        let waiting = report.pages.waiting
+        return waiting == 0 ? "" : " (\(Text.count(waiting)) may be coded when RAM runs short or it is quiet)"
     }
 
     private var refused: String {
@@ -120,6 +126,20 @@ struct StatusView {
         ] {
             let values = [latency.p50, latency.p90, latency.p99].map { latency.count > 0 ? Text.microseconds($0) : "–" }
             table.add([name] + values + [Text.count(latency.count)])
+        }
+        return table.lines
+    }
+
+    /// What bringing pages back takes, for each shape of them.
+    private var restoreCosts: [String] {
+        var table = TextTable([
+            ("A TOKEN BACK", .left), ("BYTES", .right), ("UID", .right), ("RAW", .right), ("CODED", .right),
+            ("DISK", .right),
+        ])
+        for row in report.restoreCosts {
+            let costs = [row.raw, row.coded, row.disk].map { $0.usPerToken.map(Text.microseconds) ?? "–" }
+            let profile = row.profile.map { "profile \($0.prefix(12))" } ?? "no profile"
+            table.add([profile, Text.count(row.tokenBytes), "\(row.tenant)"] + costs)
         }
         return table.lines
     }

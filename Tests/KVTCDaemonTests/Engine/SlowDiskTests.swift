@@ -25,8 +25,10 @@ import Testing
 
     private func engine() throws -> Engine {
         let store = try Store.open(.memory(device, ram: 1 << 20, disk: 4 << 20, segment: 64 << 10))
+        var configuration = DaemonConfiguration(environment: [:], isRoot: true)
+        configuration.code = .atOnce
         return Engine(
-            configuration: DaemonConfiguration(environment: [:], isRoot: true), store: store, pool: WorkPool(),
+            configuration: configuration, store: store, pool: WorkPool(),
             readers: WorkPool(),
             profiles: ProfileRegistry(directory: nil) { (_) throws(CodecError) in throw .unsupported("none") },
             log: Logger(label: "test") { _ in KeyValueLog(level: .critical) }, ledger: Ledger())

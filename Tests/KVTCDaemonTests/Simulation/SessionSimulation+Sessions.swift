@@ -14,7 +14,8 @@ extension SessionSimulation {
             window: [0, 20, 40, 1000].randomElement(using: &generator)!,
             mode: [.lossless, .quant8, .quant4].randomElement(using: &generator)!,
             ttlSeconds: chance(6) ? 2 : 0,
-            protected: Bool.random(using: &generator) ? [] : [PositionRange(begin: begin, end: begin + 5)])
+            protected: Bool.random(using: &generator) ? [] : [PositionRange(begin: begin, end: begin + 5)],
+            code: [nil, .atOnce, .idle, .underPressure].randomElement(using: &generator)!)
     }
 
     mutating func newCaller(_ tenant: UInt32) -> Caller {

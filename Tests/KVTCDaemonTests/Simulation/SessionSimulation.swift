@@ -99,7 +99,7 @@ struct SessionSimulation {
         report.steps += 1
         if chance(10) { plan.change() }
         if chance(25) { plan.crashSoon() }
-        switch Int.random(in: 0..<31, using: &generator) {
+        switch Int.random(in: 0..<32, using: &generator) {
         case 0, 1: try openSession()
         case 2...8: try push()
         case 9, 10:
@@ -119,6 +119,9 @@ struct SessionSimulation {
         case 23: lose()
         case 24, 25: try pullAsItself()
         case 26, 27: try pushBlock()
+        case 28:
+            engine.codeWhileIdle { .max }
+            engine.forgetGoneWaiting()
         default: try pull(randomPage())
         }
         if plan.hasCrashed { try restart(isKill: Bool.random(using: &generator)) }
@@ -160,8 +163,11 @@ struct SessionSimulation {
         names.randomElement(using: &generator) ?? PageID(tenant: 1, model: Model.allCases[0], index: 0)
     }
 
-    /// Runs every job that waits for a coder or for the disk.
-    func drain() { while engine.readers.runNext() || engine.pool.runNext() {} }
+    /// Has every page coded that may be, and runs every job that waits for a coder or for the disk.
+    func drain() {
+        engine.encodeWaiting(nil)
+        while engine.readers.runNext() || engine.pool.runNext() {}
+    }
 
     /// Whether a page's time may be over.
     func mayExpire(_ page: PageID) -> Bool { known[page]?.end.map { $0 <= elapsed } ?? false }

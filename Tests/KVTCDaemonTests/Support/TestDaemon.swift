@@ -27,6 +27,8 @@ final class TestDaemon: Sendable {
         configuration.diskBudget = 256 << 20
         configuration.segmentBytes = 4 << 20
         configuration.workers = 2
+        // What most tests are about comes after coding.
+        configuration.code = .atOnce
         change(&configuration)
         self.configuration = configuration
         var log = Logger(label: "test") { _ in KeyValueLog(level: .critical) }

@@ -130,6 +130,7 @@ class Round:
                 "disk.budget": f"{disk}MiB",
                 "disk.segment": pick(["1MiB", "4MiB"]) if tight else pick(["2MiB", "16MiB"]),
                 "workers.threads": pick([1, 2, 3]),
+                "sessions.code": pick(["at_once", "under_pressure", "idle"]),
             }
         )
         self.daemon.directory.chmod(0o755)

@@ -21,11 +21,11 @@ PROFILE = {"id", "file", "model", "bytes", "stored", "weights", "problem"}
 SESSION = {
     "id", "name", "tenant", "connection", "profile", "mode", "quality_kind", "quality", "sink", "window", "tokens", "pages",
     "raw_pages", "pinned", "ttl_s", "priority", "idle_s", "near", "distortion_limit", "keep_outliers", "is_idle", "outlier_rows",
-    "limited", "kept_lossless", "near_pages", "drift", "drift_pages", "drifting",
+    "limited", "kept_lossless", "near_pages", "drift", "drift_pages", "drifting", "code",
 }  # fmt: skip
 STATUS = {
     "version", "instance", "uptime_s", "tenant", "state", "state_reason", "tiers", "pages", "bytes", "ratio", "counters", "refused",
-    "queues", "latency_us", "profiles", "profile_directory", "leases", "tenants", "sessions",
+    "queues", "latency_us", "restore_costs", "profiles", "profile_directory", "leases", "tenants", "sessions",
 }  # fmt: skip
 COUNTERS = {
     "pushed", "present", "hits", "misses", "corrupt", "evicted_to_disk", "dropped", "encoded", "non_finite", "errors", "recovered",
@@ -34,7 +34,7 @@ COUNTERS = {
 }  # fmt: skip
 POLICY = {
     "session", "tokens", "sink", "window", "mode", "quality_kind", "quality", "priority", "pinned", "ttl_s", "protected", "near",
-    "distortion_limit", "keep_outliers",
+    "distortion_limit", "keep_outliers", "code",
 }  # fmt: skip
 SUMMARY = {
     "id", "file", "model", "weights", "weighting", "rank", "layers", "row_elements", "calibration_tokens", "held_out_tokens", "captured", "bases",

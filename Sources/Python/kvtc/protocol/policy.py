@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from .wire import F32, U8, U32, Checked, enum_of, flagged, list_of, wired
+from .wire import F32, U8, U32, Checked, enum_of, flagged, list_of, member, wired
 
 _PIN, _NEAR, _DISTORTION_LIMIT, _NO_OUTLIERS = 1, 2, 4, 8
+_CODE_SHIFT, _CODE_BITS = 4, 0x30
 _OPTIONAL = {"near": _NEAR, "distortion_limit": _DISTORTION_LIMIT}
 _LEAST_BOUND = 0.0005
 
@@ -47,8 +48,18 @@ class QualityKind(IntEnum):
     DISTORTION = 1
 
 
+class Code(IntEnum):
+    """When pages that left the window are coded: as soon as a coder is free; when the daemon's RAM runs short; as soon as it has
+    nothing else to do, and when its RAM runs short."""
+
+    AT_ONCE = 1
+    UNDER_PRESSURE = 2
+    IDLE = 3
+
+
 ModeName = Literal["lossless", "transform", "kvtc", "quant8", "quant4"]
 QualityKindName = Literal["ratio", "distortion"]
+CodeName = Literal["at_once", "under_pressure", "idle"]
 
 
 @dataclass
@@ -72,12 +83,27 @@ def _range(index: int, item: object) -> object:
         raise ValueError(f"protected[{index}]: {error}") from None
 
 
+class _CodeBits:
+    """Two bits of ``flags``, so that messages are as long as they were."""
+
+    def __get__(self, policy: Policy | None, owner: type[Policy] | None = None) -> Code | None:
+        number = 0 if policy is None else (policy.flags & _CODE_BITS) >> _CODE_SHIFT
+        return Code(number) if number else None
+
+    def __set__(self, policy: Policy, value: object) -> None:
+        number = 0 if value is None else member(value, "code", Code)
+        policy.flags = policy.flags & ~_CODE_BITS | number << _CODE_SHIFT
+
+
 @dataclass
 class Policy(Checked):
     """Per-session policy; may be changed while the session lives (``Session.set_policy``).
 
     The first ``sink`` tokens, the last ``window`` tokens and ``protected`` ranges never become lossy. ``ttl_seconds`` 0
-    means no end; ``priority`` 0…255 (128 normal) orders eviction; ``flags`` says what ``pin`` and ``keep_outliers`` do.
+    means no end; ``priority`` 0…255 (128 normal) orders eviction; ``flags`` says what ``pin``, ``keep_outliers`` and ``code`` do.
+
+    ``code`` says when pages that left the window are coded; until then they are exact and quick to give back, and take more RAM.
+    None: when the daemon's configuration says (``sessions.code``). Daemons that do not know it code at once.
 
     Two bounds on the relative squared error, from 0.0005 and below 1, for the modes with a profile: ``distortion_limit`` is one
     that no coded page exceeds, whatever ``quality`` asks for (it gets a lower ratio, or stays lossless); within ``near`` the
@@ -102,6 +128,8 @@ class Policy(Checked):
     distortion_limit: float | None = flagged(F32, _DISTORTION_LIMIT)
 
     if TYPE_CHECKING:
+        code: Code | None = None
+
         # What the fields take is wider than what they hold.
         def __init__(
             self,
@@ -116,9 +144,23 @@ class Policy(Checked):
             protected: Sequence[Range | tuple[int, int]] = (),
             near: float | None = None,
             distortion_limit: float | None = None,
+            code: Code | CodeName | None = None,
         ) -> None: ...
+    else:
+        # No field of its own: bits of one.
+        code: InitVar[Code | CodeName | None] = _CodeBits()
+
+        def __post_init__(self, code: Code | CodeName | None) -> None:
+            if code is not None:
+                self.code = code
+
+    def spoken_to(self, knows_code: bool) -> Policy:
+        """The policy as far as a daemon knows what it says."""
+        return self if knows_code or self.code is None else replace(self, flags=self.flags & ~_CODE_BITS, code=None)
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "code":
+            return object.__setattr__(self, name, value)
         if name == "protected" and isinstance(value, (list, tuple)):
             value = [_range(index, item) for index, item in enumerate(value)]
         super().__setattr__(name, value)

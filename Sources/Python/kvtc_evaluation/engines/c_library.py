@@ -80,6 +80,7 @@ class Options(ctypes.Structure):
         ("policy", PolicyFields),
         ("arena_bytes", c_size_t),
         ("timeout_ms", c_uint32),
+        ("code", c_uint8),
     ]
 
 

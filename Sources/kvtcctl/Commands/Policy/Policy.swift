@@ -27,6 +27,8 @@ struct PolicyDocument: Encodable {
     @OrNull var near: Float?
     @OrNull var distortionLimit: Float?
     var keepOutliers: Bool
+    /// Nil where that is for the daemon to say.
+    @OrNull var code: String?
 
     init(session: UInt32, reply: GetPolicyReply) {
         let policy = reply.policy
@@ -44,6 +46,7 @@ struct PolicyDocument: Encodable {
         near = policy.near
         distortionLimit = policy.distortionLimit
         keepOutliers = policy.keepsOutliers
+        code = policy.code?.rawValue
     }
 
     /// The policy for people.
@@ -58,6 +61,7 @@ struct PolicyDocument: Encodable {
             "protected  \(ranges.isEmpty ? "nothing else" : ranges)",
             "mode       \(mode)",
             "quality    \(qualityKind) \(PolicyDocument.number(quality)) (\(meaning)\(unused))",
+            "coded      \(PolicyDocument.times[code ?? ""] ?? "")",
             "limit      \(distortionLimit.map { "distortion \($0), at the ratio's cost" } ?? "none")",
             "idle       window \(near.map { "within distortion \($0)" } ?? "lossless")",
             "outliers   \(keepOutliers ? "lossless" : "coded like other rows")",
@@ -66,6 +70,11 @@ struct PolicyDocument: Encodable {
         ]
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 11) }
     }
+
+    private static let times = [
+        "": "when the daemon's configuration says (sessions.code)", "at_once": "as soon as a coder is free",
+        "idle": "as soon as the daemon has nothing else to do", "under_pressure": "when RAM runs short",
+    ]
 
     /// 16 for 16.0.
     private static func number(_ value: Float) -> String {

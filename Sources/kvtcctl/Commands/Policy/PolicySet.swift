@@ -14,6 +14,20 @@ extension Mode: ExpressibleByArgument {
     public static var allValueStrings: [String] { Policy.modes.map { "\($0)" } }
 }
 
+/// When pages are coded, or that this is for the daemon to say.
+struct CodeChoice: ExpressibleByArgument {
+    let value: CodingTime?
+
+    /// The name of a time, or `default`.
+    init?(argument: String) {
+        value = CodingTime(rawValue: argument)
+        guard value != nil || argument == "default" else { return nil }
+    }
+
+    /// What help and completion offer.
+    static var allValueStrings: [String] { CodingTime.allCases.map(\.rawValue) + ["default"] }
+}
+
 /// A bound on the distortion, or none.
 struct DistortionBound {
     let value: Float?
@@ -42,6 +56,7 @@ struct PolicySet: ParsableCommand {
               kvtcctl policy set 3 --pin --ttl 3600
               kvtcctl policy set 3 --limit 0.02 --near 0.002
               kvtcctl policy set 3 --near off --no-keep-outliers
+              kvtcctl policy set 3 --code idle
             """)
 
     @OptionGroup var connection: ConnectionOptions
@@ -62,6 +77,13 @@ struct PolicySet: ParsableCommand {
     @Option(
         parsing: .unconditional, help: ArgumentHelp("How pages that leave the window are coded.", valueName: "mode"))
     var mode: Mode?
+
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp(
+            "When: as soon as a coder is free, when the daemon has nothing else to do, when its RAM runs short, or as sessions.code says.",
+            valueName: "time"))
+    var code: CodeChoice?
 
     @Option(
         parsing: .unconditional, help: ArgumentHelp("Aim for this many raw bytes per stored byte.", valueName: "ratio"),
@@ -123,7 +145,9 @@ struct PolicySet: ParsableCommand {
 
     func validate() throws {
         if ratio != nil, distortion != nil { throw ValidationError("Give --ratio or --distortion, not both.") }
-        let given: [Any?] = [sink, window, mode, ratio, distortion, priority, ttl, pin, limit, near, keepOutliers]
+        let given: [Any?] = [
+            sink, window, mode, code, ratio, distortion, priority, ttl, pin, limit, near, keepOutliers,
+        ]
         if given.allSatisfy({ $0 == nil }), protect.isEmpty, !unprotect {
             throw ValidationError("Nothing to change: name at least one option, such as --window 256.")
         }
@@ -133,6 +157,12 @@ struct PolicySet: ParsableCommand {
         let reply = try connection.withClient(explaining: explain) { client in
             var policy = try client.call(GetPolicyRequest(session: session)).policy
             apply(to: &policy)
+            guard code == nil || client.server.features & Wire.featureCode != 0 else {
+                throw ClientError.refused(
+                    WireError(
+                        .badVersion, field: "policy.code", "\(client.server.server) codes all pages at once: upgrade it"
+                    ))
+            }
             return try client.call(SetPolicyRequest(session: session, policy: policy))
         }
         let coded = reply.alreadyCoded
@@ -181,6 +211,7 @@ struct PolicySet: ParsableCommand {
         policy.sink = sink ?? policy.sink
         policy.window = window ?? policy.window
         policy.mode = mode ?? policy.mode
+        if let code { policy.code = code.value }
         policy.priority = priority ?? policy.priority
         policy.ttlSeconds = ttl ?? policy.ttlSeconds
         policy.pin = pin ?? policy.pin
