@@ -67,11 +67,6 @@ class Client(Link):
 
         return self.persist(register)
 
-    def status(self) -> dict[str, Any]:
-        """The daemon's state, as ``kvtcctl status --json`` prints it."""
-        status: dict[str, Any] = json.loads(self._call(messages.Status(), messages.JsonReply).json)
-        return status
-
     def flush(self, session: Session | int | None = None) -> messages.FlushReply:
         """Returns once everything acknowledged so far (or everything of one session) survives a power loss."""
         if isinstance(session, Session):

@@ -30,6 +30,11 @@ class FakeSession:
     def client(self) -> "FakeSession":
         return self
 
+    token_bytes: int = GEOMETRY.token_bytes
+
+    def status(self) -> dict[str, object]:
+        return {}
+
     def bounded(self, seconds: float) -> AbstractContextManager[None]:
         return nullcontext()
 

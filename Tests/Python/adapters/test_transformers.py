@@ -34,7 +34,7 @@ def kept(daemon):
     made = []
 
     def make(model, **options):
-        made.append(keep(model, page_tokens=PAGE, **({"socket": daemon.socket} | options)))
+        made.append(keep(model, page_tokens=PAGE, **({"socket": daemon.socket, "always_restore": True} | options)))
         return made[-1]
 
     yield make

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 from kvtc.adapters.options import Options
 from kvtc.adapters.vllm.keys import Adapters, NoName, RequestKeys
+from kvtc.adapters.vllm.prefills import Prefills
 from kvtc.adapters.vllm.rows import NoRows, runs, shares
 from kvtc.adapters.vllm.scheduler import SchedulerSide
 from kvtc.adapters.vllm.settings import Settings, WishList
@@ -128,9 +129,38 @@ def test_a_request_that_was_put_off_is_sent_from_its_new_blocks(scheduler):
     assert saves(plan) == [("r", 1, 2, (7, 6, 5, 4))]
 
 
+def there(leading, seconds=None):
+    """Pages of which so many are there, each of which takes so long to bring."""
+    return SimpleNamespace(
+        leading=lambda wishes, keys: leading(keys), seconds=lambda wishes, keys: [seconds] * len(keys), close=lambda: None
+    )
+
+
+def test_what_is_computed_sooner_is_not_loaded(scheduler, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("kvtc.adapters.vllm.scheduler.Prefills", lambda even: Prefills(even, lambda: now[0]))
+    side, first = scheduler(), vllm.Request("first", range(257))
+    side._pages = there(len, seconds=0.064)
+    # Nothing is known of prefills: what is there is loaded.
+    assert side.matched(vllm.Request("r", range(257)), 0)[0] == 256
+    # A hundred tokens take a tenth of a second: then the next step goes on with the request. A gap between requests says nothing.
+    side.step(vllm.step(new=[(first, ([1, 2, 3, 4],), 0, 100)]))
+    now[0] += 0.1
+    side.step(vllm.step(cached=[(first, ([5, 6],), 100, 100, False)]))
+    now[0] += 100
+    side.step(vllm.step(new=[(vllm.Request("other", range(90)), ([7, 8, 9],), 0, 90)]))
+    assert side.matched(vllm.Request("s", range(257)), 0)[0] == 256
+    side._pages = there(len, seconds=0.1)
+    assert side.matched(vllm.Request("t", range(257)), 0) == (0, False)
+    # What vLLM has itself goes before.
+    side._pages = there(len, seconds=0.03)
+    assert side.matched(vllm.Request("u", range(257)), 128)[0] == 128
+    assert side.matched(vllm.Request("v", range(257)), 192)[0] == 0
+
+
 def test_a_last_page_is_not_worth_a_load(scheduler):
     side = scheduler()
-    side._pages = SimpleNamespace(leading=lambda wishes, keys: len(keys), close=lambda: None)
+    side._pages = there(len)
     matched = [side.matched(vllm.Request(f"r{computed}", range(256)), computed)[0] for computed in (0, 96, 160, 192, 224)]
     assert matched == [256, 160, 96, 0, 0]
 
@@ -138,7 +168,7 @@ def test_a_last_page_is_not_worth_a_load(scheduler):
 def test_a_server_that_only_sends_or_only_finds(scheduler):
     for finds in (True, False):
         side, request = scheduler(roles=(finds, not finds)), vllm.Request("r", range(200))
-        side._pages = SimpleNamespace(leading=lambda wishes, keys: 1, close=lambda: None)
+        side._pages = there(lambda keys: 1)
         assert side.matched(request, 0)[0] == (64 if finds else 0)
         assert bool(saves(side.step(vllm.step(new=[(request, ([1, 2, 3, 4, 5, 6, 7],), 0, 200)])))) != finds
 

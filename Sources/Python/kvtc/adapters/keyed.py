@@ -20,11 +20,11 @@ from ..client import Client
 from ..keys import part_key
 from ..leases import Lease
 from ..protocol.errors import KvtcError, Unavailable
-from ..protocol.messages import PushOutcome
+from ..protocol.messages import PushOutcome, Residence
 from ..protocol.policy import Mode
 from ..session import Session
 from ..transport.deadline import is_away
-from . import sessions, transfer
+from . import breakeven, sessions, transfer
 from .codec import DAEMON, Cells, Codec, Place, Run, Target, Whole
 from .counters import Counters
 from .device import DeviceCodecs
@@ -117,7 +117,18 @@ class KeyedPages:
             self._held.popleft()
         if lease:
             self._held.append((now + hold, lease))
-        return found
+        return np.array([where != Residence.ABSENT for where in found], bool)
+
+    def seconds(self, keys: Sequence[bytes]) -> list[float | None]:
+        """What bringing each of them takes, as far as kvtcd has measured that [keys]."""
+        session, even = self._opened(), breakeven.of(self._cache.identity.digest)
+        if session is None or not keys:
+            return [None] * len(keys)
+        even.ask(session, self._options.deadline)
+        if not even.costs.is_known:
+            return [None] * len(keys)
+        found, _ = transfer.found_pages(session, self._named(keys), deadline=self._options.deadline)
+        return even.costs.of(found, self._page_tokens)
 
     @_counting("asked", "brought")
     def get(self, keys: Sequence[bytes], place: Place) -> NDArray[np.bool_]:

@@ -14,14 +14,15 @@ log = logging.getLogger("kvtc")
 
 CODECS = ("auto", "daemon", "device")
 """The device where it is a GPU, else the daemon; the daemon; the device also where it is a processor, which is slow and for tests."""
-_POLICY = ("mode", "sink", "window", "priority", "ttl_seconds", "near", "distortion_limit")
+_POLICY = ("mode", "sink", "window", "priority", "ttl_seconds", "near", "distortion_limit", "code")
 
 
 @dataclass(frozen=True)
 class Options:
     """``socket``: of kvtcd (none: as ``Client`` finds it). ``model``: where the weights lie, if the engine does not say. ``profile``:
     its id; empty: the daemon's of these weights. ``deadline``: seconds that a call waits. ``salt``: keeps pages of engines apart
-    that share all else. ``ratio`` or ``distortion`` of the user's is the policy's quality.
+    that share all else. ``always_restore``: pages are brought back also where computing them takes less. ``ratio`` or ``distortion`` of the
+    user's is the policy's quality.
 
     Of engines whose cache is a device's: ``codec``: who codes, one of `CODECS`. ``device_mib``: of the device's memory, how much that may take."""
 
@@ -32,6 +33,7 @@ class Options:
     deadline: float = DEADLINE
     salt: str = ""
     arena_mib: int = 256
+    always_restore: bool = False
     codec: str = "auto"
     device_mib: int = 4096
 
@@ -61,7 +63,7 @@ class Options:
 
     def exactly(self) -> Options:
         """The same for what cannot be lossy."""
-        kept = Policy(mode=Mode.LOSSLESS, priority=self.policy.priority, ttl_seconds=self.policy.ttl_seconds)
+        kept = Policy(mode=Mode.LOSSLESS, priority=self.policy.priority, ttl_seconds=self.policy.ttl_seconds, code=self.policy.code)
         return replace(self, policy=kept, profile="")
 
 
@@ -72,6 +74,7 @@ _OWN: dict[str, tuple[type, ...]] = {
     "deadline": (int, float),
     "salt": (str,),
     "arena_mib": (int,),
+    "always_restore": (bool,),
     "codec": (str,),
     "device_mib": (int,),
 }
@@ -80,8 +83,9 @@ _KEYS = {*_POLICY, *_OWN, "ratio", "distortion"}
 
 def _checked(key: str, value: Any) -> Any:
     types: Any = _OWN[key]
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a {'number' if int in types else 'text'}")
+    if not isinstance(value, types) or isinstance(value, bool) != (bool in types):
+        kind = "number" if int in types else "truth value" if bool in types else "text"
+        raise ValueError(f"kvtc's option {key!r} is {value!r}; it takes a {kind}")
     if key == "codec" and value not in CODECS:
         raise ValueError(f"kvtc's option 'codec' is {value!r}; it takes one of {', '.join(CODECS)}")
     if int in types and not value > 0:

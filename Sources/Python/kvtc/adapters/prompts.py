@@ -16,11 +16,13 @@ import numpy as np
 
 from ..keys import page_keys
 from ..protocol.errors import CacheMismatch
+from ..protocol.messages import Residence
 from ..protocol.policy import Mode
 from ..session import Session
+from . import breakeven
 from .codec import DAEMON, Codec, Run, Whole
 from .engine import EngineError, Origin, StateT, Worker
-from .transfer import DEADLINE, Offload, pull_pages, push_pages
+from .transfer import DEADLINE, Choice, Offload, pull_pages, push_pages
 
 log = logging.getLogger("kvtc")
 
@@ -114,18 +116,20 @@ _OTHER_MODEL = "the session was opened for other weights, adapters or another ca
 
 def restore(
     session: Session, worker: Worker[Any], tokens: Sequence[int], *, codec: Codec = DAEMON, lease_ms: int | None = None,
-    deadline: float = DEADLINE,
+    deadline: float = DEADLINE, choose: Choice = len,
 ) -> int:  # fmt: skip
     """Brings the worker's cache to the longest beginning of `tokens` that can be had without computing; returns its length.
 
     That is what kvtcd has, or what the worker holds itself where that is as long; its cache is replaced when the new one is
     complete. Then it holds nothing else: with 0 it is empty. A page that turns out missing or damaged, or does not come
-    within `deadline` seconds, ends the beginning there.
+    within `deadline` seconds, ends the beginning there. `choose` may end it earlier.
     """
     ids = worker.checked(tokens)
     own = worker.matching(ids)
     if own < len(ids) - len(ids) % session.page_tokens:
-        state, there = fetch_state(session, worker, ids, codec=codec, lease_ms=lease_ms, deadline=deadline, beyond=own)
+        state, there = fetch_state(
+            session, worker, ids, codec=codec, lease_ms=lease_ms, deadline=deadline, beyond=own, choose=choose
+        )
         if state is not None and there > own:
             try:
                 worker.set_state(state if there == state.cells else state.first(there))
@@ -146,6 +150,7 @@ def fetch_state(
     lease_ms: int | None = None,
     deadline: float = DEADLINE,
     beyond: int = 0,
+    choose: Choice = len,
 ) -> tuple[StateT | None, int]:
     """The state of the longest beginning of `tokens` that kvtcd has, and how many of its tokens are there.
 
@@ -168,25 +173,59 @@ def fetch_state(
         cells = None if codec is DAEMON else blank.device_cells(places)
         return Whole(lambda index, page: blank.replace(index * size, size, page), cells)
 
-    arrived = pull_pages(session, keys, prepare, codec=codec, lease_ms=lease_ms, deadline=deadline)
+    arrived = pull_pages(session, keys, prepare, codec=codec, lease_ms=lease_ms, deadline=deadline, choose=choose)
     if state is None:
         return None, 0
     state.origin = Origin(tuple(ids[: state.cells]), session.identity, session.mode == Mode.LOSSLESS)
     return state, int(np.argmin([*arrived, False])) * size
 
 
-def resume(session: Session, worker: Worker[Any], tokens: Sequence[int], *, deadline: float = DEADLINE) -> np.ndarray:
+def restore_if_faster(
+    session: Session, worker: Worker[Any], tokens: Sequence[int], *, codec: Codec = DAEMON, deadline: float = DEADLINE
+) -> int:
+    """As `restore`, but only as much as is there sooner than by computing it: what kvtcd tells that its pulls take, against what this
+    worker's prefills took. Where none was seen yet, the first of these tokens are computed to know. What a device decodes kvtcd
+    knows nothing of: all of that is brought back.
+    """
+    if codec is not DAEMON:
+        return restore(session, worker, tokens, codec=codec, deadline=deadline)
+    ids, even = worker.checked(tokens), breakeven.of(session.identity)
+    even.ask(session, deadline)
+    if even.costs.is_known and not even.prefill.is_known and not worker.matching(ids):
+        few = ids[: min(len(ids) // _SHARE, _MOST_MEASURED)]
+        if len(few) >= breakeven.LEAST_PREFILL:
+            worker.truncate(0)
+            with even.prefilling(0, len(few)):
+                worker.prefill(few)
+    own, size = worker.matching(ids), session.page_tokens
+
+    def choose(found: Sequence[Residence]) -> int:
+        return even.pages(even.costs.of(found, size), size, len(ids), own)
+
+    return restore(session, worker, ids, deadline=deadline, choose=choose)
+
+
+_SHARE, _MOST_MEASURED = 16, 256
+"""Of a prompt so much is computed to learn how long that takes: what it costs where pages are brought back is lost in them."""
+
+
+def resume(
+    session: Session, worker: Worker[Any], tokens: Sequence[int], *, deadline: float = DEADLINE, always_restore: bool = False
+) -> np.ndarray:
     """Brings the worker to the end of `tokens` by restoring and computing the rest; the logits after the last token.
 
-    Raises what the engine does, before anything is touched, without tokens, or with what are none of the model, or do not fit.
+    What is computed sooner than it is brought back is computed, unless `always_restore`. Raises what the engine does, before
+    anything is touched, without tokens, or with what are none of the model, or do not fit.
     """
     ids = worker.checked(tokens)
     if not ids:
         # Engines refuse that in words of their own.
         return worker.prefill(ids)
-    restored = restore(session, worker, ids, deadline=deadline)
+    bring = restore if always_restore else restore_if_faster
+    restored = bring(session, worker, ids, deadline=deadline)
     if restored == len(ids):
         # Logits are not part of the cache: the last token is computed again.
         restored -= 1
         worker.truncate(restored)
-    return worker.prefill(ids[restored:])
+    with breakeven.of(session.identity).prefilling(restored, len(ids) - restored):
+        return worker.prefill(ids[restored:])

@@ -23,6 +23,8 @@ from .codec import DAEMON, Codec, Run, Target
 DEADLINE = 5.0
 """Seconds that a call waits for kvtcd, all in all. Caches of many gigabytes may take longer: give more."""
 _LONGEST_LEASE = 0xFFFFFFFF
+Choice = Callable[[Sequence[Residence]], int]
+"""How many pages of the leading run are to be brought, by where each is."""
 
 log = logging.getLogger("kvtc")
 
@@ -71,11 +73,12 @@ def pull_pages(
     codec: Codec = DAEMON,
     lease_ms: int | None = None,
     deadline: float = DEADLINE,
+    choose: Choice = len,
 ) -> NDArray[np.bool_]:
     """Brings the pages of the leading run; which of all the keys' arrived whole and in time [keys].
 
     `prepare` is told how many pages were found and says where they go, in whatever order they come; None brings none.
-    `lease_ms`: how long kvtcd keeps them for this; by itself, until the deadline.
+    `lease_ms`: how long kvtcd keeps them for this; by itself, until the deadline. `choose` says how many of those found are wanted.
     """
     arrived = np.zeros(len(keys), bool)
     wanted = int(min(deadline * 1000 + 1000 if lease_ms is None else lease_ms, _LONGEST_LEASE))
@@ -83,8 +86,9 @@ def pull_pages(
         with session.client.bounded(deadline):
             found = _lookup(session, keys, wanted)
             try:
-                if target := prepare(found.leading_run):
-                    codec.bring(session, keys[: found.leading_run], target, arrived, found.lease)
+                run = choose(found.residence[: found.leading_run])
+                if target := prepare(run):
+                    codec.bring(session, keys[:run], target, arrived, found.lease)
             finally:
                 # It ends by itself, too.
                 with suppress(KvtcError):
@@ -113,15 +117,15 @@ def pull_found(
 
 def found_pages(
     session: Session, keys: Sequence[bytes], *, deadline: float = DEADLINE, lease_ms: int = 0
-) -> tuple[NDArray[np.bool_], Lease | None]:
-    """Which of the pages kvtcd has [keys], and a lease on the leading run where one is asked for; none where it does not answer in time."""
+) -> tuple[list[Residence], Lease | None]:
+    """Where kvtcd has each of the pages [keys], and a lease on the leading run where one is asked for; none where it does not answer in time."""
     try:
         with session.client.bounded(deadline):
             found = _lookup(session, keys, lease_ms)
-            return np.array([where != Residence.ABSENT for where in found.residence], bool), found.lease
+            return list(found.residence), found.lease
     except KvtcError as error:
         _explain(session, error)
-        return np.zeros(len(keys), bool), None
+        return [Residence.ABSENT] * len(keys), None
 
 
 def _lookup(session: Session, keys: Sequence[bytes], lease_ms: int) -> Lookup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from mmap import mmap
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from ..protocol import messages
 from ..protocol.errors import ErrorCode, KvtcError
@@ -154,6 +155,11 @@ class Link:
 
     def _call(self, message: Struct, kind: type[S]) -> S:
         return self.persist(lambda connection: connection.call(message, kind))
+
+    def status(self) -> dict[str, Any]:
+        """The daemon's state, as ``kvtcctl status --json`` prints it."""
+        status: dict[str, Any] = json.loads(self._call(messages.Status(), messages.JsonReply).json)
+        return status
 
     @property
     def server(self) -> messages.HelloReply:

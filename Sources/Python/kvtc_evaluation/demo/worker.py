@@ -44,7 +44,7 @@ def _restore(session: Session, worker: LlamaWorker, document: Document, generate
     prefix = tokens[:PREFIX_TOKENS]
 
     begin = time.perf_counter()
-    logits = llama_cpp.resume(session, worker, prefix, deadline=PATIENCE)
+    logits = llama_cpp.resume(session, worker, prefix, deadline=PATIENCE, always_restore=True)
     int(logits.argmax())
     restore_seconds = time.perf_counter() - begin
     text = worker.text(worker.generate(logits, generate)) if generate else ""

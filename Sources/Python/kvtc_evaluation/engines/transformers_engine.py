@@ -55,7 +55,7 @@ class _Bench:
         self._isolated = True
 
     def _keep(self, one: Any, **options: Any) -> Kept:
-        kept = keep(one, **({"socket": str(self._daemon.socket), "deadline": PATIENCE} | options))
+        kept = keep(one, **({"socket": str(self._daemon.socket), "deadline": PATIENCE, "always_restore": True} | options))
         if kept.refusal:
             raise RuntimeError(kept.refusal)
         return kept

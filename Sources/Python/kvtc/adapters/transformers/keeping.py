@@ -110,8 +110,8 @@ class Kept:
             session = self._opened(worker)
             # The last token's logits are not in the cache.
             if session:
-                codec = self._codec(session)
-                restored = prompts.restore(session, worker, prompt[:-1], codec=codec, deadline=self._options.deadline)
+                bring = prompts.restore if self._options.always_restore else prompts.restore_if_faster
+                restored = bring(session, worker, prompt[:-1], codec=self._codec(session), deadline=self._options.deadline)
         except Exception as error:
             self._failed(error)
         self.counts.calls += 1
@@ -225,7 +225,7 @@ def keep(model: Any, *, page_tokens: int = 64, **options: Any) -> Kept:
     A daemon that is away, stuck, full or slow costs at most `deadline` seconds, and the calls after that nothing, until it answers again.
 
     `options`: socket, mode ("lossless", or "transform" for weights that the daemon has a profile of), ratio or distortion, sink,
-    window, priority, ttl_seconds, near, distortion_limit, profile, deadline, salt, arena_mib, codec ("auto", "daemon", "device"),
-    device_mib. Raises ValueError for what they cannot be.
+    window, priority, ttl_seconds, near, distortion_limit, code, profile, deadline, salt, arena_mib, always_restore, codec ("auto",
+    "daemon", "device"), device_mib. Raises ValueError for what they cannot be.
     """
     return Kept(model, Options.parse(options), page_tokens)

@@ -93,6 +93,14 @@ class PartPages:
                 keys = keys[: int(np.max(np.flatnonzero(ends[: len(keys)]), initial=-1)) + 1]
         return len(keys)
 
+    def seconds(self, wishes: Wishes, keys: Sequence[bytes]) -> list[float | None]:
+        """What bringing each page takes: ranks do so side by side, a rank's groups one after another."""
+        groups, ranks = iter(self.under(wishes)), []
+        for part in self._parts:
+            of_rank = zip(*(next(groups).seconds(keys) for _ in part.forms), strict=True)
+            ranks.append([None if None in each else sum(filter(None, each)) for each in of_rank])
+        return [None if None in each else max(filter(None, each)) for each in zip(*ranks, strict=True)]
+
     def close(self) -> None:
         for of_one in self._pages.values():
             for pages in of_one:

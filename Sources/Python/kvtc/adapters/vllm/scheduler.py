@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..background import Background
+from ..breakeven import BreakEven
 from ..counters import Counters
 from .keys import Adapters, NoName, RequestKeys
 from .pages import PartPages, Parts, Plan, Transfer
+from .prefills import Prefills
 from .settings import Settings, Wishes, WishList
 
 log = logging.getLogger("kvtc")
@@ -21,7 +23,7 @@ log = logging.getLogger("kvtc")
 @dataclass
 class _Request:
     """``present``: pages from the first on that kvtcd has or was sent. ``end``: tokens whose K and V are there after the last step.
-    ``found``: the lookup that is under way, or over."""
+    ``found``: the lookup that is under way, or over: the pages that are there, and those of them worth loading."""
 
     request: Any
     keys: RequestKeys
@@ -29,7 +31,7 @@ class _Request:
     blocks: list[list[int]] = field(default_factory=list)
     present: int = 0
     end: int = 0
-    found: Future[int] | None = None
+    found: Future[tuple[int, int]] | None = None
 
 
 class SchedulerSide:
@@ -58,6 +60,8 @@ class SchedulerSide:
         self.counters = Counters()
         self._plan = Plan()
         self._lookups = Background("kvtc-lookup")
+        self._even = BreakEven()
+        self._prefills = Prefills(self._even)
 
     def meet(self, parts: Sequence[Parts]) -> None:
         """What the workers say of themselves. Unless all do, nothing is looked up, and nothing sent."""
@@ -76,13 +80,13 @@ class SchedulerSide:
             known.present, known.end, known.found = max(known.present, computed // size), computed, None
             return 0, False
         if known.found is None:
-            known.found = self._look_up(known.wishes, keys)
+            known.found = self._look_up(known.wishes, keys, request.num_tokens, computed)
         try:
-            run = known.found.result(self._settings.lookup_ms / 1000)
+            run, worth = known.found.result(self._settings.lookup_ms / 1000)
         except NotYet:
             return None, False
         known.present, known.found = run, None
-        end = run * size
+        end = worth * size
         if end >= request.num_tokens and not self._is_async:
             # The last token is computed: the step would have nothing to do.
             least = min(self._block_tokens)
@@ -93,18 +97,23 @@ class SchedulerSide:
         known.end = max(computed, end)
         return (end - computed, self._is_async) if end > computed else (0, False)
 
-    def _look_up(self, wishes: Wishes, keys: Sequence[bytes]) -> Future[int]:
-        pages, found = self._pages, Future[int]()
+    def _look_up(self, wishes: Wishes, keys: Sequence[bytes], total: int, computed: int) -> Future[tuple[int, int]]:
+        pages, found = self._pages, Future[tuple[int, int]]()
 
         def ask() -> None:
+            run = worth = 0
             try:
-                found.set_result(pages.leading(wishes, keys) if pages else 0)
-            except BaseException:
-                found.set_result(0)
-                raise
+                run = worth = pages.leading(wishes, keys) if pages else 0
+                # A state is there at the end or not at all.
+                if pages and run and not any(self._states) and not self._settings.options.always_restore:
+                    own = min(run, computed // self._page_tokens)
+                    seconds = [0.0] * own + pages.seconds(wishes, keys[own:run])
+                    worth = self._even.pages(seconds, self._page_tokens, total, computed)
+            finally:
+                found.set_result((run, worth))
 
         if not self._lookups.submit(ask):
-            found.set_result(0)
+            found.set_result((0, 0))
         return found
 
     def allocated(self, request: Any, blocks: Sequence[Sequence[int]], tokens: int) -> None:
@@ -132,6 +141,7 @@ class SchedulerSide:
     def step(self, output: Any) -> Plan:
         """What the workers do beside this step."""
         try:
+            self._prefills.step(output)
             self._follow(output)
         except Exception:
             # What was to be loaded is: vLLM counts on it.

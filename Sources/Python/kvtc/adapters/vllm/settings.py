@@ -14,7 +14,7 @@ log = logging.getLogger("kvtc")
 Wishes = tuple[tuple[str, Any], ...]
 """What one request asks for beside the settings, sorted by name."""
 _OWN = ("page_tokens", "layerwise", "prompt_only", "lookup_ms", "staging_mib")
-_OF_REQUESTS = ("mode", "sink", "window", "ratio", "distortion", "priority", "ttl_seconds", "near", "distortion_limit")
+_OF_REQUESTS = ("mode", "sink", "window", "ratio", "distortion", "priority", "ttl_seconds", "near", "distortion_limit", "code")
 _MOST = 16
 """Different wishes that are kept apart: each takes a connection of its own."""
 

@@ -57,7 +57,7 @@ class Engine:
         import vllm
         from vllm.config import KVTransferConfig
 
-        own = {"socket": str(socket), **(settings or {})}
+        own = {"socket": str(socket), "always_restore": True, **(settings or {})}
         chosen: dict[str, Any] = {
             "kv_connector": "KvtcConnector",
             "kv_connector_module_path": "kvtc.adapters.vllm.connector",
