@@ -34,7 +34,8 @@ def faults(path):
             continue
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
-        if not there.exists():
+        # DocC knows pictures by their name alone.
+        if not there.exists() and not (path.parent / "Resources" / file).exists():
             yield f"{target}: no such file"
         elif anchor and anchor not in anchors(there):
             yield f"{target}: no such heading"
