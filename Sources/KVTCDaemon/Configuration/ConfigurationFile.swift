@@ -1,4 +1,5 @@
 import Glibc
+import KVTCSystem
 
 /// Reads a configuration from TOML. Whatever is wrong comes back with its place, all of a file at once; where the text
 /// is not UTF-8 or no TOML, nothing else can be known of it.

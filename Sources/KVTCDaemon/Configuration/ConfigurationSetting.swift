@@ -1,3 +1,5 @@
+import KVTCSystem
+
 /// One key of the configuration: what it may be, what it sets and what is in effect. The reader of files, the options,
 /// the report of a check and the test of the documents all go by ``all``.
 public struct ConfigurationSetting: Sendable {
