@@ -53,6 +53,7 @@ let package = Package(
         module("KVTCProtocol", ["KVTCModel"]),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem", heap]),
+        module("KVTCPlan", ["KVTCModel", "KVTCSystem", "KVTCStore"]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore", deque]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
@@ -80,7 +81,7 @@ let package = Package(
             name: "kvtcctl",
             dependencies: [
                 "CLinux", "KVTCModel", "KVTCClient", "KVTCCommandLine", "KVTCProtocol", "KVTCSystem", "KVTCCodec",
-                "KVTCCalibration", "KVTCMonitor", arguments,
+                "KVTCCalibration", "KVTCMonitor", "KVTCPlan", arguments,
             ],
             swiftSettings: swiftFlags),
         .executableTarget(
@@ -114,6 +115,7 @@ let package = Package(
         .executableTarget(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
+        tests("KVTCPlanTests", ["KVTCPlan", "KVTCModel"]),
         tests("KVTCClientTests", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCModel", "KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
         .target(

@@ -45,6 +45,9 @@ public final class Store: Sendable {
     /// What a segment can take; nil without a disk tier.
     package var maxDiskPageBytes: Int? { hasDisk ? DiskLog.maxPayloadBytes(configuration) : nil }
 
+    /// Bytes on disk that a page takes beside its own: its record's header, and its line of the segment's index.
+    package static let (recordOverhead, indexedBytes) = (RecordHeader.bytes, SegmentIndex.entryBytes)
+
     /// Whether pages can move to disk.
     public var hasDisk: Bool { configuration.directory != nil }
 

@@ -14,6 +14,7 @@ struct Kvtcctl: ParsableCommand {
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
               kvtcctl monitor                      Prometheus metrics, health checks and a status page
+              kvtcctl plan t.jsonl --token-bytes 128KiB  what more memory would save
 
             EXIT STATUS
               0   done
@@ -33,6 +34,7 @@ struct Kvtcctl: ParsableCommand {
             ProfileCommand.self,
             CalibrateCommand.self,
             BenchCommand.self,
+            PlanCommand.self,
             PingCommand.self,
             MonitorCommand.self,
         ])

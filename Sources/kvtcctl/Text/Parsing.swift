@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVTCSystem
 
 /// Numbers on the command line. Options take what follows them whatever it looks like (`parsing: .unconditional`), so that
 /// `--ttl -5` is told what is allowed and not that a value is missing.
@@ -37,6 +38,30 @@ enum Parsed {
             throw ValidationError("a number above 0 and below 1 is needed, such as 0.01")
         }
         return value
+    }
+
+    /// A number in a range.
+    static func number(_ range: ClosedRange<Double>) -> @Sendable (String) throws -> Double {
+        { text in
+            guard let value = Double(text), range.contains(value) else {
+                throw ValidationError(
+                    "a number from \(Text.plain(range.lowerBound)) to \(Text.plain(range.upperBound)) is needed")
+            }
+            return value
+        }
+    }
+
+    /// Bytes, with or without a unit.
+    static func size(_ range: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
+        { text in
+            switch ByteSize.read(text) {
+            case .success(let bytes) where range.contains(bytes): return bytes
+            case .success:
+                throw ValidationError(
+                    "\(ByteSize.text(range.lowerBound)) to \(ByteSize.text(range.upperBound)) are allowed")
+            case .failure(let refusal): throw ValidationError("'\(text)' \(refusal.reason): \(ByteSize.form)")
+            }
+        }
     }
 
     /// A span of time.

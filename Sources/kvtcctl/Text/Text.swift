@@ -43,6 +43,9 @@ enum Text {
         return "\(sign)\(whole)." + String(repeating: "0", count: places - fraction.count) + fraction
     }
 
+    /// A number as short as it is exact: without a fraction where it has none.
+    static func plain(_ value: Double) -> String { Int(exactly: value).map { "\($0)" } ?? "\(value)" }
+
     /// Microseconds with the unit that reads best.
     static func microseconds(_ value: Double) -> String {
         if value < 1000 { return "\(decimal(value, 0)) µs" }

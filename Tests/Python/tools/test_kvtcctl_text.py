@@ -184,6 +184,16 @@ WRONG = [
     (["policy", "set", 1, "--pin", "--no-pin"], "--no-pin", "--pin"),
     (["policy", "set", 1, "--keep-outliers", "--no-keep-outliers"], "--no-keep-outliers", "--keep-outliers"),
     (["calibrate", "x", "--out", "y", "--rank", "-1"], "--rank", "from 1"),
+    (["plan", "x", "--token-bytes", "-1"], "--token-bytes", "KiB"),
+    (["plan", "x", "--token-bytes", 9, "--ram", "1XB"], "--ram", "no unit XB"),
+    (["plan", "x", "--token-bytes", 9, "--ram", "2PiB"], "--ram", "no unit PiB"),
+    (["plan", "x", "--token-bytes", 9, "--disk", "-1"], "--disk", "GiB"),
+    (["plan", "x", "--token-bytes", 9, "--ratio", "0"], "--ratio", "1 to 1000"),
+    (["plan", "x", "--token-bytes", 9, "--block-tokens", 0], "--block-tokens", "1 to 65536"),
+    (["plan", "x", "--token-bytes", 9, "--restore", "16"], "--restore", "16=600"),
+    (["plan", "x", "--token-bytes", 9, "--gpu-tflops", "500"], "--gpu-tflops", "--parameters"),
+    (["plan", "x", "--layers", 32], "--kv-heads", "--model"),
+    (["plan", "x", "--token-bytes", 9, "--element", "int3"], "--element", "bf16"),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import binary
 
 COMMANDS = ["", "status", "flush", "verify", "sessions", "policy", "policy get", "policy set", "drop", "profile", "profile list",
-            "profile load", "profile show", "calibrate", "bench", "ping"]  # fmt: skip
+            "profile load", "profile show", "calibrate", "bench", "plan", "ping"]  # fmt: skip
 
 
 def command(program, *arguments):

@@ -1,0 +1,142 @@
+"""kvtcctl plan: what it reads, what it says of lines that are wrong, and what it writes."""
+
+import json
+import os
+import re
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+
+from conftest import binary
+
+OUTCOME = {"hit_ratio", "hit_tokens", "computed_tokens", "compute_s", "restore_s"}
+SETUP = {
+    "ram_bytes", "disk_bytes", "coding", "ratio", "total_ratio", "store_hit_ratio", "ram_hit_ratio", "disk_hit_ratio", "outcome",
+}  # fmt: skip
+TRACE = {
+    "requests", "faults", "blocks", "distinct_blocks", "block_tokens", "input_tokens", "output_tokens", "duration_s",
+}  # fmt: skip
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def conversations(path, requests=200):
+    """Ten conversations in turn, each a block longer every time, in Mooncake's form."""
+    lines = []
+    for number in range(requests):
+        blocks = [0] + [1000 * (number % 10) + turn for turn in range(1, number // 10 + 2)]
+        request = {"timestamp": 100 * number, "input_length": 512 * len(blocks), "output_length": 7, "hash_ids": blocks}
+        lines.append(json.dumps(request))
+    path.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def plan(*arguments, status=0, stdin=None, columns=None):
+    environment = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]} | ({"COLUMNS": str(columns)} if columns else {})
+    command = [binary("kvtcctl", "KVTCCTL"), "plan", *map(str, arguments)]
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, timeout=60)
+    assert result.returncode == status, result.stderr
+    return result
+
+
+def test_the_json_has_the_members_of_the_manual(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace)
+    read = json.loads(
+        plan(trace, "--token-bytes", "128KiB", "--ram", "1GiB", "--ram", "1TiB", "--disk", 0, "--disk", "1TiB", "--ratio", 1,
+             "--ratio", 16, "--gpu-memory", "1GiB", "--prefill-tokens-per-second", 1000, "--restore", "16=2000", "--json").stdout
+    )  # fmt: skip
+    assert set(read) == {"trace", "model", "gpu_bytes", "today", "ceiling", "setups", "least"}
+    assert set(read["trace"]) == TRACE and read["trace"]["requests"] == 200 and read["trace"]["duration_s"] == 19.9
+    assert read["model"] == {"token_bytes": 131072, "sink": 4, "window": 128} and read["gpu_bytes"] == 1 << 30
+    assert set(read["today"]) == set(read["ceiling"]) == OUTCOME
+    assert [set(setup) for setup in read["setups"]] == [SETUP] * 8 and set(read["setups"][0]["outcome"]) == OUTCOME
+    large = [setup for setup in read["setups"] if setup["ram_bytes"] == 1 << 40]
+    assert {setup["outcome"]["hit_ratio"] for setup in large} == {read["ceiling"]["hit_ratio"]}
+    assert [setup["outcome"]["restore_s"] is None for setup in read["setups"]] == [setup["ratio"] == 1 for setup in read["setups"]]
+    assert len(read["least"]) == 4
+
+
+def test_the_table_says_what_to_buy_and_fits(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace)
+    shape = ["--layers", 32, "--kv-heads", 8, "--head-dim", 128]
+    text = plan(trace, *shape, "--prefill-tokens-per-second", 1000, "--ram", "1GiB", "--ram", "64GiB", columns=80).stdout
+    assert "A token takes\n  128 KiB." in text or "A token takes 128 KiB." in text
+    assert "Endless memory would find" in text and "Half of what can be found beyond today takes:" in text
+    assert re.search(r"^raw +.*64\.0 GiB +–", text, re.M)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "TIME" not in plan(trace, *shape, "--ram", "1GiB").stdout
+
+
+def test_slow_restoring_is_told(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace)
+    rates = ["--prefill-tokens-per-second", 30_000, "--restore", "16=600"]
+    text = plan(trace, "--token-bytes", "128KiB", "--ram", "1TiB", "--ratio", 16, *rates).stdout
+    assert "Restoring 16× takes longer than computing" in text
+
+
+def test_lines_that_are_wrong_are_named_and_passed_over_unless_strict(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    lines = conversations(trace)
+    trace.write_text("\n".join(['{"hash_ids": [1, 2], "input_length": 5}', *lines, *(12 * ["{"])]))
+    shape = ["--token-bytes", 9, "--ram", "1MiB"]
+    result = plan(trace, *shape, "--json")
+    assert json.loads(result.stdout)["trace"]["faults"] == 13
+    named = re.findall(r"line (\d+)(?:, (\w+))?: ", result.stderr)
+    assert named[0] == ("1", "hash_ids") and named[1:] == [(str(202 + number), "") for number in range(9)]
+    assert "13 lines of 213 passed over as wrong" in result.stderr
+    strict = plan(trace, *shape, "--strict", status=1)
+    assert strict.stdout == "" and "line 1, hash_ids: " in strict.stderr and "line 202" not in strict.stderr
+
+
+def test_a_log_without_prompts_is_told_how_to_have_them(tmp_path):
+    log = "INFO 11-28 19:15:02 [request_logger.py:58] Received request a: params: SamplingParams(n=1), lora_request: None.\n"
+    result = plan("-", "--token-bytes", 9, status=1, stdin=3 * log)
+    assert "3 requests" in result.stderr and "engines log prompts only when told so" in result.stderr
+    empty = plan("-", "--token-bytes", 9, status=1, stdin="")
+    assert "no request" in empty.stderr
+    assert "No such file" in plan(tmp_path / "none", "--token-bytes", 9, status=1).stderr
+
+
+def test_a_prompt_is_known_by_its_text_and_by_its_tokens():
+    requests = [{"messages": [{"role": "user", "content": "x" * 8192}]}, {"prompt": list(range(2000))}]
+    lines = "".join(json.dumps(request) + "\n" for request in requests * 2)
+    read = json.loads(plan("-", "--token-bytes", "1KiB", "--ram", "1GiB", "--json", stdin=lines).stdout)
+    assert read["ceiling"]["hit_ratio"] == 0.5 and read["trace"]["duration_s"] is None
+
+
+def test_the_model_is_read_from_its_configuration(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace)
+    numbers = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096, "torch_dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(numbers))
+    for model in (tmp_path, tmp_path / "config.json"):
+        assert json.loads(plan(trace, "--model", model, "--ram", "1GiB", "--json").stdout)["model"]["token_bytes"] == 131072
+    times = ["--parameters", "8e9", "--gpu-tflops", 500]
+    read = json.loads(plan(trace, "--model", tmp_path, "--ram", "1GiB", *times, "--json").stdout)
+    # 16 GFLOP a token, and attention.
+    assert read["today"]["compute_s"] > read["trace"]["input_tokens"] * 16e9 / 500e12
+    (tmp_path / "config.json").write_text("{}")
+    assert "num_hidden_layers: is missing" in plan(trace, "--model", tmp_path, status=1).stderr
+
+
+def test_the_picture_is_one_that_readers_of_svg_take(tmp_path):
+    trace, picture = tmp_path / "trace.jsonl", tmp_path / "plan.svg"
+    conversations(trace)
+    plan(trace, "--token-bytes", "128KiB", "--svg", picture)
+    root = ElementTree.parse(picture).getroot()
+    assert root.tag == f"{SVG}svg" and root.get("viewBox") == "0 0 760 400"
+    assert len(root.findall(f"{SVG}circle")) == 24 and root.find(f"{SVG}desc").text.startswith("raw: 16 GiB ")
+    for text in root.iter(f"{SVG}text"):
+        assert 0 <= float(text.get("x")) <= 760 and 0 <= float(text.get("y")) <= 400
+    assert "can't be written" in plan(trace, "--token-bytes", 9, "--svg", tmp_path / "none" / "x.svg", status=1).stderr
+
+
+@pytest.mark.parametrize("cut", [1, 17, 40])
+def test_a_last_line_without_its_end_is_one_more(tmp_path, cut):
+    trace = tmp_path / "trace.jsonl"
+    lines = conversations(trace, requests=20)
+    trace.write_text("\n".join([*lines, lines[0][:-cut]]))
+    assert json.loads(plan(trace, "--token-bytes", 9, "--ram", "1MiB", "--json").stdout)["trace"]["faults"] == 1
