@@ -43,13 +43,13 @@ class DeviceCodecs:
     """
 
     def __init__(self, options: Options, device: Any, element: Element) -> None:
-        is_wanted = options.codec == "device" or (options.codec == "auto" and device.type == "cuda")
-        self._most = options.device_mib << 20 if is_wanted else 0
+        self.is_wanted = options.codec == "device" or (options.codec == "auto" and device.type == "cuda")
+        self._most = options.device_mib << 20
         self._device, self._element = device, element
         self._lock = threading.Lock()
         #: By profile; None while one is made, and where none can be.
         self._coders: dict[bytes, Coder | None] = {}
-        self._maker = Background("kvtc-compile") if self._most else None
+        self._maker = Background("kvtc-compile") if self.is_wanted else None
 
     def codec(self, session: Session, policy: Policy) -> Codec:
         """Of a session. What it needs is compiled in the background where that has not been done before (`warm_up`)."""
@@ -70,7 +70,7 @@ class DeviceCodecs:
             self._maker.close()
 
     def _is_for(self, session: Session, policy: Policy) -> bool:
-        return bool(self._most and policy.mode in _CODED and session.profile and has_blocks(session.client.connection))
+        return bool(self.is_wanted and policy.mode in _CODED and session.profile and has_blocks(session.client.connection))
 
     def _claim(self, session: Session) -> bool:
         """Whether the caller is to make the coder of the session's profile."""

@@ -20,12 +20,13 @@ log = logging.getLogger("kvtc")
 @dataclass(frozen=True)
 class Parts:
     """What a worker says of itself, so that the scheduler can look up what it has: each group's cache, whether it is of states
-    (``state_cache``), and the weights' digest."""
+    (``state_cache``), the weights' digest, and whether coded pages are decoded on the worker's device."""
 
     forms: tuple[CacheForm, ...]
     states: tuple[bool, ...]
     weights: bytes
     page_tokens: int
+    is_decoding: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class PartPages:
         return len(keys)
 
     def seconds(self, wishes: Wishes, keys: Sequence[bytes]) -> list[float | None]:
-        """What bringing each page takes: ranks do so side by side, a rank's groups one after another."""
+        """What bringing each page takes: ranks do so side by side, a rank's groups one after another. Of what a device decodes kvtcd knows
+        nothing."""
+        if any(part.is_decoding for part in self._parts):
+            return [None] * len(keys)
         groups, ranks = iter(self.under(wishes)), []
         for part in self._parts:
             of_rank = zip(*(next(groups).seconds(keys) for _ in part.forms), strict=True)

@@ -96,11 +96,11 @@ class WorkerSide:
             self._layers |= {name: (number, index) for index, layer in found.layers.items() for name in layer.names}
         self._groups = groups
         states = tuple(isinstance(group, StateCache) for group in groups)
-        self.parts = Parts(tuple(forms), states, weights, self._page_tokens)
         codecs = None
         if len(groups) == 1 and isinstance(groups[0], GroupCache) and groups[0].cells([]):
             # A profile is of all layers.
             codecs = DeviceCodecs(self._settings.options, groups[0].device, groups[0].element)
+        self.parts = Parts(tuple(forms), states, weights, self._page_tokens, bool(codecs and codecs.is_wanted))
         self._pages = PartPages(self._wishes, [self.parts], self.counters, codecs)
         if codecs:
             for pages in self._pages.under(()):
