@@ -184,29 +184,19 @@ def restore_if_faster(
     session: Session, worker: Worker[Any], tokens: Sequence[int], *, codec: Codec = DAEMON, deadline: float = DEADLINE
 ) -> int:
     """As `restore`, but only as much as is there sooner than by computing it: what kvtcd tells that its pulls take, against what this
-    worker's prefills took. Where none was seen yet, the first of these tokens are computed to know. What a device decodes kvtcd
-    knows nothing of: all of that is brought back.
+    worker's prefills took. Where none was seen yet all is brought back, as it is where a device decodes, of which kvtcd knows
+    nothing: to measure one would take longer than most restores do.
     """
     if codec is not DAEMON:
         return restore(session, worker, tokens, codec=codec, deadline=deadline)
     ids, even = worker.checked(tokens), breakeven.of(session.identity)
     even.ask(session, deadline)
-    if even.costs.is_known and not even.prefill.is_known and not worker.matching(ids):
-        few = ids[: min(len(ids) // _SHARE, _MOST_MEASURED)]
-        if len(few) >= breakeven.LEAST_PREFILL:
-            worker.truncate(0)
-            with even.prefilling(0, len(few)):
-                worker.prefill(few)
     own, size = worker.matching(ids), session.page_tokens
 
     def choose(found: Sequence[Residence]) -> int:
         return even.pages(even.costs.of(found, size), size, len(ids), own)
 
     return restore(session, worker, ids, deadline=deadline, choose=choose)
-
-
-_SHARE, _MOST_MEASURED = 16, 256
-"""Of a prompt so much is computed to learn how long that takes: what it costs where pages are brought back is lost in them."""
 
 
 def resume(
