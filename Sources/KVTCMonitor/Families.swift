@@ -40,6 +40,7 @@ struct Families {
         addTiers(report)
         addTraffic(report.counters, report)
         addLatencies(report.latencyUs)
+        addCosts(report.restoreCosts)
         each(
             "kvtcd_queue_jobs", .gauge, "Jobs that wait to be coded or decoded.", by: "queue",
             [("encode", Double(report.queues.encode)), ("decode", Double(report.queues.decode))])
@@ -134,6 +135,26 @@ struct Families {
             out.sample(name + "_bucket", [("operation", operation), ("le", "+Inf")], Double(latency.count))
             out.sample(name + "_sum", [("operation", operation)], latency.sumUs / 1e6)
             out.sample(name + "_count", [("operation", operation)], Double(latency.count))
+        }
+    }
+
+    /// Tenants whose pages are alike share a sample, of the one that waits longest.
+    private mutating func addCosts(_ costs: [StatusReport.RestoreCost]) {
+        var slowest: [String: (labels: [(String, String)], seconds: Double)] = [:]
+        for row in costs {
+            for (source, cost) in [("raw", row.raw), ("coded", row.coded), ("disk", row.disk)] {
+                guard let microseconds = cost.usPerToken else { continue }
+                let labels = [
+                    ("source", source), ("profile", row.profile ?? ""), ("token_bytes", "\(row.tokenBytes)"),
+                ]
+                let key = labels.map(\.1).joined(separator: " ")
+                slowest[key] = (labels, max(slowest[key]?.seconds ?? 0, microseconds / 1e6))
+            }
+        }
+        let name = "kvtcd_restore_token_seconds"
+        out.family(name, .gauge, "What bringing a token back takes, by where its page is: median of the latest pulls.")
+        for (_, sample) in slowest.sorted(by: { $0.key < $1.key }) {
+            out.sample(name, sample.labels, sample.seconds)
         }
     }
 

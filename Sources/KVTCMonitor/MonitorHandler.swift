@@ -79,5 +79,6 @@ extension StatusReport {
             sessions[index].tenant = 0
         }
         for index in profiles.indices { profiles[index].file = nil }
+        for index in restoreCosts.indices { restoreCosts[index].tenant = 0 }
     }
 }

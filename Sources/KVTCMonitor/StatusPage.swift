@@ -21,7 +21,7 @@ enum StatusPage {
         <div id="hits"></div></section>
         <section aria-labelledby="h-latency"><h2 id="h-latency">How long it takes</h2>
         <div id="pulls"></div><table id="latency"></table></section>
-        <section aria-labelledby="h-costs" id="costs-section" hidden><h2 id="h-costs">What a page costs here</h2>
+        <section aria-labelledby="h-costs" id="costs-section" class="wide" hidden><h2 id="h-costs">What coming back costs here</h2>
         <table id="costs"></table></section>
         <section aria-labelledby="h-sessions" class="wide"><h2 id="h-sessions">Sessions</h2>
         <p class="key"><b class="sink">■</b> sinks <b class="coded">■</b> may be coded <b class="window">■</b> window</p>
@@ -62,7 +62,7 @@ enum StatusPage {
         const bytes = n => { const u = ["B","KiB","MiB","GiB","TiB"]; let i = 0;
           while (n >= 1024 && i < 4) { n /= 1024; i++; } return (i ? n.toFixed(n < 10 ? 2 : 1) : n) + " " + u[i]; };
         const count = n => Number(n).toLocaleString("en");
-        const us = n => n >= 1e6 ? (n / 1e6).toFixed(2) + " s" : n >= 1e3 ? (n / 1e3).toFixed(1) + " ms" : n.toFixed(0) + " µs";
+        const us = n => n >= 1e6 ? (n / 1e6).toFixed(2) + " s" : n >= 1e3 ? (n / 1e3).toFixed(1) + " ms" : n.toFixed(n < 10 ? 2 : 0) + " µs";
         const share = x => (100 * x).toFixed(1) + " %";
         const table = (caption, head, rows, empty) => rows.length
           ? `<caption>${caption}</caption><thead><tr>${head.map(h => `<th scope="col">${h}</th>`).join("")}</tr></thead><tbody>`
@@ -125,6 +125,12 @@ enum StatusPage {
           $("profiles").innerHTML = table("in memory", ["profile", "model", "memory", "kept"],
             s.profiles.map(p => [text(p.id.slice(0, 12)), text(p.model), bytes(p.bytes), p.stored ? "yes" : "no"]), "none is loaded");
         }
+        function costs(s) {
+          const cell = c => c.us_per_token === null ? "–" : us(c.us_per_token) + ` (${count(c.pulls)} pulls)`;
+          $("costs-section").hidden = !s.restore_costs.length;
+          $("costs").innerHTML = table("bringing a token back: medians of the latest pulls", ["profile", "a token's bytes", "raw in RAM", "coded in RAM", "on disk"],
+            s.restore_costs.map(r => [r.profile ? text(r.profile.slice(0, 12)) : "exact", bytes(r.token_bytes), cell(r.raw), cell(r.coded), cell(r.disk)]), "");
+        }
         function faults(s) {
           const c = s.counters;
           const rows = [["damaged pages, never given", c.corrupt], ["pages lost", c.lost], ["pages let go for want of room", c.dropped],
@@ -149,7 +155,7 @@ enum StatusPage {
           const l = s.latency_us;
           $("latency").innerHTML = table("", ["operation", "median", "90 %", "99 %", "count"], ["push", "pull", "encode", "decode"].map(k =>
             [k, us(l[k].p50), us(l[k].p90), us(l[k].p99), count(l[k].count)]), "");
-          sessions(s); faults(s);
+          costs(s); sessions(s); faults(s);
         }
         let last = null;
         async function step() {

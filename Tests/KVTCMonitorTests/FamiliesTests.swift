@@ -16,6 +16,11 @@ import Testing
         (report.counters.hits, report.counters.misses, report.counters.corruptPulls) = (7, 5, 2)
         report.bytes.written = 9_007_199_254_740_993
         report.ratio = 15.25
+        report.restoreCosts = [(4711, 2000.0), (4712, 3000)].map { tenant, nanoseconds in
+            .init(
+                tenant: tenant, profile: "0dc7", tokenBytes: 23_040, raw: .init(nanoseconds: nanoseconds, pulls: 4),
+                coded: .init(nanoseconds: nil, pulls: 0), disk: .init(nanoseconds: 9000, pulls: 2))
+        }
         report.refused.byCode = [.init(code: "no\"such\\thing\n", count: 4)]
         report.latencyUs.pull.count = 3
         report.latencyUs.pull.sumUs = 2500
@@ -68,6 +73,10 @@ import Testing
         #expect(samples["kvtcd_compression_ratio"] == 15.25)
         #expect(samples["kvtcd_drift_ratio"] == 1.75 && samples["kvtcd_drifting_sessions"] == 1)
         #expect(samples["kvtcd_requests_refused_total{code=\"no\\\"such\\\\thing\\n\"}"] == 4)
+        func cost(_ source: String) -> String {
+            "kvtcd_restore_token_seconds{source=\"\(source)\",profile=\"0dc7\",token_bytes=\"23040\"}"
+        }
+        #expect(samples[cost("raw")] == 3e-6 && samples[cost("disk")] == 9e-6 && samples[cost("coded")] == nil)
         #expect(samples["kvtcd_tenant_ram_bytes{tenant=\"4711\"}"] == 64)
     }
 
