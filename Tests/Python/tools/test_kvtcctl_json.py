@@ -16,7 +16,7 @@ from conftest import binary
 from samples import open_session, random_pages, to_push
 from synthetic import LAYOUT, TOKENS, calibrate, document
 
-LATENCY = {"p50", "p90", "p99", "count"}
+LATENCY = {"p50", "p90", "p99", "count", "sum_us", "below"}
 PROFILE = {"id", "file", "model", "bytes", "stored", "weights", "problem"}
 SESSION = {
     "id", "name", "tenant", "connection", "profile", "mode", "quality_kind", "quality", "sink", "window", "tokens", "pages",
