@@ -32,8 +32,8 @@ static uint16_t halves[65536], rounded[2][ELEMENTS];
 static float floats[2][65536], rows[2][2 * ELEMENTS], scales[ELEMENTS], offsets[ELEMENTS], tiles[2][2 * KV_SLAB * KV_TILE];
 static uint8_t packed[3 * QUADS * KV_TILE * KV_QUAD], turned[2][5][16 * KV_TILE * KV_QUAD];
 static int16_t codes[COMPONENTS * TOKENS], decoded[COMPONENTS * TOKENS];
-static int8_t quads[2][(QUADS + 16) * KV_QUAD * TOKENS];
-static int32_t sums[2][TOKENS];
+static int8_t quads[3][(QUADS + 16) * KV_QUAD * TOKENS];
+static int32_t sums[3][TOKENS];
 static kv_table symbols[4];
 static uint16_t words[2 * (COMPONENTS * TOKENS + KV_MOST_LANES)];
 static uint8_t bits[2 * COMPONENTS * TOKENS + 8];
@@ -81,12 +81,20 @@ static void transforms(const kv_kernels *k, int i) {
     for (int n = 0; n < COMPONENTS * TOKENS; n++) codes[n] = (int16_t)(next_random() % 16 ? (int)(next_random() % 17) - 8 : -8);
     kv_pack_codes(codes, TOKENS, components, QUADS * KV_QUAD, (kv_digits){0, 7, line, quads[0], sums[0]});
     kv_pack_codes(codes, TOKENS, components, 32, (kv_digits){0, 7, line, quads[1], sums[1]});
-    kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8}, {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
-                       {quads[1], sums[1], 5, 8, 1.25f, 0, 1}};
+    kv_pack_codes(codes, TOKENS, components + 7, 11, (kv_digits){0, 7, line, quads[2], sums[2]});
+    // Sums of one to three terms, of many digits and of few, more of them than any kernel makes at once.
+    kv_term terms[] = {{quads[1], sums[1], 3, 8, 0, 0, 8},        {quads[0], sums[0], 0, QUADS, 0.37f, 7, 8},
+                       {quads[1], sums[1], 5, 8, 1.25f, 0, 1},    {quads[2], sums[2], 9, 3, 0, 0, 1},
+                       {quads[2], sums[2], QUADS - 3, 3, 0, 7, 8}, {quads[1], sums[1], QUADS - 8, 8, 0.5f, 7, 8},
+                       {quads[2], sums[2], 1, 3, 3.5f, 0, 8},     {quads[1], sums[1], 0, 8, 0, 0, 8},
+                       {quads[2], sums[2], 20, 3, 0.11f, 7, 8},   {quads[0], sums[0], 0, QUADS, 0, 0, 1},
+                       {quads[0], sums[0], 0, QUADS, 0, 4, 1},    {quads[0], sums[0], 0, QUADS, 0.01f, 1, 1},
+                       {quads[1], sums[1], 7, 8, 0.7f, 0, 8},     {quads[1], sums[1], 2, 8, 0.9f, 0, 8}};
+    enum { TERMS = sizeof terms / sizeof *terms };
     for (int n = 0; n < 2 * KV_SLAB * KV_TILE; n++) tiles[i][n] = 1;
     for (uint32_t slab = 0; slab < 2; slab++) {
         uint32_t count = slab ? TOKENS - KV_SLAB : KV_SLAB;
-        kv_inverse_job job = {packed, QUADS, terms, 3, slab, count, 0, count, tiles[i] + slab * KV_SLAB * KV_TILE, KV_TILE, NULL};
+        kv_inverse_job job = {packed, QUADS, terms, TERMS, slab, count, 0, count, tiles[i] + slab * KV_SLAB * KV_TILE, KV_TILE, NULL};
         k->transform.inverse(&job);
     }
     if (!i) add(tiles[0], sizeof tiles[0]);

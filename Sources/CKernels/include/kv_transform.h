@@ -11,7 +11,8 @@
 // Columns of a tile, digits of a quad, tokens of a slab.
 enum { KV_TILE = 32, KV_QUAD = 4, KV_SLAB = 64 };
 
-// Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits.
+// Part of a sum over the quads `first`… of a tile: sum = (sum << shift) + Σ codes · digits. A sum has at most KV_MOST_PARTS.
+enum { KV_MOST_PARTS = 6 };
 typedef struct {
     const int8_t *codes;   // slabs of 64 tokens: [slab][quads / line][tokens of the slab][line][4]
     const int32_t *sums;   // Σ codes of each token

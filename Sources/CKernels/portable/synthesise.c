@@ -4,6 +4,8 @@
 // On the stack, so that decoding allocates nothing and a tile stays in the core's own cache: floats of some tokens, and the
 // elements of one.
 enum { AREA = 16384, WIDEST = 8192 };
+// Quads of digits that sums may have to be made together: of 32 columns they fill most of a core's nearest cache.
+enum { BATCH = 256 };
 
 // One token's floats become elements of the page.
 static void finish_row(const kv_synthesis *page, const kv_chunk *chunk, uint32_t row, float *values) {
@@ -26,47 +28,54 @@ static void finish_row(const kv_synthesis *page, const kv_chunk *chunk, uint32_t
     }
 }
 
-// The terms of one sum, and the digits that they read of a tile.
+// The terms of some sums, and the digits that they read of a tile.
 typedef struct {
     size_t first, end;        // of the terms
     uint32_t quads, end_quad; // of a tile
-} kv_sum;
+} kv_batch;
 
-static kv_sum next_sum(const kv_chunk *chunk, size_t first) {
-    kv_sum sum = {first, first, UINT32_MAX, 0};
-    do {
-        const kv_term *term = chunk->terms + sum.end++;
-        if (term->first < sum.quads) sum.quads = term->first;
-        if (term->first + term->quads > sum.end_quad) sum.end_quad = term->first + term->quads;
-    } while (chunk->terms[sum.end - 1].scale == 0 && sum.end < chunk->term_count);
-    return sum;
+// The sums from `first` on that have few digits which lie together; or one sum.
+static kv_batch next_sums(const kv_chunk *chunk, size_t first) {
+    kv_batch sums = {first, first, 0, 0};
+    for (size_t end = first; end < chunk->term_count;) {
+        uint32_t quads = chunk->terms[end].first, end_quad = 0;
+        do {
+            const kv_term *term = chunk->terms + end++;
+            if (term->first < quads) quads = term->first;
+            if (term->first + term->quads > end_quad) end_quad = term->first + term->quads;
+        } while (chunk->terms[end - 1].scale == 0 && end < chunk->term_count);
+        if (sums.end == first) sums.quads = quads;
+        else if (quads < sums.quads || end_quad - sums.quads > BATCH) break;
+        sums.end = end;
+        if (end_quad > sums.end_quad) sums.end_quad = end_quad;
+    }
+    return sums;
 }
 
-// Adds all sums to `count` rows from `in_slab` on of a slab. A sum's codes and digits serve all tiles before the next sum is
-// begun, so that both stay in the core's own cache however many components there are; meanwhile the next tile's digits come
-// from memory.
+// Adds all sums to `count` rows from `in_slab` on of a slab. The codes and digits of a few sums serve all tiles before the next
+// sums are begun, so that they stay in the core's own cache however many components there are; meanwhile the next tile's
+// digits come from memory.
 static void add_sums(const kv_synthesis *page, const kv_chunk *chunk, uint32_t first_tile, uint32_t end_tile, uint32_t slab,
                      uint32_t slab_rows, uint32_t in_slab, uint32_t count, float *area) {
     const size_t tile_bytes = chunk->quads * KV_QUAD * KV_TILE;
     const uint32_t width = (end_tile - first_tile) * KV_TILE;
     if (chunk->term_count == 0) return;
-    for (kv_sum sum = next_sum(chunk, 0), next; sum.first < chunk->term_count; sum = next) {
-        // After the last sum of these columns comes the first one of the next columns.
-        const int is_last = sum.end == chunk->term_count;
-        if (!is_last) next = next_sum(chunk, sum.end);
-        else next = (kv_sum){sum.end, sum.end, 0, 0};
-        const kv_sum after = is_last ? next_sum(chunk, 0) : next;
+    for (kv_batch sums = next_sums(chunk, 0), next; sums.first < chunk->term_count; sums = next) {
+        // After the last sums of these columns come the first ones of the next columns.
+        const int is_last = sums.end == chunk->term_count;
+        next = next_sums(chunk, sums.end);
+        const kv_batch after = is_last ? next_sums(chunk, 0) : next;
         for (uint32_t tile = first_tile; tile < end_tile; tile++) {
             const int stays = tile + 1 < end_tile;
-            const kv_sum near = stays ? sum : after;
+            const kv_batch near = stays ? sums : after;
             const uint32_t near_tile = stays ? tile + 1 : is_last ? end_tile : first_tile;
             kv_ahead ahead = {.at = chunk->packed + near_tile * tile_bytes + (size_t)near.quads * KV_QUAD * KV_TILE,
                               .stride = 1024,
                               .lines = (near.end_quad - near.quads) * (KV_QUAD * KV_TILE / 64)};
             kv_inverse_job job = {.tile = chunk->packed + tile * tile_bytes,
                                   .quads = chunk->quads,
-                                  .terms = chunk->terms + sum.first,
-                                  .term_count = sum.end - sum.first,
+                                  .terms = chunk->terms + sums.first,
+                                  .term_count = sums.end - sums.first,
                                   .slab = slab,
                                   .tokens = slab_rows,
                                   .first = in_slab,

@@ -46,19 +46,31 @@ AMX static inline __attribute__((always_inline)) void load_digits(const kv_inver
     _tile_loadd(7, digits + TILE_QUAD / 2, TILE_QUAD);
 }
 
+// Few digits are multiplied sooner in vector registers, where they are needed next.
+enum { FEW = 4 };
+// Terms' products wait together in the core's own cache, those of one sum at least.
+enum { MOST = KV_MOST_PARTS };
+
+typedef int32_t kv_products[2 * ROWS][KV_TILE];
+
+static size_t lines_of(kv_term term) { return (term.quads + AMX_LINE - 1) / AMX_LINE; }
+static const int8_t *codes_of(const kv_inverse_job *job, kv_term term, uint32_t first) {
+    return term.codes + ((size_t)job->slab * KV_SLAB * lines_of(term) + first) * (AMX_LINE * KV_QUAD);
+}
+
 // products[token][32] of one term for up to 32 tokens from `first` on.
 AMX static inline __attribute__((always_inline)) void multiply(const int blocks, const kv_inverse_job *job, kv_term term,
-                                                               uint32_t first, kv_ahead *ahead,
-                                                               int32_t products[2 * ROWS][KV_TILE]) {
+                                                               uint32_t first, uint32_t near, kv_ahead *ahead,
+                                                               kv_products products) {
     enum { LINE_BYTES = AMX_LINE * KV_QUAD };
-    const size_t lines = (term.quads + AMX_LINE - 1) / AMX_LINE;
-    const int8_t *codes = term.codes + ((size_t)job->slab * KV_SLAB * lines + first) * LINE_BYTES;
-    // Of what is needed next, so that it has come when all tokens have passed.
-    const uint32_t near = 2 * AMX_LINE * 2 * ROWS / (job->count < 2 * ROWS ? 2 * ROWS : job->count);
+    const int8_t *codes = codes_of(job, term, first);
     _tile_zero(0);
     _tile_zero(1);
-    if (blocks == 2) _tile_zero(2), _tile_zero(3);
-    for (size_t line = 0; line < lines; line++, codes += job->tokens * LINE_BYTES) {
+    if (blocks == 2) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (size_t line = 0; line < lines_of(term); line++, codes += job->tokens * LINE_BYTES) {
         for (uint32_t i = 0; i < near && ahead->next < ahead->lines; i++, ahead->next++)
             _mm_prefetch((const char *)(ahead->at + ahead->next / 16 * ahead->stride + ahead->next % 16 * 64), _MM_HINT_T1);
         load_digits(job, term.first + line * AMX_LINE);
@@ -77,31 +89,84 @@ AMX static inline __attribute__((always_inline)) void multiply(const int blocks,
     _tile_stored(3, products[ROWS] + COLUMNS, KV_TILE * sizeof(int32_t));
 }
 
-AMX static void group(const kv_inverse_job *job, uint32_t done, uint32_t count, kv_ahead *ahead) {
-    int32_t products[2 * ROWS][KV_TILE] __attribute__((aligned(64))), sums[2 * ROWS][KV_TILE] __attribute__((aligned(64)));
-    const uint32_t first = job->first + done;
-    int is_begun = 0;
-    for (size_t i = 0; i < job->term_count; i++) {
+// Adds whole sums, the terms first…end, to some tokens from `done` on.
+AMX static inline __attribute__((always_inline)) void add(const int tokens, const kv_inverse_job *job, size_t first, size_t end,
+                                                          uint32_t done, uint32_t token, kv_products *products) {
+    __m512 target[4][2];
+    __m512i sum[4][2];
+    float *to = job->target + (size_t)(done + token) * job->stride;
+    const uint32_t in_slab = job->first + done + token;
+#pragma clang loop unroll(full)
+    for (int t = 0; t < tokens; t++)
+        for (int h = 0; h < 2; h++) {
+            target[t][h] = _mm512_loadu_ps(to + t * job->stride + h * COLUMNS);
+            sum[t][h] = _mm512_setzero_si512();
+        }
+    for (size_t i = first; i < end; i++) {
         const kv_term term = job->terms[i];
-        if (count > ROWS) multiply(2, job, term, first, ahead, products);
-        else multiply(1, job, term, first, ahead, products);
         const __m128i shift = _mm_cvtsi32_si128(term.shift);
-        const __m512 scale = _mm512_set1_ps(term.scale);
-        const int32_t *codes = term.sums + job->slab * KV_SLAB + first;
-        float *to = job->target + done * job->stride;
-        for (uint32_t t = 0; t < count; t++, to += job->stride)
-            for (int h = 0; h < KV_TILE; h += COLUMNS) {
+        const int32_t *sums = term.sums + job->slab * KV_SLAB + in_slab;
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++)
                 // The digits are 128 too large each.
-                __m512i sum = _mm512_sub_epi32(_mm512_load_si512(products[t] + h), _mm512_set1_epi32(128 * codes[t]));
-                if (is_begun) sum = _mm512_add_epi32(sum, _mm512_sll_epi32(_mm512_load_si512(sums[t] + h), shift));
-                if (term.scale == 0) {
-                    _mm512_store_si512(sums[t] + h, sum);
-                    continue;
+                sum[t][h] = _mm512_sub_epi32(_mm512_sll_epi32(sum[t][h], shift), _mm512_set1_epi32(128 * sums[t]));
+        if (term.quads > FEW) {
+#pragma clang loop unroll(full)
+            for (int t = 0; t < tokens; t++)
+                for (int h = 0; h < 2; h++)
+                    sum[t][h] = _mm512_add_epi32(sum[t][h], _mm512_load_si512((*products)[token + t] + h * COLUMNS));
+            products++;
+        } else {
+            const uint8_t *digits = job->tile + term.first * (size_t)TILE_QUAD;
+            const int8_t *codes = codes_of(job, term, in_slab);
+            for (uint32_t q = 0; q < term.quads; q++, digits += TILE_QUAD, codes += KV_QUAD) {
+                const __m512i left = _mm512_loadu_si512(digits), right = _mm512_loadu_si512(digits + 64);
+#pragma clang loop unroll(full)
+                for (int t = 0; t < tokens; t++) {
+                    int32_t quad;
+                    memcpy(&quad, codes + t * (AMX_LINE * KV_QUAD), sizeof quad);
+                    const __m512i code = _mm512_set1_epi32(quad);
+                    sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], left, code);
+                    sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], right, code);
                 }
-                _mm512_storeu_ps(
-                    to + h, _mm512_add_ps(_mm512_loadu_ps(to + h), _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale)));
             }
-        is_begun = term.scale == 0;
+        }
+        if (term.scale == 0) continue;
+        const __m512 scale = _mm512_set1_ps(term.scale);
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++)
+            for (int h = 0; h < 2; h++) {
+                target[t][h] = _mm512_add_ps(target[t][h], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][h]), scale));
+                sum[t][h] = _mm512_setzero_si512();
+            }
+    }
+#pragma clang loop unroll(full)
+    for (int t = 0; t < tokens; t++)
+        for (int h = 0; h < 2; h++) _mm512_storeu_ps(to + t * job->stride + h * COLUMNS, target[t][h]);
+}
+
+AMX static void group(const kv_inverse_job *job, uint32_t done, uint32_t count, kv_ahead *ahead) {
+    kv_products products[MOST] __attribute__((aligned(64)));
+    // Of what is needed next, so that it has come when all tokens have passed.
+    const uint32_t near = 2 * AMX_LINE * 2 * ROWS / (job->count < 2 * ROWS ? 2 * ROWS : job->count);
+    for (size_t i = 0, end; i < job->term_count; i = end) {
+        size_t used = 0;
+        end = i;
+        for (size_t next = i, room = 0; next < job->term_count;) {
+            do room += job->terms[next].quads > FEW;
+            while (job->terms[next++].scale == 0 && next < job->term_count);
+            if (room > MOST && end > i) break;
+            end = next;
+        }
+        for (size_t j = i; j < end; j++) {
+            if (job->terms[j].quads <= FEW) continue;
+            if (count > ROWS) multiply(2, job, job->terms[j], job->first + done, near, ahead, products[used++]);
+            else multiply(1, job, job->terms[j], job->first + done, near, ahead, products[used++]);
+        }
+        uint32_t token = 0;
+        for (; token + 4 <= count; token += 4) add(4, job, i, end, done, token, products);
+        for (; token < count; token++) add(1, job, i, end, done, token, products);
     }
 }
 

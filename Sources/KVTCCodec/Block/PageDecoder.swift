@@ -72,9 +72,25 @@ public final class PageDecoder: @unchecked Sendable {
     public func write(
         layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) {
-        let (header, placement, target) = try prepare(layers, layout, output)
-        if page.exactCount > 0 { writeExact(header, placement, target) }
-        if page.codedCount > 0 { synthesise(header, placement, target) }
+        synthesise(try writeExact(layers, layout, output))
+    }
+
+    /// Writes the same layers of two pages, the other one open in a decoder of the same codec, sooner than one after the other:
+    /// the digits of a basis come from memory once.
+    public func write(
+        layers: Range<Int>, layout: PageLayout, into output: UnsafeMutableRawBufferPointer,
+        and other: PageDecoder, into otherOutput: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) {
+        let (part, otherPart) = (
+            try writeExact(layers, layout, output), try other.writeExact(layers, layout, otherOutput)
+        )
+        // The last page of a context may be shorter.
+        if part.placement === otherPart.placement, profile === other.profile {
+            synthesise(part, otherPart)
+        } else {
+            synthesise(part)
+            other.synthesise(otherPart)
+        }
     }
 
     /// Writes an open block of mode `raw` and takes the checksum of all its bytes on the way, in one pass through
@@ -84,17 +100,18 @@ public final class PageDecoder: @unchecked Sendable {
     public func writeRaw(
         layers: Range<Int>, layout: PageLayout, pastCaches: Bool = false, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) -> UInt64 {
-        let (header, placement, target) = try prepare(layers, layout, output)
+        let part = try prepare(layers, layout, output)
+        let header = part.header
         guard header.mode == .raw, let exactRows = page.exactRows else { throw .invalid(field: "block", "is not raw") }
         let rowBytes = geometry.rowElements * header.element.bytes
         let sum = Checksum()
         let start = header.blockBytes - header.rawBytes
         sum.add(UnsafeRawBufferPointer(start: exactRows - start, count: start))
-        placement.withRuns(rowBytes: rowBytes, bytes: header.element.bytes) { runs in
+        part.placement.withRuns(rowBytes: rowBytes, bytes: header.element.bytes) { runs in
             for range in Checksum.stretches(of: header.tokens, rowBytes: rowBytes) {
                 let source = exactRows + range.lowerBound * rowBytes
                 sum.add(UnsafeRawBufferPointer(start: source, count: range.count * rowBytes))
-                kv_scatter_rows(runs, source, nil, range.lowerBound, range.count, pastCaches ? 1 : 0, target)
+                kv_scatter_rows(runs, source, nil, range.lowerBound, range.count, pastCaches ? 1 : 0, part.target)
             }
         }
         return sum.value
@@ -111,7 +128,7 @@ public final class PageDecoder: @unchecked Sendable {
 
     private func prepare(
         _ layers: Range<Int>, _ layout: PageLayout, _ output: UnsafeMutableRawBufferPointer
-    ) throws(CodecError) -> (BlockHeader, PagePlacement, UnsafeMutablePointer<UInt8>) {
+    ) throws(CodecError) -> Part {
         guard let header else { throw .invalid(field: "block", "none is open") }
         do throws(ModelError) { try layout.validate(for: geometry) } catch { throw CodecError(error) }
         guard layout.element == header.element else {
@@ -125,7 +142,7 @@ public final class PageDecoder: @unchecked Sendable {
         guard output.count == placement.bytes, let target = output.bindMemory(to: UInt8.self).baseAddress else {
             throw .invalid(field: "output", "\(output.count) bytes; these layers take \(placement.bytes)")
         }
-        return (header, placement, target)
+        return Part(decoder: self, header: header, placement: placement, target: target)
     }
 
     // MARK: - Parts of opening, apart so that a benchmark can time them
@@ -174,43 +191,67 @@ public final class PageDecoder: @unchecked Sendable {
 
     // MARK: - Writing
 
-    private func writeExact(_ header: BlockHeader, _ placement: PagePlacement, _ output: UnsafeMutablePointer<UInt8>) {
-        let tokens = page.exactCount == header.tokens ? nil : page.exactTokens.base
-        placement.withRuns(rowBytes: geometry.rowElements * header.element.bytes, bytes: header.element.bytes) {
-            kv_scatter_rows($0, page.exactRows, tokens, 0, page.exactCount, 0, output)
+    private func writeExact(
+        _ layers: Range<Int>, _ layout: PageLayout, _ output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) -> Part {
+        let part = try prepare(layers, layout, output)
+        guard page.exactCount > 0 else { return part }
+        let tokens = page.exactCount == part.header.tokens ? nil : page.exactTokens.base
+        let bytes = part.header.element.bytes
+        part.placement.withRuns(rowBytes: geometry.rowElements * bytes, bytes: bytes) {
+            kv_scatter_rows($0, page.exactRows, tokens, 0, page.exactCount, 0, part.target)
         }
+        return part
     }
 
-    private func synthesise(_ header: BlockHeader, _ placement: PagePlacement, _ output: UnsafeMutablePointer<UInt8>) {
-        guard let profile else { return }
+    /// The other part has the same placement and profile: its terms meet a chunk's digits while they are near.
+    private func synthesise(_ part: Part, _ other: Part? = nil) {
+        guard let profile, page.codedCount > 0 || (other?.decoder.page.codedCount ?? 0) > 0 else { return }
         profile.inverseWeight.withUnsafeBufferPointer { weight in
             profile.mean.withUnsafeBufferPointer { mean in
                 profile.rotation.stretches.withUnsafeBufferPointer { stretches in
-                    placement.chunkRuns.withUnsafeBufferPointer { runs in
-                        var rows = kv_synthesis(
-                            kernels: kernels.pointer, inverse_weight: weight.baseAddress, mean: mean.baseAddress,
-                            angles: angles.base, angle_stride: profile.rotation.angleCount,
-                            tokens: page.codedTokens.base,
-                            rows: UInt32(page.codedCount), element: header.element.kernelCode,
-                            bytes: UInt8(header.element.bytes), output: output)
-                        let blocks = profile.inverseRoot?.entries
-                        for chunk in placement.chunks {
-                            let basis = profile.bases[chunk.basis]
-                            let range = termRanges[chunk.basis]
-                            var columns = kv_chunk(
-                                begin: UInt32(chunk.columns.lowerBound), end: UInt32(chunk.columns.upperBound),
-                                basis_begin: UInt32(chunk.basisOrigin), packed: basis.packed,
-                                quads: basis.quads, terms: terms.base + range.lowerBound, term_count: range.count,
-                                blocks: blocks.map { $0 + chunk.blocks.lowerBound }, block_count: chunk.blocks.count,
-                                rotations: stretches.baseAddress.map { $0 + chunk.rotations.lowerBound },
-                                rotation_count: chunk.rotations.count,
-                                runs: runs.baseAddress.map { $0 + chunk.runs.lowerBound },
-                                run_count: chunk.runs.count)
-                            kv_synthesise(&rows, &columns)
+                    part.placement.chunkRuns.withUnsafeBufferPointer { runs in
+                        for chunk in part.placement.chunks {
+                            part.synthesise(chunk, profile, weight, mean, stretches, runs)
+                            other?.synthesise(chunk, profile, weight, mean, stretches, runs)
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// Where a page's tensors of some layers go.
+private struct Part {
+    let decoder: PageDecoder
+    let header: BlockHeader
+    let placement: PagePlacement
+    let target: UnsafeMutablePointer<UInt8>
+
+    /// Some columns of the rows that are coded.
+    func synthesise(
+        _ chunk: PagePlacement.Chunk, _ profile: Profile, _ weight: UnsafeBufferPointer<Float>,
+        _ mean: UnsafeBufferPointer<Float>, _ stretches: UnsafeBufferPointer<kv_rotation>,
+        _ runs: UnsafeBufferPointer<kv_run>
+    ) {
+        let page = decoder.page
+        guard page.codedCount > 0 else { return }
+        let basis = profile.bases[chunk.basis]
+        let terms = decoder.termRanges[chunk.basis]
+        var rows = kv_synthesis(
+            kernels: decoder.kernels.pointer, inverse_weight: weight.baseAddress, mean: mean.baseAddress,
+            angles: decoder.angles.base, angle_stride: profile.rotation.angleCount, tokens: page.codedTokens.base,
+            rows: UInt32(page.codedCount), element: header.element.kernelCode, bytes: UInt8(header.element.bytes),
+            output: target)
+        var columns = kv_chunk(
+            begin: UInt32(chunk.columns.lowerBound), end: UInt32(chunk.columns.upperBound),
+            basis_begin: UInt32(chunk.basisOrigin), packed: basis.packed, quads: basis.quads,
+            terms: decoder.terms.base + terms.lowerBound, term_count: terms.count,
+            blocks: profile.inverseRoot.map { $0.entries + chunk.blocks.lowerBound }, block_count: chunk.blocks.count,
+            rotations: stretches.baseAddress.map { $0 + chunk.rotations.lowerBound },
+            rotation_count: chunk.rotations.count,
+            runs: runs.baseAddress.map { $0 + chunk.runs.lowerBound }, run_count: chunk.runs.count)
+        kv_synthesise(&rows, &columns)
     }
 }

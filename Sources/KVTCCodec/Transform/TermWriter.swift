@@ -3,7 +3,7 @@ import CKernels
 /// Writes the terms of integer sums one after another into memory that suffices: what is large takes several digits, what is
 /// small lets more products pass before 16-bit sums are widened.
 struct TermWriter {
-    static let partsPerSum = 6
+    static let partsPerSum = Int(KV_MOST_PARTS)
     /// Values beyond ±8, ±16, ±32 halve the quads that 16-bit sums can take. Digits of 8 bits go to 32-bit sums at once.
     private static let depths: [(limit: UInt16, depth: UInt16)] = [(32, 1), (16, 2), (8, 4), (0, 8)]
 

@@ -107,145 +107,30 @@ extension Engine {
         work.state.withLock { $0.running += 1 }
         let page = work.pages[job % work.pages.count]
         let step = job / work.pages.count
-        let decoding: @Sendable () -> Void = { [self] in
-            let part = decode(page, step, work)
-            work.state.update {
-                if let part { $0.parts.append(part) }
-                $0.running -= 1
-            }
-        }
         // One page is done sooner here than by waking another thread and being woken by it.
-        guard work.jobs > 1 else { return decoding() }
-        guard step == 0, store.residence(page.key) == .disk else { return pool.submit(.urgent, decoding) }
+        guard work.jobs > 1 else { return finish([PullWork.Job(page: page, step: step)], work) }
+        let found: @Sendable () -> Void = { [self] in
+            work.state.withLock { $0.found.append(PullWork.Job(page: page, step: step)) }
+            pool.submit(.urgent) { [self] in finish(work.takeJobs(threads: pool.width), work) }
+        }
+        guard step == 0, store.residence(page.key) == .disk else { return found() }
         // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
         readers.submit(.urgent) { [self] in
             let start = MonotonicClock.nanoseconds
             page.state.withLock { $0 = .found(store.borrow(Int(page.index), of: work.use)) }
             let elapsed = MonotonicClock.nanoseconds - start
             work.state.withLock { $0.effort.add(.disk, tokens: 0, nanoseconds: elapsed) }
-            pool.submit(.urgent, decoding)
+            found()
         }
     }
 
-    // MARK: - On the pool's threads
-
-    private func decode(_ page: PulledPage, _ step: Int, _ work: PullWork) -> ReadyPart? {
-        let (all, range, arena) = (work.layers, work.steps[step], work.arena)
-        func failure(_ outcome: PullOutcome) -> ReadyPart {
-            ReadyPart(
-                part: PullPart(
-                    entry: page.index, layerBegin: UInt16(all.lowerBound), layerEnd: UInt16(all.upperBound),
-                    outcome: outcome, offset: arena == nil ? 0 : page.entry.offset, length: 0))
+    private func finish(_ jobs: [PullWork.Job], _ work: PullWork) {
+        guard !jobs.isEmpty else { return }
+        let parts = decode(jobs, work)
+        work.state.update {
+            $0.parts += parts
+            $0.running -= jobs.count
         }
-        let start = MonotonicClock.nanoseconds
-        // One failure is told once, whatever the number of steps.
-        let opened = page.state.withLock { state -> Result<OpenPage?, PullStop> in
-            let found: ReadOutcome<BorrowedPage>
-            switch state {
-            case .failed: return .success(nil)
-            case .open(let page): return .success(page)
-            case .found(let outcome): found = outcome
-            case .untouched: found = store.borrow(Int(page.index), of: work.use)
-            }
-            do throws(PullStop) {
-                let opened = try open(page, found, work)
-                state = step + 1 < work.steps.count && keep(opened.byteCount, work) ? .open(opened) : .untouched
-                return .success(opened)
-            } catch {
-                state = .failed
-                return .failure(error)
-            }
-        }
-        let source: OpenPage
-        switch opened {
-        case .success(nil): return nil
-        case .success(let found?): source = found
-        case .failure(let stop): return failure(stop.outcome)
-        }
-        let before = byteCount(of: source, all.lowerBound..<range.lowerBound, work)
-        let length = byteCount(of: source, range, work)
-        var ready = ReadyPart(
-            part: PullPart(
-                entry: page.index, layerBegin: UInt16(range.lowerBound), layerEnd: UInt16(range.upperBound),
-                outcome: .hit, offset: UInt64(before), length: UInt64(length)))
-        do throws(CodecError) {
-            if let arena {
-                ready.part.offset += page.entry.offset
-                if try !writeInPlace(source, range, work, arena, ready.part) {
-                    try writeFromDisk(page, range, work, arena, ready.part)
-                }
-            } else {
-                ready.bytes = try inlineBytes(source, range, work, length)
-            }
-        } catch {
-            log.error("page not decodable", metadata: ["key": "\(page.key)", "error": "\(error)"])
-            page.state.withLock { $0 = .failed }
-            return failure(.corrupt)
-        }
-        if !work.asStored { metrics.record(.decode, page.key.tenant, since: start) }
-        let elapsed = MonotonicClock.nanoseconds - start
-        work.state.withLock {
-            $0.effort.add(source.source, tokens: step == 0 ? source.tokens : 0, nanoseconds: elapsed)
-        }
-        metrics.count(page.key.tenant) { $0.bytesReturned += UInt64(length) }
-        return ready
-    }
-
-    private func keep(_ bytes: Int, _ work: PullWork) -> Bool {
-        work.state.withLock { state in
-            guard state.kept + bytes <= PullWork.keptLimit else { return false }
-            state.kept += bytes
-            return true
-        }
-    }
-
-    struct PullStop: Error { var outcome: PullOutcome }
-
-    func open(
-        _ page: PulledPage, _ found: ReadOutcome<BorrowedPage>, _ work: PullWork
-    ) throws(PullStop) -> OpenPage {
-        let context = work.context
-        guard case .hit(let block) = found else {
-            if case .corrupt = found { throw corrupt(page, "in the store") }
-            throw PullStop(outcome: .miss)
-        }
-        let opened = OpenPage(block, context.codec)
-        do throws(CodecError) {
-            // The header has a checksum of its own. What is only copied is checked meanwhile; any other page before its
-            // symbols are looked at.
-            let header = try opened.decoder.check(block.bytes, isVerified: true)
-            guard (work.asStored || header.mode == .raw) && work.copiesOnce || store.confirm(block) else {
-                throw CodecError.corrupt("block checksum")
-            }
-            if !work.asStored { try opened.decoder.open(block.bytes, isVerified: true) }
-        } catch {
-            // No page of this namespace is of another model: only keys made for it meet.
-            if case .mismatch = error { throw PullStop(outcome: .miss) }
-            // Bytes that went bad in RAM are taken out of the store, which may have them on disk as well.
-            let isIntact = block.isConfirmed || store.confirm(block)
-            guard !isIntact, store.residence(page.key) == .disk else {
-                if isIntact, case .corrupt = error { letGo(page.key, block) }
-                throw corrupt(page, "\(error)")
-            }
-            return try open(page, store.borrow(Int(page.index), of: work.use), work)
-        }
-        guard let header = opened.decoder.header, header.element == context.layout.element else {
-            throw PullStop(outcome: .miss)
-        }
-        // A session whose window has come over a coded page was told so; what it asks of every page it gets or nothing.
-        guard work.promise.isKept(by: CodedPage(header), first: header.firstPosition, window: false) else {
-            throw PullStop(outcome: .miss)
-        }
-        let need = byteCount(of: opened, work.layers, work)
-        guard UInt64(need) <= page.entry.capacity, work.arena != nil || need <= Wire.maximumBody - 64 else {
-            throw PullStop(outcome: .noSpace)
-        }
-        return opened
-    }
-
-    private func corrupt(_ page: PulledPage, _ what: String) -> PullStop {
-        log.error("page corrupt", metadata: ["key": "\(page.key)", "error": "\(what)"])
-        return PullStop(outcome: .corrupt)
     }
 }
 

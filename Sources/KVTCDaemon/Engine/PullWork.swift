@@ -1,3 +1,4 @@
+import DequeModule
 import KVTCCodec
 import KVTCProtocol
 import KVTCSessions
@@ -113,7 +114,15 @@ struct PartOrder {
 /// What one pull still has to do, and the parts that are ready. The pool's threads fill it, the one that writes to the
 /// client empties it and hands out the next jobs: what is decoded ahead is bounded, however slowly the client reads.
 final class PullWork: Sendable {
+    /// One step of one page.
+    struct Job: Sendable {
+        let page: PulledPage
+        let step: Int
+    }
+
     struct State: Sendable {
+        /// Jobs whose pages can be opened without waiting.
+        var found: Deque<Job> = []
         var parts: [ReadyPart] = []
         /// Jobs given to the pool and not done.
         var running = 0
@@ -155,5 +164,17 @@ final class PullWork: Sendable {
         self.arena = arena
         self.asStored = asStored
         isLarge = pages.reduce(0) { $0 &+ $1.entry.capacity } > 16 << 20
+    }
+
+    /// What a thread takes next: two pages while all threads have enough to do, as two cost less than twice one.
+    func takeJobs(threads: Int) -> [Job] {
+        state.withLock { state in
+            guard let first = state.found.popFirst() else { return [] }
+            guard state.found.count >= threads, let second = state.found.first, second.step == first.step else {
+                return [first]
+            }
+            state.found.removeFirst()
+            return [first, second]
+        }
     }
 }

@@ -121,8 +121,11 @@ final class Metrics: Sendable {
     }
 
     func record(_ operation: Operation, _ tenant: UInt32, since start: UInt64) {
-        let elapsed = MonotonicClock.nanoseconds - start
-        parts.withLock { $0[tenant, default: Part()].latencies[operation.rawValue].record(elapsed) }
+        record(operation, tenant, MonotonicClock.nanoseconds - start)
+    }
+
+    func record(_ operation: Operation, _ tenant: UInt32, _ nanoseconds: UInt64) {
+        parts.withLock { $0[tenant, default: Part()].latencies[operation.rawValue].record(nanoseconds) }
     }
 
     /// Shapes of one tenant whose costs are kept; beyond them all are measured anew.

@@ -56,6 +56,34 @@ import Testing
         }
     }
 
+    @Test(arguments: [(64, 64), (64, 61), (300, 300), (1, 64)])
+    func twoPagesTogetherAreThePagesAlone(tokens: Int, others: Int) throws {
+        // Other codes, and other ones that a sum takes.
+        let (first, second) = (try block(tokens: tokens, ratio: 6), try block(tokens: others, ratio: 16))
+        for kernels in KernelTable.all {
+            let codec = try real.codec(kernels)
+            let (decoder, other) = (codec.takeDecoder(), codec.takeDecoder())
+            defer { for decoder in [decoder, other] { codec.giveBack(decoder) } }
+            let alone = [try page(first), try page(second)]
+            var together = alone.map { [UInt8](repeating: 0, count: $0.count) }
+            var beside = together.removeLast()
+            try first.withUnsafeBytes { first in
+                try second.withUnsafeBytes { second in
+                    try decoder.open(first)
+                    try other.open(second)
+                    try together[0].withUnsafeMutableBytes { output in
+                        try beside.withUnsafeMutableBytes {
+                            try decoder.write(
+                                layers: 0..<codec.geometry.layers, layout: RealPages.layout, into: output, and: other,
+                                into: $0)
+                        }
+                    }
+                }
+            }
+            #expect(together + [beside] == alone)
+        }
+    }
+
     @Test func chunksOnSeveralThreadsGiveTheSamePage() throws {
         let codec = try real.codec()
         let block = try codec.recoded(block(tokens: 64, ratio: 6), as: .chunks(lanes: 8, chunks: 20))
