@@ -39,14 +39,6 @@ const kv_kernels *kv_avx512(void) {
 // Asked for before any thread multiplies; the threads of a process have it together.
 const kv_kernels *kv_amx(void) { return kv_avx512() && amx_is_allowed() ? &amx : NULL; }
 #else
-static const kv_kernels amx = {
-    .name = "amx-int8",
-    .convert = {avx2_to_float, avx2_from_float},
-    .rows = {avx2_scale_offset, avx512_multiply, avx2_rotate},
-    .transform = {8, AMX_LINE, amx_inverse, vnni_turn},
-    .rans = {vnni_rans_decode, vnni_decode_stream, avx2_cost},
-};
-
 const kv_kernels *kv_avx2(void) { return NULL; }
 const kv_kernels *kv_avx512(void) { return NULL; }
 const kv_kernels *kv_amx(void) { return NULL; }
