@@ -1,9 +1,12 @@
 """kvtcctl plan: what it reads, what it says of lines that are wrong, and what it writes."""
 
+import base64
 import json
 import os
 import re
+import struct
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -17,6 +20,8 @@ SETUP = {
 TRACE = {
     "requests", "faults", "blocks", "distinct_blocks", "block_tokens", "input_tokens", "output_tokens", "duration_s",
 }  # fmt: skip
+GOLDEN = Path(__file__).resolve().parents[2] / "Golden/blocks-4.json"
+"""Blocks, and the profile that they are of."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -120,6 +125,40 @@ def test_the_model_is_read_from_its_configuration(tmp_path):
     assert read["today"]["compute_s"] > read["trace"]["input_tokens"] * 16e9 / 500e12
     (tmp_path / "config.json").write_text("{}")
     assert "num_hidden_layers: is missing" in plan(trace, "--model", tmp_path, status=1).stderr
+
+
+def gguf(path, **numbers):
+    """A model's header in llama.cpp's form."""
+
+    def string(text):
+        return struct.pack("<Q", len(text)) + text.encode()
+
+    entries = [string("general.architecture") + struct.pack("<I", 8) + string("llama")]
+    entries += [string(f"llama.{name.replace('__', '.')}") + struct.pack("<II", 4, number) for name, number in numbers.items()]
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries))
+    return path
+
+
+def test_the_model_is_read_from_a_gguf_file_and_from_a_profile(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace, requests=20)
+
+    def token_bytes(*arguments):
+        return json.loads(plan(trace, "--ram", "1GiB", "--ratio", 1, "--json", *arguments).stdout)["model"]["token_bytes"]
+
+    model = gguf(tmp_path / "m.gguf", block_count=4, embedding_length=256, attention__head_count=8, attention__head_count_kv=2)
+    assert token_bytes("--model", model) == 4 * 2 * 2 * 32 * 2
+    assert token_bytes("--model", model, "--element", "e4m3") == 4 * 2 * 2 * 32
+    profile = tmp_path / "golden.kvtc.safetensors"
+    profile.write_bytes(base64.b64decode(json.loads(GOLDEN.read_text())["profile"]))
+    show = [binary("kvtcctl", "KVTCCTL"), "profile", "show", "--json", str(profile)]
+    elements = json.loads(subprocess.run(show, capture_output=True, text=True, check=True).stdout)["row_elements"]
+    assert token_bytes("--model", profile) == 2 * elements
+    model.write_bytes(model.read_bytes()[:-1])
+    assert "is it whole?" in plan(trace, "--model", model, status=1).stderr
+    (tmp_path / "words").write_text("a model\n")
+    assert "no GGUF file, no profile and no config.json" in plan(trace, "--model", tmp_path / "words", status=1).stderr
+    assert "a directory without a config.json" in plan(trace, "--model", tmp_path, status=1).stderr
 
 
 def test_the_picture_is_one_that_readers_of_svg_take(tmp_path):

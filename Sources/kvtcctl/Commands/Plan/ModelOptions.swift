@@ -1,13 +1,12 @@
 import ArgumentParser
-import FoundationEssentials
 import KVTCModel
 import KVTCPlan
 
-/// How large a token is in the cache: by a model's configuration, by numbers, or in bytes.
+/// How large a token is in the cache: by one of a model's files, by numbers, or in bytes.
 struct ModelOptions: ParsableArguments {
     @Option(
-        help: "The model's config.json, or the directory that it is in.",
-        completion: .file(extensions: ["json"]))
+        help: "The model: a GGUF file, a config.json or the directory that it is in, or a profile.",
+        completion: .file(extensions: ["gguf", "json", "safetensors"]))
     var model: String?
 
     @Option(parsing: .unconditional, help: "Layers with a cache.", transform: Parsed.whole(1...4096))
@@ -20,7 +19,7 @@ struct ModelOptions: ParsableArguments {
     var headDim: Int?
 
     @Option(
-        help: "Format of the cache: f16, bf16, f32, e4m3 or e5m2 (default: the model's, or bf16).",
+        help: "Format of the cache: f16, bf16, f32, e4m3 or e5m2 (default: that of config.json, or 16 bits).",
         transform: { text in
             guard let element = Element.allCases.first(where: { "\($0)" == text }) else {
                 throw ValidationError("one of \(Element.allCases.map { "\($0)" }.joined(separator: ", ")) is needed")
@@ -39,7 +38,8 @@ struct ModelOptions: ParsableArguments {
         let ways = [model != nil, !numbers.isEmpty, tokenBytes != nil].count(where: \.self)
         guard ways == 1, numbers.isEmpty || numbers.count == 3 else {
             throw ValidationError(
-                "How large is a token? Name --model config.json, or --layers, --kv-heads and --head-dim, or --token-bytes."
+                "How large is a token? Name --model with its GGUF file, config.json or profile, or --layers, --kv-heads and "
+                    + "--head-dim, or --token-bytes."
             )
         }
     }
@@ -47,21 +47,14 @@ struct ModelOptions: ParsableArguments {
     /// The shape; complains about what it can't read.
     func shape() throws -> CacheShape {
         if let tokenBytes { return CacheShape(tokenBytes: tokenBytes) }
-        do throws(ModelError) {
+        do {
             if let layers, let kvHeads, let headDim {
                 return try CacheShape(layers: layers, heads: kvHeads, headDim: headDim, element: element ?? .bf16)
             }
-            return try CacheShape(configuration: try read(model ?? ""), element: element)
+            return try ModelFile(model ?? "").shape(element)
         } catch {
             complain("\(model.map { "\($0): " } ?? "")\(error)")
             throw ExitCode.failure
         }
-    }
-
-    private func read(_ path: String) throws(ModelError) -> Data {
-        for file in [path, path + "/config.json"] {
-            if let data = FileManager.default.contents(atPath: file) { return data }
-        }
-        throw ModelError(field: "config.json", "can't be read")
     }
 }

@@ -24,6 +24,7 @@ struct PlanCommand: ParsableCommand {
             memory that it has, not with what it might have.
 
             EXAMPLES
+              kvtcctl plan trace.jsonl --model Llama-3.1-8B-Q4_K_M.gguf
               kvtcctl plan trace.jsonl --model Llama-3.1-8B/config.json
               zcat trace.jsonl.gz | kvtcctl plan - --token-bytes 128KiB --svg plan.svg
               kvtcctl plan vllm.log --layers 32 --kv-heads 8 --head-dim 128 \\
