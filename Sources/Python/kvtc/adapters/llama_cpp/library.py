@@ -156,7 +156,9 @@ class LlamaLibrary:
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
-            raise LlamaError(f"cannot load {path}: {error}") from error
+            # A machine without a compiler may lack it; wheels can't bring it.
+            hint = " (on Debian: apt install libgomp1)" if "libgomp" in str(error) else ""
+            raise LlamaError(f"cannot load {path}: {error}{hint}") from error
         for name, (result, arguments) in _SIGNATURES.items():
             try:
                 function = getattr(self._library, name)
