@@ -57,6 +57,7 @@ let package = Package(
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore", deque]),
         module("KVTCClient", ["KVTCModel", "KVTCProtocol", "KVTCSystem"]),
+        module("KVTCReplay", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCPlan"]),
         .target(name: "CKVTC"),
         .target(
             name: "KVTCLibrary",
@@ -92,7 +93,7 @@ let package = Package(
             name: "Benchmarks",
             dependencies: [
                 "KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCCodec", "KVTCStore", "KVTCCalibration",
-                "CKernels", "COpenBLAS", "CPeers", arguments,
+                "KVTCPlan", "KVTCReplay", "CKernels", "COpenBLAS", "CPeers", arguments,
             ],
             swiftSettings: swiftFlags),
 
@@ -127,7 +128,7 @@ let package = Package(
             "KVTCDaemonTests",
             [
                 "KVTCModel", "KVTCDaemon", "KVTCClient", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCCodec",
-                "KVTCSessions", "StoreSimulation", "SyntheticProfile", logging,
+                "KVTCSessions", "KVTCPlan", "KVTCReplay", "StoreSimulation", "SyntheticProfile", logging,
             ]),
     ]
 )

@@ -14,6 +14,7 @@ struct Main: ParsableCommand {
             CodecBenchmark.self,
             EntropyBenchmark.self,
             InverseBenchmark.self,
+            ReplayBenchmark.self,
             SocketBenchmark.self,
             StoreBenchmark.self,
             FixedDecode.self,
