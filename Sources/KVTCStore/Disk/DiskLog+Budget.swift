@@ -32,8 +32,9 @@ extension DiskLog {
     }
 
     /// Whether a record fits into the budget. One segment's worth is kept back for records that are carried over from
-    /// a segment about to be dropped.
-    func fits(_ recordBytes: Int, reserve: Bool) -> Bool {
+    /// a segment about to be dropped. Where the budget has shrunk below what there is, they are what makes room: they fit.
+    func fits(_ recordBytes: Int, reserve: Bool, makesRoom: Bool = false) -> Bool {
+        if makesRoom, used > budget { return true }
         let active = hasActive ? Self.closingBytes(activeIndex.count + 1) : 0
         let overhead = SegmentHeader.bytes + active + Self.closingBytes(1)
         return used + recordBytes + overhead <= (reserve ? budget : budget - segmentBytes)

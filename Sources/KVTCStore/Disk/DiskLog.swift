@@ -47,12 +47,14 @@ struct DiskLog: Sendable {
         salt = configuration.salt
     }
 
-    /// Appends a record in one write. Nil when the payload no longer matches its checksum: nothing is written then.
+    /// Appends a record in one write, if it ``fits(_:reserve:makesRoom:)``. Nil when the payload no longer matches its checksum:
+    /// nothing is written then.
     mutating func append(
-        _ header: RecordHeader, payload: UnsafeRawBufferPointer = .init(start: nil, count: 0), reserve: Bool = false
+        _ header: RecordHeader, payload: UnsafeRawBufferPointer = .init(start: nil, count: 0), reserve: Bool = false,
+        makesRoom: Bool = false
     ) throws(StoreError) -> DiskLocation? {
         let bytes = header.recordBytes
-        guard fits(bytes, reserve: reserve) else { throw .diskFull }
+        guard fits(bytes, reserve: reserve, makesRoom: makesRoom) else { throw .diskFull }
         leaveCutSegment()
         if hasActive, segments.last!.tail + bytes + Self.closingBytes(activeIndex.count + 1) > segmentBytes {
             try sealActive()

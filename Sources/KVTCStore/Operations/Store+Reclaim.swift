@@ -89,7 +89,7 @@ extension Store {
         for record in records {
             let position = LogPosition(segment: segment.id, offset: record.offset)
             let header = index.withLock { $0.repeated(record.header, at: position, isUnread: segment.isUnread) }
-            if let header { _ = try log.append(header, reserve: true) }
+            if let header { _ = try log.append(header, reserve: true, makesRoom: true) }
         }
         try log.sync()
     }
@@ -143,7 +143,7 @@ extension Store {
         let header = RecordHeader(
             kind: .page, key: key, attributes: survivor.snapshot, payloadBytes: survivor.length,
             payloadHash: hash)
-        return try log.append(header, payload: payload, reserve: true)
+        return try log.append(header, payload: payload, reserve: true, makesRoom: survivor.mandatory)
     }
 
     /// Writes pages again that are only in a segment whose sync failed.

@@ -158,6 +158,21 @@ import Testing
         #expect(store.bytes(key(39)) == page(39, bytes: 4000))
     }
 
+    @Test func smallerBudgetIsReachedAfterAStop() throws {
+        do {
+            let store = try open(disk: 256 << 10)
+            for n in 0..<40 { #expect(put(store, n, PageAttributes(pinned: n == 20)) == .stored) }
+            try store.flush(order: .mostWorthFirst)
+            try store.close()
+            #expect(store.statistics.diskUsed > 150 << 10)
+        }
+        let store = try open()
+        #expect(store.statistics.diskUsed <= 64 << 10 && store.statistics.pages >= 8)
+        #expect(try bytesOnDisk() <= 64 << 10)
+        // Those used last went first.
+        #expect(store.bytes(key(39)) == page(39, bytes: 4000) && store.bytes(key(20)) == page(20, bytes: 4000))
+    }
+
     @Test func manyRestartsDoNotPileUpSegments() throws {
         for n in 0..<60 {
             let store = try open()
