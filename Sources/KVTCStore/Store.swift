@@ -22,12 +22,18 @@ public final class Store: Sendable {
     /// Arenas of an earlier process whose pages wait for a disk to go to.
     let surplus: RankedMutex<[RAMArena]>
     private let written = Atomic<UInt64>(0)
+    private let watch: DeviceWatch
+    /// Bytes that the pages of one tenant may take; 0 for no limit of its own.
+    let ramPerTenant, diskPerTenant: Atomic<Int>
 
     init(
         configuration: StoreConfiguration, timeline: Timeline, ram: RAMTier, index: sending StoreIndex,
-        log: sending DiskLog?, unopened: DeviceError?, surplus: sending [RAMArena]
+        log: sending DiskLog?, unopened: DeviceError?, surplus: sending [RAMArena], watch: DeviceWatch
     ) {
         self.configuration = configuration
+        self.watch = watch
+        ramPerTenant = Atomic(configuration.ramPerTenant)
+        diskPerTenant = Atomic(configuration.diskPerTenant)
         self.timeline = timeline
         self.unopened = RankedMutex(unopened, rank: .unopened)
         self.surplus = RankedMutex(surplus, rank: .surplus)
@@ -55,6 +61,16 @@ public final class Store: Sendable {
     public var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
 
     func countWritten(_ bytes: Int) { written.add(UInt64(bytes), ordering: .relaxed) }
+
+    /// Gives tenants other limits than the store was opened with. Who has more than that by now gives way with the next page.
+    public func limitTenants(ram: Int, disk: Int) {
+        ramPerTenant.store(ram, ordering: .relaxed)
+        diskPerTenant.store(disk, ordering: .relaxed)
+    }
+
+    /// Since when (on ``MonotonicClock``) the disk has answered none of the calls that wait for it; nil while none does. Takes no
+    /// lock.
+    public var diskSilentSince: UInt64? { watch.silentSince }
 
     /// Whether the disk tier has been opened, however it is since.
     package var isDiskOpen: Bool { hasDisk && unopened.withLock { $0 == nil } }

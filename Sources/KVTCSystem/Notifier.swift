@@ -22,6 +22,11 @@ public struct Notifier: Sendable {
     /// The daemon serves. False when the service manager has not got that and is to be told again.
     public func ready(status: String) -> Bool { send("READY=1\nSTATUS=\(Notifier.line(status))", patience: 1000) }
 
+    /// The daemon reads its configuration anew until it is ``ready(status:)`` again.
+    public func reloading() {
+        send("RELOADING=1\nMONOTONIC_USEC=\(MonotonicClock.nanoseconds / 1000)", patience: 100)
+    }
+
     /// The daemon is on its way out.
     public func stopping(status: String) { send("STOPPING=1\nSTATUS=\(Notifier.line(status))", patience: 1000) }
 

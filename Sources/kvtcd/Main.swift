@@ -57,7 +57,8 @@ struct Main: ParsableCommand {
         Machine.saveAddressSpace()
         if let fsck { throw ExitCode(DirectoryCheck(directory: fsck, asJSON: json).run()) }
         let signals = Signals()
-        let (configuration, errors) = settings()
+        let settings = settings
+        let (configuration, errors) = settings.read()
         if checkConfig { throw ExitCode(ConfigurationCheck(configuration, errors, asJSON: json).run()) }
         guard errors.isEmpty else {
             // What else is wrong is told along with it.
@@ -79,7 +80,7 @@ struct Main: ParsableCommand {
             log.critical("cannot start", metadata: ["error": "\(error)"])
             throw ExitCode.failure
         }
-        if try !server.run(until: signals, notifier: notifier) { throw ExitCode.failure }
+        if try !server.run(until: signals, notifier: notifier, reading: { settings.read() }) { throw ExitCode.failure }
     }
 
     /// The service manager's descriptor store keeps the RAM tier; without a service manager nothing does.
@@ -100,21 +101,15 @@ struct Main: ParsableCommand {
             })
     }
 
-    /// What file and options say, and what is wrong with that.
-    private func settings() -> (DaemonConfiguration, [ConfigurationError]) {
-        var settings = DaemonConfiguration(environment: ProcessInfo.processInfo.environment)
-        var errors = config.map { ConfigurationFile.read($0, into: &settings) } ?? []
-        let options = [
-            ("--socket", "socket.path", socket), ("--directory", "disk.directory", directory),
-            ("--ram-budget", "ram.budget", ramBudget), ("--disk-budget", "disk.budget", diskBudget),
-            ("--profiles", "profiles.directory", profiles), ("--log-level", "log.level", logLevel),
-        ]
-        for case (let option, let key, let text?) in options {
-            do throws(ConfigurationError) { try settings.set(key, to: text, option: option) } catch {
-                errors.append(error)
-            }
-        }
-        return (settings, errors)
+    /// What file and options say, each time anew.
+    private var settings: Settings {
+        Settings(
+            file: config,
+            options: [
+                ("--socket", "socket.path", socket), ("--directory", "disk.directory", directory),
+                ("--ram-budget", "ram.budget", ramBudget), ("--disk-budget", "disk.budget", diskBudget),
+                ("--profiles", "profiles.directory", profiles), ("--log-level", "log.level", logLevel),
+            ])
     }
 
     /// Tells what is wrong; a journal is told how severe it is.

@@ -75,7 +75,7 @@ def package_checks(directory: Path) -> list[Callable[[Machine], bool]]:
 
     def package_removed_keeps_pages(machine: Machine) -> bool:
         """Removed and installed again it serves the pages of before; the configuration is the one that was edited."""
-        Path(machine.root + "/etc/systemd/system/kvtcd.service.d/ram-only.conf").unlink()
+        Path(machine.root + "/etc/systemd/system/kvtcd.service.d/check.conf").unlink()
         machine.run("systemctl", "daemon-reload")
         machine.run("systemctl", "restart", "kvtcd.service")
         configuration = Path(machine.root + "/etc/kvtcd/kvtcd.toml")

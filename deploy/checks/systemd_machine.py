@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,24 +41,31 @@ class Machine:
         if os.path.isdir(self.directory):
             subprocess.run([self.script, "down"], check=True, env=self.environment)
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, pass_fds: Sequence[int] = ()) -> str:
         result = subprocess.run(
-            [self.script, "run", *command], env=self.environment, capture_output=True, text=True
+            [self.script, "run", *command], env=self.environment, capture_output=True, text=True, pass_fds=pass_fds
         )
         if check and result.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit {result.returncode}: {result.stderr.strip()}")
         return result.stdout.strip()
 
+    def succeeds(self, *command: str) -> bool:
+        return subprocess.run([self.script, "run", *command], env=self.environment, capture_output=True).returncode == 0
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Starts a command of deploy/checks/real-systemd and does not wait for it."""
+        return subprocess.Popen([self.script, *command], env=self.environment, stdout=subprocess.DEVNULL)
+
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         lines = self.run("systemctl", "show", unit, *(f"--property={name}" for name in properties)).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
-    def worker_command(self, action: str, pages: int) -> list[str]:
+    def worker_command(self, action: str, pages: int, socket: str = SOCKET) -> list[str]:
         command = [self.script, "beside", str(VENV / "bin/python"), str(ROOT / "deploy/checks/systemd-worker.py"), action]
-        return command + ["--socket", self.root + SOCKET, "--pages", str(pages)]
+        return command + ["--socket", self.root + socket, "--pages", str(pages)]
 
-    def worker(self, action: str, pages: int = 64) -> dict:
-        command = self.worker_command(action, pages)
+    def worker(self, action: str, pages: int = 64, socket: str = SOCKET) -> dict:
+        command = self.worker_command(action, pages, socket)
         environment = self.environment | WORKER_ENVIRONMENT
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         if not result.stdout:
@@ -77,18 +84,24 @@ class Machine:
                     action()
         raise RuntimeError(f"the worker ended with {worker.returncode}")
 
-    def status(self) -> dict:
-        return json.loads(self.run("kvtcctl", "status", "--json"))
+    def status(self, socket: str = SOCKET) -> dict:
+        return json.loads(self.run("kvtcctl", "status", "--json", "--socket", socket))
+
+
+def with_drop_in(machine: Machine, text: str) -> None:
+    """Stops the service, which empties its RAM, and starts it with other settings of its unit."""
+    drop_in = Path(machine.root + "/etc/systemd/system/kvtcd.service.d/check.conf")
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text(text)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "stop", "kvtcd.service")
+    # One that is not loaded has not failed.
+    machine.run("systemctl", "reset-failed", "kvtcd.service", check=False)
+    machine.run("systemctl", "start", "kvtcd.service")
 
 
 def without_disk(machine: Machine) -> None:
     """Restarts the service, empty, with nothing but RAM."""
-    drop_in = Path(machine.root + "/etc/systemd/system/kvtcd.service.d/ram-only.conf")
-    drop_in.parent.mkdir(exist_ok=True)
-    drop_in.write_text(RAM_ONLY)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "stop", "kvtcd.service")
-    machine.run("systemctl", "reset-failed", "kvtcd.service")
-    machine.run("systemctl", "start", "kvtcd.service")
+    with_drop_in(machine, RAM_ONLY)
     if machine.status()["tiers"]["ram"]["pages"]:
         raise RuntimeError("a stop and a start must have emptied the RAM tier")

@@ -12,9 +12,12 @@ public struct ConfigurationSetting: Sendable {
     /// Sets a value, or says what is wrong with it.
     private let read: @Sendable (ConfigurationValue, inout DaemonConfiguration) -> [Refusal]
     private let show: @Sendable (DaemonConfiguration) -> ConfigurationValue
+    /// Takes the value of one configuration over into another; nil for what a running daemon never takes over.
+    private let adopt: Adoption?
+    typealias Adoption = @Sendable (_ from: DaemonConfiguration, _ into: inout DaemonConfiguration) -> Void
 
     /// What is wrong with a value, or with one element of a list.
-    private struct Refusal {
+    struct Refusal {
         var reason: String
         var element: Int?
     }
@@ -106,30 +109,46 @@ public struct ConfigurationSetting: Sendable {
         if ConfigurationSetting.byKey[key] == nil { configuration.named[key] = value }
     }
 
+    /// Settings that a running daemon does not take over, besides paths, permissions and sockets: what they size is made at the
+    /// start.
+    private static let atStart: Set<String> = ["ram.budget", "disk.budget", "disk.segment", "workers.threads"]
+
+    /// Takes the value of one configuration over into another, as a running daemon can. False where that takes a restart.
+    func take(from wanted: DaemonConfiguration, into configuration: inout DaemonConfiguration) -> Bool {
+        guard let adopt, !ConfigurationSetting.atStart.contains(key) else { return false }
+        adopt(wanted, &configuration)
+        (configuration.origins[key], configuration.named[key]) = (wanted.origins[key], wanted.named[key])
+        return true
+    }
+
     /// The value in effect.
     public func value(in configuration: DaemonConfiguration) -> ConfigurationValue { show(configuration) }
 }
 
 /// The kinds of settings.
 extension ConfigurationSetting {
-    private typealias Field<Value> = WritableKeyPath<DaemonConfiguration, Value> & Sendable
+    typealias Field<Value> = WritableKeyPath<DaemonConfiguration, Value> & Sendable
 
-    private init(
-        _ key: String, _ allowed: String, absent: ConfigurationValue? = nil,
+    init(
+        _ key: String, _ allowed: String, absent: ConfigurationValue? = nil, adopt: Adoption? = nil,
         read: @escaping @Sendable (ConfigurationValue, inout DaemonConfiguration) -> String?,
         show: @escaping @Sendable (DaemonConfiguration) -> ConfigurationValue
     ) {
-        (self.key, self.allowed, self.absent, self.show) = (key, allowed, absent, show)
+        (self.key, self.allowed, self.absent, self.show, self.adopt) = (key, allowed, absent, show, adopt)
         self.read = { value, configuration in read(value, &configuration).map { [Refusal(reason: $0)] } ?? [] }
     }
 
-    private init(
-        listOfUsers key: String,
+    init(
+        listOfUsers key: String, adopt: @escaping Adoption,
         read: @escaping @Sendable (ConfigurationValue, inout DaemonConfiguration) -> [Refusal],
         show: @escaping @Sendable (DaemonConfiguration) -> ConfigurationValue
     ) {
-        (self.key, self.read, self.show) = (key, read, show)
+        (self.key, self.read, self.show, self.adopt) = (key, read, show, adopt)
         (allowed, absent) = ("a list of names and numbers of users, such as [\"alice\", 1001]", nil)
+    }
+
+    static func copy<Value>(_ field: any Field<Value>) -> Adoption {
+        { $1[keyPath: field] = $0[keyPath: field] }
     }
 
     private static func path(
@@ -156,7 +175,7 @@ extension ConfigurationSetting {
     ) -> ConfigurationSetting {
         let unit = key.hasSuffix("_s") ? "number of seconds" : "number"
         let allowed = "a whole \(unit) from \(range.lowerBound) to \(range.upperBound)"
-        return ConfigurationSetting(key, allowed, absent: absent) { value, configuration in
+        return ConfigurationSetting(key, allowed, absent: absent, adopt: copy(field)) { value, configuration in
             guard case .integer(let number) = value else { return "is \(value.kind)" }
             guard range.contains(number) else { return "out of range" }
             configuration[keyPath: field] = number
@@ -171,7 +190,7 @@ extension ConfigurationSetting {
     ) -> ConfigurationSetting {
         let (least, most) = (ByteSize.text(range.lowerBound), ByteSize.text(range.upperBound))
         let allowed = "\(ByteSize.form), from \(least) to \(most)" + (orZero.map { ", or 0 \($0)" } ?? "")
-        return ConfigurationSetting(key, allowed) { value, configuration in
+        return ConfigurationSetting(key, allowed, adopt: copy(field)) { value, configuration in
             let bytes: Int
             switch value {
             case .integer(let number): bytes = number
@@ -208,88 +227,13 @@ extension ConfigurationSetting {
         _ key: String, _ field: any Field<Choice>
     ) -> ConfigurationSetting {
         let choices = Choice.allCases.map(\.rawValue).joined(separator: ", ")
-        return ConfigurationSetting(key, "one of " + choices) { value, configuration in
+        return ConfigurationSetting(key, "one of " + choices, adopt: copy(field)) { value, configuration in
             guard case .text(let text) = value else { return "is \(value.kind)" }
             guard let choice = Choice(rawValue: text) else { return "unknown" }
             configuration[keyPath: field] = choice
             return nil
         } show: {
             .text($0[keyPath: field].rawValue)
-        }
-    }
-
-    private static func users(_ key: String) -> ConfigurationSetting {
-        ConfigurationSetting(listOfUsers: key) { value, configuration in
-            var users: Set<UInt32> = []
-            let refusals = refusals(value) { user in
-                users.insert(user)
-                return nil
-            }
-            if refusals.isEmpty { configuration.tenants.administrators = users }
-            return refusals
-        } show: {
-            .list($0.tenants.administrators.sorted().map { .integer(Int($0)) })
-        }
-    }
-
-    private static func group(_ key: String) -> ConfigurationSetting {
-        ConfigurationSetting(key, "the name of a group or its number as text, or \"\" for none") {
-            value, configuration in
-            guard case .text(let name) = value else { return "is \(value.kind)" }
-            return reason { () throws(ConfigurationError) in
-                configuration.tenants.administratorGroup = name.isEmpty ? nil : try Tenants.group(name, key: key)
-            }
-        } show: {
-            .text($0.tenants.administratorGroup.map { "\($0)" } ?? "")
-        }
-    }
-
-    private static func tenant(_ key: String) -> ConfigurationSetting {
-        ConfigurationSetting(listOfUsers: key) { value, configuration in
-            var (tenants, first) = (configuration.tenants, UInt32?.none)
-            // The first one's number names them.
-            var refusals = refusals(value) { user in
-                first = first ?? user
-                let known = tenants.shared.updateValue(first ?? user, forKey: user)
-                return known == nil ? nil : "user \(user) is listed twice"
-            }
-            if refusals.isEmpty, first == nil { refusals = [Refusal(reason: "is empty: at least one user is needed")] }
-            if refusals.isEmpty { configuration.tenants = tenants }
-            return refusals
-        } show: {
-            $0.named[key] ?? .list([])
-        }
-    }
-
-    private static func container(_ key: String) -> ConfigurationSetting {
-        let name = String(key.dropFirst("containers.".count))
-        return ConfigurationSetting(key, "the absolute path of a socket as text") { value, configuration in
-            guard case .text(let path) = value else { return "is \(value.kind)" }
-            return reason { () throws(ConfigurationError) in
-                try configuration.addContainer(name, socket: path, key: key)
-            }
-        } show: {
-            .text($0.containers[name] ?? "")
-        }
-    }
-
-    private static func reason(_ body: () throws(ConfigurationError) -> Void) -> String? {
-        do throws(ConfigurationError) { try body() } catch { return error.message }
-        return nil
-    }
-
-    /// What is wrong with a list of users; `take` gets each one's number, and says what is wrong with that.
-    private static func refusals(_ value: ConfigurationValue, take: (UInt32) -> String?) -> [Refusal] {
-        guard case .list(let items) = value else { return [Refusal(reason: "is \(value.kind)")] }
-        return items.enumerated().compactMap { index, item in
-            let number: UInt32?
-            switch item {
-            case .text(let name): number = Tenants.user(name)
-            case .integer(let user): number = UInt32(exactly: user)
-            default: return Refusal(reason: "\(item.toml) is no user", element: index)
-            }
-            guard let number else { return Refusal(reason: "there is no user \(item.toml)", element: index) }
-            return take(number).map { Refusal(reason: $0, element: index) }
         }
     }
 }

@@ -144,7 +144,7 @@ extension Engine {
             let written = try store.flush(keys)
             return FlushReply(pages: UInt64(written.pages), bytes: UInt64(written.bytes))
         } catch {
-            log.error("flush failed", metadata: ["error": "\(error)"])
+            log.error("flush failed", metadata: ["error": .stringConvertible(error)])
             // Where the daemon keeps what, and how that fares, is the administrator's business.
             switch error {
             case .diskFull, .overBudget, .noDiskTier: throw WireError(.ioError, "\(error)")
@@ -173,6 +173,16 @@ extension Engine {
                     "the disk tier does not work; pages stay in RAM until it does", metadata: ["error": "\(why)"])
             default: break
             }
+        }
+    }
+
+    /// Tries whether the disk takes anything, also where nothing is due: one that hangs or fails is to be known before pages have
+    /// to go there.
+    func proveDisk() {
+        guard store.hasDisk, !isProving.exchange(true, ordering: .acquiringAndReleasing) else { return }
+        readers.submit(.background) { [self] in
+            store.proveDisk()
+            isProving.store(false, ordering: .releasing)
         }
     }
 

@@ -44,7 +44,7 @@ extension Engine {
             log.error("page corrupt before encoding", metadata: ["key": "\(key)"])
             forget(key)
         case .hit(.failure(let error)):
-            log.error("page not encodable", metadata: ["key": "\(key)", "error": "\(error)"])
+            log.error("page not encodable", metadata: ["key": "\(key)", "error": .stringConvertible(error)])
             metrics.count(key.tenant) { $0.errors += 1 }
             giveUp(key, plan, in: .encoding)
         case .hit(.success(let block)):

@@ -88,7 +88,7 @@ extension Engine {
     }
 
     private func takeLease(_ keys: [StoreKey], milliseconds: UInt64, _ caller: Caller) throws(WireError) -> UInt64 {
-        let limits = configuration.limits
+        let limits = limits
         guard milliseconds <= UInt64(limits.leaseSeconds) * 1000 else {
             throw WireError(.limitExceeded, field: "leaseMs", "longer than \(limits.leaseSeconds) seconds")
         }

@@ -41,7 +41,7 @@ extension Engine {
             }
         }
         if isShort(nil, store.ramUsed, store.ramBudget), let key = ledger.withLock({ $0.takeWaiting() }) { return key }
-        let quota = configuration.limits.ramPerUser
+        let quota = limits.ramPerUser
         guard quota > 0, isShort(tenant, store.ramUsed(by: tenant), quota) else { return nil }
         return ledger.withLock { $0.takeWaiting(of: tenant) }
     }

@@ -33,7 +33,8 @@ extension Engine {
     /// The file of a profile, to be sent along.
     func file(of profile: Profile) throws(WireError) -> SealedMemory {
         do throws(SystemError) { return try profiles.file(of: profile) } catch {
-            log.warning("no memory for a profile's file", metadata: ["id": "\(profile.id)", "error": "\(error)"])
+            log.warning(
+                "no memory for a profile's file", metadata: ["id": "\(profile.id)", "error": .stringConvertible(error)])
             throw WireError(.limitExceeded, field: "session", "there is no memory for the profile's file")
         }
     }

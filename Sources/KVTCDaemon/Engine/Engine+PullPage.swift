@@ -109,7 +109,7 @@ extension Engine {
                 ready.bytes = try inlineBytes(source.open, range, work, Int(ready.part.length))
             }
         } catch {
-            log.error("page not decodable", metadata: ["key": "\(page.key)", "error": "\(error)"])
+            log.error("page not decodable", metadata: ["key": "\(page.key)", "error": .stringConvertible(error)])
             page.state.withLock { $0 = .failed }
             return failure(.corrupt, page, work)
         }

@@ -57,7 +57,7 @@ extension Engine {
     /// Whether the entries name tokens that the session can have, and bytes that are there. Everything is checked before anything
     /// is stored: a refused request has changed nothing.
     func check(_ entries: [PushEntry], _ session: Session, bytes: UInt64) throws(WireError) {
-        let limit = configuration.limits.sessionTokens
+        let limit = limits.sessionTokens
         for (index, entry) in entries.enumerated() {
             func refuse(_ code: ErrorCode, _ field: String, _ message: String) -> WireError {
                 WireError(code, field: "entries[\(index)].\(field)", message)

@@ -19,7 +19,8 @@ struct Caller: Sendable {
 
 /// What the daemon does with requests: joins sessions, store, codec and the compute pool. Knows nothing of sockets.
 final class Engine: Sendable {
-    let configuration: DaemonConfiguration
+    /// What is in effect now.
+    let settings: Mutex<DaemonConfiguration>
     let store: Store
     let pool: WorkPool
     /// Threads that code pages.
@@ -50,6 +51,8 @@ final class Engine: Sendable {
     let memoryRefusal = Atomic(false)
     /// Whether a thread looks after the disk, see ``lookAfterDisk()``.
     let isHealing = Atomic(false)
+    /// Whether a thread tries what the disk does, see ``proveDisk()``.
+    let isProving = Atomic(false)
     private let stopping = Atomic(false)
 
     struct Lease: Sendable {
@@ -73,7 +76,7 @@ final class Engine: Sendable {
         var ledger = ledger
         ledger.code = configuration.code
         self.ledger = Monitor(ledger, rank: .ledger)
-        self.configuration = configuration
+        settings = Mutex(configuration)
         self.store = store
         self.pool = pool
         self.coders = coders ?? pool
@@ -82,6 +85,10 @@ final class Engine: Sendable {
         self.profiles = profiles
         self.log = log
     }
+
+    /// As it is now: another one may follow, see ``adopt(_:)``.
+    var configuration: DaemonConfiguration { settings.withLock { $0 } }
+    var limits: DaemonConfiguration.Limits { settings.withLock { $0.limits } }
 
     /// From now on every request but the answers still owed is refused.
     func refuseRequests() { stopping.store(true, ordering: .releasing) }
@@ -103,7 +110,7 @@ final class Engine: Sendable {
     }
 
     func checkCount(_ count: Int, _ field: String) throws(WireError) {
-        let limit = configuration.limits.keys
+        let limit = limits.keys
         guard count <= limit else { throw WireError(.limitExceeded, field: field, "\(count) are more than \(limit)") }
     }
 
@@ -134,7 +141,7 @@ final class Engine: Sendable {
         try checkPageSize(request, context)
         let namespace = PageNamespace(identity: identity, codec: context.codec, element: context.layout.element)
         let tokenBytes = context.layout.pageBytes(geometry: context.codec.geometry, tokens: 1)
-        let limit = configuration.limits.sessionsPerUser
+        let limit = limits.sessionsPerUser
         let id = ledger.update { ledger -> UInt32? in
             guard ledger.sessions.values.count(where: { $0.tenant == caller.tenant }) < limit else { return nil }
             return ledger.open { id in
@@ -157,7 +164,7 @@ final class Engine: Sendable {
 
     /// A page size that could never be pushed or kept is refused before the first one is made.
     private func checkPageSize(_ request: OpenSessionRequest, _ context: CodingContext) throws(WireError) {
-        let limits = configuration.limits
+        let limits = limits
         func bytes(_ tokens: Int) -> Int {
             context.codec.wrappedBytes(element: context.layout.element, tokens: tokens)
         }
@@ -200,7 +207,7 @@ final class Engine: Sendable {
     }
 
     func check(_ policy: Policy, hasProfile: Bool) throws(WireError) {
-        let limits = configuration.limits
+        let limits = limits
         func refuse(_ field: String, _ message: String) -> WireError {
             WireError(.invalidField, field: "policy.\(field)", message)
         }

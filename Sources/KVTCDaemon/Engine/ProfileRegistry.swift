@@ -71,7 +71,7 @@ final class ProfileRegistry: Sendable {
                 guard profile.id != before?.id else { continue }
                 log.info("profile loaded", metadata: ["file": "\(name)", "id": "\(profile.id)"])
             } catch {
-                log.warning("profile left out", metadata: ["file": "\(name)", "error": "\(error)"])
+                log.warning("profile left out", metadata: ["file": "\(name)", "error": .stringConvertible(error)])
             }
         }
         let gone = state.withLock { state in

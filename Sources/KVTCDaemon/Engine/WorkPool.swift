@@ -22,6 +22,7 @@ package final class WorkPool: Sendable {
 
     private struct State {
         var queues: [Deque<Job>] = [[], []]
+        var taken: UInt64 = 0
         var isStopping = false
     }
 
@@ -62,7 +63,10 @@ package final class WorkPool: Sendable {
     private static func next(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
         // A double optional: nil keeps waiting, a nil inside ends the thread.
         let taken: (@Sendable () -> Void)?? = state.wait { state in
-            if let job = state.queues[0].popFirst() ?? state.queues[1].popFirst() { return .some(job) }
+            if let job = state.queues[0].popFirst() ?? state.queues[1].popFirst() {
+                state.taken += 1
+                return .some(job)
+            }
             return state.isStopping ? .some(nil) : nil
         }
         return taken.flatMap { $0 }
@@ -109,6 +113,9 @@ package final class WorkPool: Sendable {
             return state.queues[urgency.rawValue].count
         }
     }
+
+    /// How many jobs its threads have begun. It grows while they get on.
+    package var taken: UInt64 { state.withLock { $0.taken } }
 
     /// How many jobs wait.
     package func waiting(_ urgency: Urgency) -> Int { state.withLock { $0.queues[urgency.rawValue].count } }

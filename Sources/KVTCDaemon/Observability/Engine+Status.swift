@@ -138,7 +138,7 @@ extension Engine {
     /// The store as one tenant sees it: its own pages, against what it may have.
     private func statistics(of tenant: UInt32) -> StoreStatistics {
         let all = store.statistics
-        let limits = configuration.limits
+        let limits = limits
         var own = StoreStatistics()
         if let usage = store.usage[tenant] {
             own.add(usage)

@@ -1,6 +1,7 @@
 import Glibc
 import KVTCSystem
 import Logging
+import Synchronization
 
 /// Writes log lines from a thread of its own, so that a log that is not read delays no request, and those of one message no oftener
 /// than at a fixed rate, so that no client can fill a disk with it. Lines that find no room or come too often are left out and
@@ -30,8 +31,14 @@ public final class LogWriter: Sendable {
         }
     }
 
+    private enum Item {
+        case entry(LogEntry)
+        /// Wait until the log takes something.
+        case probe
+    }
+
     private struct State {
-        var lines: [String] = []
+        var waiting: [Item] = []
         var bytes = 0
         var isWriting = false
         /// Whether the last line could not be written.
@@ -43,12 +50,19 @@ public final class LogWriter: Sendable {
         var rates: [String: Rate] = [:]
         /// Messages of which lines were left out.
         var limited: Set<String> = []
+
+        mutating func append(_ entry: LogEntry) {
+            waiting.append(.entry(entry))
+            bytes += entry.byteCount
+        }
     }
 
     private let descriptor: Int32
-    /// Whether a journal reads the lines, which adds the time and wants a level.
+    /// Whether a journal reads the descriptor: it gets its entries in its own protocol.
     let isJournal: Bool
     private let state = Monitor(State())
+    /// Since when the line is being written that is; 0 while none is.
+    private let writing = Atomic<UInt64>(0)
 
     /// Writes to a descriptor, which must stay open.
     package init(descriptor: Int32) {
@@ -71,6 +85,12 @@ public final class LogWriter: Sendable {
     /// Lines dropped since the start because the log was not read.
     var droppedLines: UInt64 { state.withLock { $0.dropped } }
 
+    /// Since when (on ``MonotonicClock``) the log has not taken the line that is being written; nil while none is. Takes no lock.
+    var stuckSince: UInt64? {
+        let since = writing.load(ordering: .acquiring)
+        return since > 0 ? since : nil
+    }
+
     /// Whether a line of the message may be written now; one that may not is counted.
     func admits(_ message: String, level: Logger.Level) -> Bool {
         state.update { state in
@@ -89,25 +109,29 @@ public final class LogWriter: Sendable {
         }
     }
 
-    /// Takes a line to write.
-    func write(_ line: String) {
+    /// Takes an entry to write.
+    func write(_ entry: LogEntry) {
         state.update { state in
-            guard state.bytes + line.utf8.count <= Self.waitingBytes else {
+            guard state.bytes + entry.byteCount <= Self.waitingBytes else {
                 state.dropped += 1
                 state.untold += 1
                 return
             }
             tellOfDropped(&state)
-            state.lines.append(line)
-            state.bytes += line.utf8.count
+            state.append(entry)
         }
+    }
+
+    /// Has the log show whether it takes anything, where no line does, see ``stuckSince``.
+    func probe() {
+        state.update { if $0.waiting.isEmpty, !$0.isWriting { $0.waiting.append(.probe) } }
     }
 
     /// Waits until everything is written, for so long at most.
     public func finish(seconds: UInt64) {
         state.update { $0.isFinishing = true }
         let deadline = MonotonicClock.nanoseconds + seconds * 1_000_000_000
-        _ = state.wait(until: deadline) { $0.lines.isEmpty && !$0.isWriting && $0.limited.isEmpty ? true : nil }
+        _ = state.wait(until: deadline) { $0.waiting.isEmpty && !$0.isWriting && $0.limited.isEmpty ? true : nil }
         state.update { $0.isFinishing = false }
     }
 
@@ -117,19 +141,21 @@ public final class LogWriter: Sendable {
         // A second is the time after which a message may have its next line.
         let isLimited = state.withLock { !$0.limited.isEmpty }
         let deadline = isLimited ? MonotonicClock.nanoseconds + 1_000_000_000 : nil
-        let line = state.wait(until: deadline) { state -> String?? in
+        let taken = state.wait(until: deadline) { state -> Item?? in
             tellOfLeftOut(&state)
-            if state.lines.isEmpty, !state.isBroken { tellOfDropped(&state) }
-            if !state.lines.isEmpty {
-                let line = state.lines.removeFirst()
-                state.bytes -= line.utf8.count
+            if state.waiting.isEmpty, !state.isBroken { tellOfDropped(&state) }
+            if !state.waiting.isEmpty {
+                let item = state.waiting.removeFirst()
+                if case .entry(let entry) = item { state.bytes -= entry.byteCount }
                 state.isWriting = true
-                return .some(line)
+                return .some(item)
             }
             return !isLimited && !state.limited.isEmpty ? .some(nil) : nil
         }
-        guard let line, let line else { return }
-        let isWritten = put(line)
+        guard let taken, let item = taken else { return }
+        writing.store(MonotonicClock.nanoseconds, ordering: .releasing)
+        let isWritten = put(item)
+        writing.store(0, ordering: .releasing)
         state.update { state in
             (state.isWriting, state.isBroken) = (false, !isWritten)
             if !isWritten {
@@ -141,9 +167,10 @@ public final class LogWriter: Sendable {
 
     private func tellOfDropped(_ state: inout State) {
         guard state.untold > 0 else { return }
-        let pairs = [("dropped", "\(state.untold)"), ("total", "\(state.dropped)")]
-        state.lines.append(KeyValueLog.line(.warning, "lines were dropped: nobody read the log", pairs, isJournal))
-        state.bytes += state.lines[state.lines.count - 1].utf8.count
+        state.append(
+            LogEntry(
+                .warning, "lines were dropped: nobody read the log",
+                ["dropped": "\(state.untold)", "total": "\(state.dropped)"], isJournal: isJournal))
         state.untold = 0
     }
 
@@ -153,19 +180,27 @@ public final class LogWriter: Sendable {
             guard var rate = state.rates[message] else { continue }
             rate.refill(now)
             guard rate.allowance >= 1 || state.isFinishing else { continue }
-            let pairs = [("about", message), ("left_out", "\(rate.leftOut)")]
-            let line = KeyValueLog.line(rate.level, "similar lines left out", pairs, isJournal)
+            let pairs: Logger.Metadata = ["about": "\(message)", "left_out": "\(rate.leftOut)"]
+            let entry = LogEntry(rate.level, "similar lines left out", pairs, isJournal: isJournal)
             rate.allowance -= 1
             rate.leftOut = 0
             state.rates[message] = rate
             state.limited.remove(message)
-            state.lines.append(line)
-            state.bytes += line.utf8.count
+            state.append(entry)
         }
     }
 
-    /// Blocks where the log is not read. False when the line is lost.
-    private func put(_ line: String) -> Bool {
+    /// Blocks where the log is not read. False when the entry is lost.
+    private func put(_ item: Item) -> Bool {
+        switch item {
+        case .probe:
+            awaitRoom()
+            return true
+        case .entry(let entry): return !entry.fields.isEmpty && Journal.send(entry.fields) || write(entry.line)
+        }
+    }
+
+    private func write(_ line: String) -> Bool {
         var bytes = Array(line.utf8)[...]
         while !bytes.isEmpty {
             let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
@@ -173,12 +208,17 @@ public final class LogWriter: Sendable {
                 bytes = bytes.dropFirst(written)
             } else if written < 0, errno == EAGAIN {
                 // Another process that has the file open made it so.
-                var room = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-                poll(&room, 1, 1000)
+                awaitRoom()
             } else if written == 0 || errno != EINTR {
                 return false
             }
         }
         return true
+    }
+
+    /// A descriptor that is no good ends the wait as well.
+    private func awaitRoom() {
+        var room = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        while poll(&room, 1, -1) < 0, errno == EINTR {}
     }
 }

@@ -17,48 +17,59 @@ final class Repetition: Sendable {
 }
 
 extension DaemonServer {
-    /// A moment at which requests could be served, and what there was.
-    private struct Proof: Sendable {
-        var time: UInt64
-        var summary: String
-    }
-
     /// Serves until a signal asks for the end, then ``stop(notifier:)``s.
     ///
-    /// The service manager hears that the daemon lives only while another thread can show that requests could be served. This
-    /// one takes no lock that they take, and waits for no disk, log or manager, so that a signal always is heard.
-    public func run(until signals: Signals, notifier: Notifier) throws -> Bool {
+    /// The service manager hears that the daemon lives only while that shows, see ``Liveness``. This thread takes no lock that
+    /// requests take, and waits for no disk, log or manager, so that a signal always is heard.
+    public func run(
+        until signals: Signals, notifier: Notifier, writer: LogWriter = .standardError,
+        reading: @escaping ConfigurationReading
+    ) throws -> Bool {
+        let patience = max(3000, notifier.watchdogMicroseconds ?? 30_000_000) * 1000
         // Three signs of life in the time that the service manager allows for one.
-        let interval = max(1000, min(10_000_000, (notifier.watchdogMicroseconds ?? 30_000_000) / 3)) * 1000
-        let proof = Monitor(Proof(time: MonotonicClock.nanoseconds, summary: summary()))
-        let proving = try Repetition(name: "kvtc-alive", every: interval / 2) { [self] in
-            let found = summary()
-            proof.update { $0 = Proof(time: MonotonicClock.nanoseconds, summary: found) }
-        }
+        let interval = min(10_000_000_000, patience / 3)
+        let liveness = Liveness(of: self, writer: writer, patience: patience)
+        let proving = try Repetition(name: "kvtc-alive", every: interval / 2) { liveness.prove() }
         let upkeep = try Repetition(name: "kvtc-upkeep", every: interval) { [self] in maintain() }
-        defer {
-            proving.end()
-            upkeep.end()
-        }
-        var isReady = notifier.ready(status: proof.withLock { $0.summary })
+        let probing = try Repetition(name: "kvtc-probe", every: patience) { [self] in engine.proveDisk() }
+        defer { for repetition in [proving, upkeep, probing] { repetition.end() } }
+        let isReady = Monitor(notifier.ready(status: liveness.summary))
         var next = MonotonicClock.nanoseconds + interval
+        var hung: String?
         while true {
             let wish = signals.wait(until: next)
             if wish == .stop { return stop(notifier: notifier) }
-            if wish == .reload { reload() }
+            if wish == .reload {
+                notifier.reloading()
+                reload(reading) {
+                    let isHeard = notifier.ready(status: liveness.summary)
+                    isReady.update { $0 = isHeard }
+                }
+            }
             let now = MonotonicClock.nanoseconds
             guard now >= next else { continue }
             next = now + interval
-            let last = proof.withLock { $0 }
-            if !isReady { isReady = notifier.ready(status: last.summary) }
-            let age = now - min(now, last.time)
-            if age <= interval + interval / 2 {
-                notifier.status(last.summary)
+            let hang = liveness.hang(now: now)
+            if let hang, hang.what != hung { report(hang.what) }
+            hung = hang?.what
+            guard let hang else {
+                if !isReady.withLock({ $0 }) {
+                    let isHeard = notifier.ready(status: liveness.summary)
+                    isReady.update { $0 = isHeard }
+                }
+                notifier.status(liveness.summary)
                 notifier.watchdog()
-            } else {
-                notifier.status("no request could be served for \(age / 1_000_000_000) s")
+                continue
             }
+            notifier.status("\(hang.what) for \(hang.nanoseconds / 1_000_000_000) s")
         }
+    }
+
+    /// Tells of a hang, elsewhere: the log may be what hangs.
+    private func report(_ what: String) {
+        _ = try? Thread.start(name: "kvtc-report") { [self] in
+            log.critical("the daemon hangs", metadata: ["reason": "\(what)"])
+        }.detach()
     }
 
     /// What the daemon is doing, in a line for the service manager. Taking every lock that a request for a page in RAM takes, it
@@ -80,15 +91,5 @@ extension DaemonServer {
         engine.codeWhileIdle()
         engine.lookAfterDisk()
         engine.lookAfterMemory()
-    }
-
-    /// Reads the profile directory anew, beside everything else.
-    func reload() {
-        guard !isReloading.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        log.info("reading the profile directory anew")
-        engine.readers.submit(.background) { [self] in
-            engine.profiles.scan(log: log)
-            isReloading.store(false, ordering: .releasing)
-        }
     }
 }

@@ -39,9 +39,13 @@ final class ClientConnection: Sendable {
     private let engine: Engine
     private let quota: Quota
     private let inbox = Monitor(Inbox())
-    private var limits: DaemonConfiguration.Limits { engine.configuration.limits }
+    /// Those of the time it began: the client was told of some.
+    private let limits: DaemonConfiguration.Limits
 
-    init(caller: Caller, socket: UnixConnection, engine: Engine, quota: Quota) {
+    init(
+        caller: Caller, socket: UnixConnection, engine: Engine, quota: Quota, limits: DaemonConfiguration.Limits
+    ) {
+        self.limits = limits
         self.caller = caller
         self.socket = socket
         self.engine = engine
@@ -185,7 +189,7 @@ final class ClientConnection: Sendable {
 
     /// Gives the thread that answers what takes long, if there is one.
     private func answer() -> WorkPool? {
-        var router = RequestRouter(engine: engine, quota: quota, caller: caller)
+        var router = RequestRouter(engine: engine, quota: quota, caller: caller, limits: limits)
         var slow: WorkPool?
         while let item = next() {
             do throws(RouterError) {
@@ -260,7 +264,10 @@ final class ClientConnection: Sendable {
                 engine.countRefusal(fault, opcode: item.header.opcode, of: caller.tenant)
                 engine.log.debug(
                     "request refused",
-                    metadata: ["connection": "\(id)", "opcode": "\(item.header.opcode)", "error": "\(fault)"])
+                    metadata: [
+                        "connection": "\(id)", "opcode": "\(item.header.opcode)",
+                        "error": .stringConvertible(fault),
+                    ])
                 try send(item.header, .init(status: fault.code.rawValue, fields: fault.encodedBody()))
                 guard item.isLast || fault.code.breaksFraming else { return true }
             }

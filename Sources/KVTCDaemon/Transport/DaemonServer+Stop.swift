@@ -96,7 +96,8 @@ extension DaemonServer {
                 try body()
             } catch {
                 let lost = engine.store.statistics.dirtyPages
-                log.error("not everything was written", metadata: ["error": "\(error)", "pages": "\(lost)"])
+                log.error(
+                    "not everything was written", metadata: ["error": .stringConvertible(error), "pages": "\(lost)"])
                 isWritten = false
             }
         }

@@ -27,7 +27,8 @@ public final class DaemonServer: Sendable {
     let wakeUp: WakeUp
     let clients = Monitor(Clients())
     let accepting = Monitor(0)
-    let isReloading = Atomic(false)
+    /// Orders to read everything anew that are not done.
+    let reloads = Atomic(0)
     let log: Logger
     let stopLimits: StopLimits
     private let quota: Quota
@@ -105,7 +106,7 @@ public final class DaemonServer: Sendable {
             }.detach()
         }
         let found = engine.store.statistics
-        if quota.room.connections < engine.configuration.limits.connections {
+        if quota.room.connections < engine.limits.connections {
             log.warning(
                 "few files may be open: raise the limit (LimitNOFILE=)",
                 metadata: ["files": "\(quota.room.limit)", "connections": "\(quota.room.connections)"])
@@ -129,7 +130,7 @@ public final class DaemonServer: Sendable {
                 guard let socket = try door.listener.accept(wakeUp: wakeUp) else { return }
                 admit(socket, door)
             } catch {
-                log.error("accept failed", metadata: ["error": "\(error)"])
+                log.error("accept failed", metadata: ["error": .stringConvertible(error)])
                 // Out of descriptors: the wake-up's own wait keeps this from spinning until some are closed.
                 if wakeUp.wait(milliseconds: 100) { return }
             }
@@ -150,7 +151,9 @@ public final class DaemonServer: Sendable {
             engine.countRefusal(error, opcode: Opcode.hello.rawValue, of: tenant)
             log.warning(
                 "connection refused",
-                metadata: ["uid": "\(socket.peer.uid)", "pid": "\(socket.peer.pid)", "error": "\(error)"])
+                metadata: [
+                    "uid": "\(socket.peer.uid)", "pid": "\(socket.peer.pid)", "error": .stringConvertible(error),
+                ])
             return refuse(socket, error)
         }
         log.debug(
@@ -162,13 +165,13 @@ public final class DaemonServer: Sendable {
         do throws(SystemError) {
             try connection.start { [self] in forget(id) }
         } catch {
-            log.error("no thread for a connection", metadata: ["error": "\(error)"])
+            log.error("no thread for a connection", metadata: ["error": .stringConvertible(error)])
             forget(id)
         }
     }
 
     private func join(_ socket: UnixConnection, _ peer: Tenants.Peer) throws(WireError) -> ClientConnection {
-        let limits = engine.configuration.limits
+        let limits = engine.limits
         return try clients.update { (clients) throws(WireError) in
             let ofTenant = clients.connections.values.count { $0.caller.tenant == peer.tenant }
             guard ofTenant < limits.connectionsPerUser else {
@@ -184,7 +187,8 @@ public final class DaemonServer: Sendable {
             repeat { id = .random(in: 1...999_999) } while clients.connections[id] != nil
             let caller = Caller(
                 tenant: peer.tenant, connection: id, isAdministrator: peer.isAdministrator, peer: socket.peer)
-            let connection = ClientConnection(caller: caller, socket: socket, engine: engine, quota: quota)
+            let connection = ClientConnection(
+                caller: caller, socket: socket, engine: engine, quota: quota, limits: limits)
             clients.connections[id] = connection
             return connection
         }

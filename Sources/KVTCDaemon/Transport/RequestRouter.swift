@@ -27,6 +27,7 @@ struct RequestRouter {
     private let engine: Engine
     private let quota: Quota
     private let caller: Caller
+    private let limits: DaemonConfiguration.Limits
     private var arenas: [UInt32: Arena] = [:]
     private var lastArena: UInt32 = 0
     /// For the profiles' files that were asked for.
@@ -35,7 +36,8 @@ struct RequestRouter {
     /// The feature bits agreed on.
     private var features: UInt32 = 0
 
-    init(engine: Engine, quota: Quota, caller: Caller) {
+    init(engine: Engine, quota: Quota, caller: Caller, limits: DaemonConfiguration.Limits) {
+        self.limits = limits
         self.engine = engine
         self.quota = quota
         self.caller = caller
@@ -104,7 +106,7 @@ struct RequestRouter {
         do throws(WireError) {
             profile = try engine.profile(of: ProfileFileRequest(body: body).session, caller)
             try checkArenaCount()
-            files.append(try quota.takeArena(0, tenant: caller.tenant, limits: engine.configuration.limits))
+            files.append(try quota.takeArena(0, tenant: caller.tenant, limits: limits))
         } catch { throw .refused(error) }
         return { (send) throws(RouterError) in
             let file: SealedMemory
@@ -174,7 +176,6 @@ struct RequestRouter {
         }
         hasGreeted = true
         features = request.features & Wire.features
-        let limits = engine.configuration.limits
         return HelloReply(
             version: Wire.version, features: features, instance: engine.instance, maxBody: UInt32(limits.bodyBytes),
             maxInFlight: UInt32(limits.inFlight), maxArena: UInt64(limits.arenaBytes),
@@ -267,14 +268,13 @@ struct RequestRouter {
     }
 
     private func checkArenaCount() throws(WireError) {
-        let limit = engine.configuration.limits.arenasPerConnection
+        let limit = limits.arenasPerConnection
         guard arenas.count + files.count < limit else {
             throw WireError(.limitExceeded, field: "arena", "more than \(limit) arenas of one connection")
         }
     }
 
     private mutating func makeArena(_ request: ArenaRequest) throws(WireError) -> (UInt32, Arena) {
-        let limits = engine.configuration.limits
         guard (1...UInt64(limits.arenaBytes)).contains(request.bytes) else {
             throw WireError(
                 .limitExceeded, field: "bytes", "\(request.bytes) is not between 1 and \(limits.arenaBytes)")
@@ -289,7 +289,8 @@ struct RequestRouter {
             arenas[lastArena] = arena
             return (lastArena, arena)
         } catch {
-            engine.log.warning("no memory for an arena", metadata: ["bytes": "\(bytes)", "error": "\(error)"])
+            engine.log.warning(
+                "no memory for an arena", metadata: ["bytes": "\(bytes)", "error": .stringConvertible(error)])
             throw WireError(.limitExceeded, field: "bytes", "there is no memory for another arena")
         }
     }

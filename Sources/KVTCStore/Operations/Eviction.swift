@@ -38,7 +38,7 @@ extension Store {
     }
 
     private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
-        let quota = configuration.ramPerTenant
+        let quota = ramPerTenant.load(ordering: .relaxed)
         // Under the index's lock, as there a reservation becomes a page.
         return quota > 0
             && index.withLock { ($0.tenants[tenant]?.usage.ramBytes ?? 0) + reserved.of(tenant) + bytes > quota }
@@ -80,7 +80,9 @@ extension Store {
     private func fits(_ entry: PageEntry, _ log: inout DiskLog) -> Bool {
         let bytes = index.withLock { index -> Int? in
             let bytes = RecordHeader.recordBytes(payload: entry.length)!
-            guard !index.isOverDiskQuota(entry.key.tenant, bytes, configuration.diskPerTenant) else { return nil }
+            guard !index.isOverDiskQuota(entry.key.tenant, bytes, diskPerTenant.load(ordering: .relaxed)) else {
+                return nil
+            }
             return bytes + index.tombstones.count * RecordHeader.bytes
         }
         guard let bytes else { return false }

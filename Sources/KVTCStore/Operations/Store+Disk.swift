@@ -56,7 +56,7 @@ extension Store {
             kind: .page, key: entry.key, attributes: snapshot.attributes, payloadBytes: snapshot.extent.length,
             payloadHash: snapshot.hash)
         if !reserve {
-            let quota = configuration.diskPerTenant
+            let quota = diskPerTenant.load(ordering: .relaxed)
             guard index.withLock({ $0.trimDisk(of: entry.key.tenant, by: header.recordBytes, quota: quota) }) else {
                 throw .quotaFull(tenant: entry.key.tenant)
             }

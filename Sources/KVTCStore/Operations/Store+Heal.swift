@@ -27,6 +27,13 @@ extension Store {
         surplus.withLock { $0 = $0.filter { !empty($0) } }
     }
 
+    /// Writes a little to a disk tier that works, and waits until it is durable: a disk that hangs shows by that, see
+    /// ``diskSilentSince``, and one that fails in the state.
+    public func proveDisk() {
+        guard hasDisk, case .ready = statistics.state else { return }
+        try? withLog { (log) throws(StoreError) in try log.writeMark(synced: true) }
+    }
+
     /// Tries whether the disk tier works again, with a page that is due or, where none is or that one finds no room, with less.
     private func probe() throws(StoreError) {
         let page = index.withLock { $0.firstDirty }

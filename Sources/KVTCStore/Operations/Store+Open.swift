@@ -7,7 +7,7 @@ extension Store {
     /// A device that fails, is full or takes no writes does not either: the store works in RAM, its state says why, and the disk
     /// tier is opened once that is possible (see ``heal()``).
     ///
-    /// Throws when the directory is in use or was written by a newer version, or a budget makes no sense.
+    /// Throws when the directory is in use, unless there are kept arenas, or was written by a newer version, or a budget makes no sense.
     public static func open(_ configuration: StoreConfiguration) throws(StoreError) -> Store {
         guard configuration.ramBudget >= ExtentAllocator.granularity, configuration.arenaBytes > 0 else {
             throw .invalid("the RAM budget is smaller than \(ExtentAllocator.granularity) bytes")
@@ -18,6 +18,9 @@ extension Store {
                 throw .invalid("the disk budget or the segment size is too small for a page of 512 bytes")
             }
         }
+        let watch = DeviceWatch()
+        var configuration = configuration
+        configuration.device = WatchedDevice(device: configuration.device, watch: watch)
         let timeline = Timeline(configuration.clock)
         let ram = RAMTier(configuration, timeline)
         var index = StoreIndex(expandedLimit: configuration.expandedPages)
@@ -34,8 +37,14 @@ extension Store {
                     for record in records { index.replay(record, in: segment) }
                 }
             } catch {
-                guard case .io(let reason) = error else { throw error }
-                unopened = reason
+                switch error {
+                case .io(let reason): unopened = reason
+                // The process before this one may hang in a call to the disk and not be gone yet. What it left of RAM is not to
+                // be lost for that.
+                case .locked(let path) where !(configuration.keeper?.kept.isEmpty ?? true):
+                    unopened = DeviceError(operation: "flock", path: path, code: DeviceError.wouldBlock)
+                default: throw error
+                }
             }
         }
         timeline.resume(inheritance.marks + (recovered?.log.mark.map { [$0] } ?? []))
@@ -43,7 +52,7 @@ extension Store {
         if let unopened { index.lackDisk(unopened) }
         let store = Store(
             configuration: configuration, timeline: timeline, ram: ram, index: index, log: recovered?.log,
-            unopened: unopened, surplus: inheritance.surplus)
+            unopened: unopened, surplus: inheritance.surplus, watch: watch)
         store.begin()
         return store
     }

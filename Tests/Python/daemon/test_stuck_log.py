@@ -189,7 +189,7 @@ def test_a_slow_disk_does_not_starve_the_watchdog(make_daemon):
         with open(daemon.log, "ab") as log:
             process = subprocess.Popen(
                 [*fault, binary("kvtcd", "KVTCD"), "--config", str(config)], stderr=log,
-                env=os.environ | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"},
+                env=os.environ | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"},
             )
         try:
             while b"READY=1" not in manager.recv(65536):
