@@ -36,7 +36,7 @@ struct Families {
         single("kvtcd_uptime_seconds", .gauge, "Time since the daemon started.", report.uptimeS)
         each(
             "kvtcd_state", .gauge, "1 for the state that the daemon is in.", by: "state",
-            ["ready", "degraded", "stopping"].map { ($0, report.state == $0 ? 1 : 0) })
+            ["ready", "degraded", "draining", "stopping"].map { ($0, report.state == $0 ? 1 : 0) })
         addTiers(report)
         addTraffic(report.counters, report)
         addLatencies(report.latencyUs)

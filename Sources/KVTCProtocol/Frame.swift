@@ -48,6 +48,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case pushBlocks = 23
     /// Ask for the file of a profile.
     case profileFile = 24
+    /// Take no more pages, or take them again.
+    case drain = 25
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000

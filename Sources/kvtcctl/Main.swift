@@ -10,6 +10,7 @@ struct Kvtcctl: ParsableCommand {
             EXAMPLES
               kvtcctl status                       how full, how fast, who is there
               kvtcctl flush                        make all pages durable
+              kvtcctl drain                        take no more pages, write what there is
               kvtcctl verify                       read and check all pages
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
@@ -27,6 +28,7 @@ struct Kvtcctl: ParsableCommand {
         subcommands: [
             StatusCommand.self,
             FlushCommand.self,
+            DrainCommand.self,
             VerifyCommand.self,
             SessionsCommand.self,
             PolicyCommand.self,

@@ -100,6 +100,8 @@ enum Golden {
         "ping.reply": PingReply(payload: [0, 255]),
         "verify": VerifyRequest(),
         "verify.reply": VerifyReply(checked: 7, total: 9, bytes: 1 << 33, corrupt: 1, unreadable: 2),
+        "drain": DrainRequest(begin: true),
+        "drain.reply": DrainReply(waiting: 3, unwritten: 1 << 33),
         "getPolicy": GetPolicyRequest(session: 9),
         "getPolicy.reply": GetPolicyReply(policy: leanPolicy, tokens: 777),
         "hello.blocks": HelloRequest(features: 15, client: "golden"),

@@ -54,6 +54,7 @@ final class Engine: Sendable {
     /// Whether a thread tries what the disk does, see ``proveDisk()``.
     let isProving = Atomic(false)
     private let stopping = Atomic(false)
+    private let draining = Atomic(false)
 
     struct Lease: Sendable {
         var tenant: UInt32
@@ -94,6 +95,19 @@ final class Engine: Sendable {
     func refuseRequests() { stopping.store(true, ordering: .releasing) }
 
     var isStopping: Bool { stopping.load(ordering: .acquiring) }
+
+    /// From now on no session is opened and no page taken; or they are again.
+    func drain(_ request: DrainRequest, _ caller: Caller) throws(WireError) -> DrainReply {
+        guard caller.isAdministrator else { throw WireError(.forbidden, "only administrators may drain the daemon") }
+        let begins = request.begin == 1
+        draining.store(begins, ordering: .releasing)
+        audit(begins ? "drained: no sessions and pages are taken" : "drained no more", caller, [:], level: .notice)
+        return DrainReply(
+            waiting: UInt64(ledger.withLock { $0.waitingPages(of: nil) } + pendingEncodes),
+            unwritten: UInt64(store.statistics.dirtyPages))
+    }
+
+    var isDraining: Bool { draining.load(ordering: .acquiring) }
 
     /// The session of that number without its pages, if the caller may use it. One of another tenant answers like none at
     /// all.

@@ -95,6 +95,7 @@ extension Engine {
             (state, reason) = ("degraded", scope == nil ? why : "the disk fails")
         }
         if stored.ramRefusal != nil { state = "degraded" }
+        if isDraining { state = "draining" }
         if isStopping { state = "stopping" }
         var report = StatusReport()
         (report.version, report.instance) = (Daemon.version, String(instance, radix: 16))

@@ -137,6 +137,11 @@ struct RequestRouter {
         guard !engine.isStopping || [.hello, .status, .ping].contains(opcode) else {
             throw WireError(.shuttingDown, "the daemon is stopping")
         }
+        guard !engine.isDraining || ![.openSession, .push, .pushBlocks].contains(opcode) else {
+            throw WireError(
+                .limitExceeded, field: "drain",
+                "the daemon is being drained: it gives pages back and takes none ('kvtcctl drain --end' undoes that)")
+        }
         return opcode
     }
 
@@ -161,6 +166,7 @@ struct RequestRouter {
         case .touch: try engine.touch(TouchRequest(body: body), caller).encodedBody
         case .drop: try engine.dropAndAudit(DropRequest(body: body), caller).encodedBody
         case .status: try status(StatusRequest(body: body)).encodedBody
+        case .drain: try engine.drain(DrainRequest(body: body), caller).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
         case .arena, .pull, .pullBlocks, .verify, .flush, .profile, .storeProfile, .profileFile:
             throw WireError(.internalError, "\(opcode) is answered elsewhere")

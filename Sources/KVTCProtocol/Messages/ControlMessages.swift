@@ -126,6 +126,43 @@ public struct FlushReply: WireMessage {
     }
 }
 
+/// Has the daemon take no more sessions and pages, or take them again; for administrators.
+public struct DrainRequest: WireRequest {
+    public typealias Reply = DrainReply
+    public static let opcode = Opcode.drain
+
+    /// 1 to begin, 0 to end.
+    public var begin: UInt8 = 0
+
+    public init() {}
+
+    public init(begin: Bool) { self.begin = begin ? 1 : 0 }
+
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("begin", &begin)
+        guard begin <= 1 else { throw WireError(.invalidField, field: "begin", "\(begin) is neither 0 nor 1") }
+    }
+}
+
+/// What a drain has before it.
+public struct DrainReply: WireMessage {
+    /// Pages that may be coded and are not.
+    public var waiting: UInt64 = 0
+    /// Pages that only RAM has.
+    public var unwritten: UInt64 = 0
+
+    public init() {}
+
+    public init(waiting: UInt64, unwritten: UInt64) {
+        (self.waiting, self.unwritten) = (waiting, unwritten)
+    }
+
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("waiting", &waiting)
+        try coder.field("unwritten", &unwritten)
+    }
+}
+
 /// Reads every page of all tenants and checks it; for administrators. The reply comes in parts as the work goes on.
 public struct VerifyRequest: WireRequest {
     public typealias Reply = VerifyReply

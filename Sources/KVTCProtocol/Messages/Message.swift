@@ -80,6 +80,7 @@ extension Opcode {
         case .pullBlocks: ([PullBlocksRequest.self], [PullPart.self, PullReply.self])
         case .pushBlocks: pair(PushBlocksRequest.self)
         case .profileFile: pair(ProfileFileRequest.self)
+        case .drain: pair(DrainRequest.self)
         }
     }
 }

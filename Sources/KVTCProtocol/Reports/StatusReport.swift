@@ -206,7 +206,7 @@ public struct StatusReport: Codable, Sendable {
     public var uptimeS = 0.0
     /// Who asked.
     public var tenant: UInt32 = 0
-    /// "ready", "degraded" or "stopping".
+    /// "ready", "degraded", "draining" or "stopping".
     public var state = "ready"
     /// Why the state is "degraded".
     @OrNull public var stateReason: String?

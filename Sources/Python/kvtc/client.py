@@ -73,6 +73,11 @@ class Client(Link):
             return session.flush()
         return self._call(messages.Flush(NONE32 if session is None else session), messages.FlushReply)
 
+    def drain(self, begin: bool = True) -> messages.DrainReply:
+        """Has the daemon take no more sessions and pages, or take them again, which takes an administrator; what it has yet to
+        code and write, which :meth:`flush` does."""
+        return self._call(messages.Drain(int(begin)), messages.DrainReply)
+
     def verify(self, progress: Callable[[messages.VerifyReply], None] = lambda _: None) -> messages.VerifyReply:
         """Has the daemon read and check every page, which takes an administrator; ``progress`` is told how far it is."""
 

@@ -31,7 +31,7 @@ struct FlushCommand: ParsableCommand {
     var json = false
 
     func run() throws {
-        let reply = try connection.withClient(explaining: explain) { try flush($0) }
+        let reply = try connection.withClient(explaining: explain) { try connection.flush(session, $0) }
         if json {
             print(try jsonLine(["pages": reply.pages, "bytes": reply.bytes]))
         } else {
@@ -44,13 +44,16 @@ struct FlushCommand: ParsableCommand {
         return reason.message
     }
 
+}
+
+extension ConnectionOptions {
     /// Longer than any flush takes: whether to go on waiting is decided by what it gets done.
     private static let patience = 30 * 86400
 
     /// Flushes on a connection of its own while this one is asked how far that is.
-    private func flush(_ client: Client) throws -> FlushReply {
+    func flush(_ session: UInt32?, _ client: Client) throws -> FlushReply {
         let worker = try Client(
-            socketPath: connection.socket, name: "kvtcctl flush", timeoutSeconds: FlushCommand.patience)
+            socketPath: socket, name: "kvtcctl flush", timeoutSeconds: ConnectionOptions.patience)
         let request = FlushRequest(session: session ?? Wire.none)
         let outcome = Monitor<Result<FlushReply, ClientError>?>(nil)
         try KVTCSystem.Thread.start(name: "kvtcctl-flush") {
@@ -68,9 +71,9 @@ struct FlushCommand: ParsableCommand {
             let point = try client.call(StatusRequest()).decoded(as: FlushPoint.self)
             let now = MonotonicClock.nanoseconds
             if progress.show(point) { lastChange = now }
-            guard now - lastChange < UInt64(connection.timeout) * 1_000_000_000 else {
+            guard now - lastChange < UInt64(timeout) * 1_000_000_000 else {
                 progress.finish()
-                throw ClientError.timedOut(.flush, seconds: connection.timeout)
+                throw ClientError.timedOut(.flush, seconds: timeout)
             }
         }
     }

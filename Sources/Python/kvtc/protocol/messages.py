@@ -348,6 +348,18 @@ class FlushReply(Struct):
 
 
 @dataclass
+class Drain(Struct):
+    OPCODE = Opcode.DRAIN
+    begin: int = wired(U8)
+
+
+@dataclass
+class DrainReply(Struct):
+    waiting: int = wired(U64)
+    unwritten: int = wired(U64)
+
+
+@dataclass
 class Verify(Struct):
     OPCODE = Opcode.VERIFY
 

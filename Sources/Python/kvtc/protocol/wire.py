@@ -53,6 +53,7 @@ class Opcode(IntEnum):
     PULL_BLOCKS = 22
     PUSH_BLOCKS = 23
     PROFILE_FILE = 24
+    DRAIN = 25
 
 
 @dataclass(frozen=True)
