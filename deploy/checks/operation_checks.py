@@ -74,6 +74,26 @@ def units_are_tight(machine: Machine) -> bool:
     return machine.run("sh", "-c", f"systemd-analyze verify --man=no {' '.join(f'/lib/systemd/system/{unit}' for unit in units)} 2>&1") == ""
 
 
+def stop_takes_the_time_that_it_needs(machine: Machine) -> bool:
+    """A stop that writes for longer than both the watchdog and the stop may take is given the time, as it gets on."""
+    with_drop_in(machine, "[Service]\nWatchdogSec=1s\nTimeoutStopSec=1s\n")
+    machine.run("kvtcctl", "drop", "--all")
+    machine.worker("push", pages=16)
+    process = machine.show("kvtcd.service", "MainPID")["MainPID"]
+    slow = machine.start(
+        "run", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=200ms", "-p", process
+    )
+    while "TracerPid:\t0\n" in machine.run("cat", f"/proc/{process}/status"):
+        time.sleep(0.02)
+    begin = time.monotonic()
+    machine.run("systemctl", "stop", "kvtcd.service")
+    seconds = time.monotonic() - begin
+    slow.wait()
+    state = machine.show("kvtcd.service", "ActiveState", "Result", "ExecMainStatus")
+    ended = state == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+    return ended and seconds > 2 and machine.worker("pull", pages=16)["identical"]
+
+
 def two_daemons(machine: Machine) -> bool:
     """A second daemon has what is its own: configuration, socket, directory and pages; a restart of it leaves the first alone."""
     other = "/run/kvtcd-second/kvtcd.sock"
@@ -91,4 +111,4 @@ def two_daemons(machine: Machine) -> bool:
     return first and apart and all(directories) and {key: before[key] for key in same} == {key: after[key] for key in same}
 
 
-OPERATION_CHECKS = [reload_takes_over, journal_has_fields, two_daemons, units_are_tight]
+OPERATION_CHECKS = [reload_takes_over, journal_has_fields, stop_takes_the_time_that_it_needs, two_daemons, units_are_tight]
