@@ -68,7 +68,7 @@ public final class Store: Sendable {
         diskPerTenant.store(disk, ordering: .relaxed)
     }
 
-    /// Since when (on ``MonotonicClock``) the disk has answered none of the calls that wait for it; nil while none does. Takes no
+    /// Since when (on `MonotonicClock`) the disk has answered none of the calls that wait for it; nil while none does. Takes no
     /// lock.
     public var diskSilentSince: UInt64? { watch.silentSince }
 
