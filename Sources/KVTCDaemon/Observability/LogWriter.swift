@@ -85,7 +85,7 @@ public final class LogWriter: Sendable {
     /// Lines dropped since the start because the log was not read.
     var droppedLines: UInt64 { state.withLock { $0.dropped } }
 
-    /// Since when (on ``MonotonicClock``) the log has not taken the line that is being written; nil while none is. Takes no lock.
+    /// Since when, by the monotonic clock, the log has not taken the line that is being written; nil while none is. Takes no lock.
     var stuckSince: UInt64? {
         let since = writing.load(ordering: .acquiring)
         return since > 0 ? since : nil
