@@ -217,7 +217,8 @@ final class ClientConnection: Sendable {
         if engine.isStopping { router.leaveArenas() }
         inbox.update { inbox in
             inbox.isClosed = true
-            // The reader may be waiting for the quota that these hold.
+            // The reader may be waiting for the quota that these hold, and a stop for what is owed.
+            inbox.open -= inbox.items.count
             (inbox.items, inbox.bytes) = ([], 0)
         }
         return slow
