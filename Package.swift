@@ -72,6 +72,7 @@ let package = Package(
             ]),
         module("KVTCCommandLine", ["CLinux", "KVTCSystem", arguments]),
         module("KVTCMonitor", ["CMicroHTTPD", "KVTCProtocol", "KVTCSystem"]),
+        module("KVTCDoctor", ["CLinux", "KVTCClient", "KVTCCodec", "KVTCProtocol", "KVTCSystem"]),
         module(
             "KVTCDaemon",
             ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", deque, logging]),
@@ -82,7 +83,7 @@ let package = Package(
             name: "kvtcctl",
             dependencies: [
                 "CLinux", "KVTCModel", "KVTCClient", "KVTCCommandLine", "KVTCProtocol", "KVTCSystem", "KVTCCodec",
-                "KVTCCalibration", "KVTCMonitor", "KVTCPlan", arguments,
+                "KVTCCalibration", "KVTCDoctor", "KVTCMonitor", "KVTCPlan", arguments,
             ],
             swiftSettings: swiftFlags),
         .executableTarget(
@@ -122,6 +123,7 @@ let package = Package(
         .target(
             name: "SyntheticProfile", dependencies: ["KVTCModel", "KVTCCodec", "KVTCCalibration"],
             path: "Tests/SyntheticProfile", swiftSettings: swiftFlags),
+        tests("KVTCDoctorTests", ["KVTCDoctor", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCMonitorTests", ["KVTCMonitor", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCSessionsTests", ["KVTCModel", "KVTCSessions", "KVTCCodec", "KVTCStore", "SyntheticProfile"]),
         tests(

@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timex.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -163,6 +164,13 @@ int clinux_is_sealed_arena(int fd) {
     int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     // By mask: newer kernels add seals of their own (F_SEAL_EXEC).
     return (seals & wanted) == wanted;
+}
+
+int clinux_is_clock_synchronised(void) {
+    // Without modes it only asks.
+    struct timex state = {.modes = 0};
+    if (adjtimex(&state) < 0) return -errno;
+    return !(state.status & STA_UNSYNC);
 }
 
 int clinux_processors(void) {

@@ -90,17 +90,19 @@ private struct OwnMemory {
 
 /// What the control groups of this process allow, of version 2 and 1: each group's limit holds for all below it, so
 /// those of the ancestors count as well. See cgroups(7) and the kernel's cgroup-v2.rst.
-struct ControlGroups {
+package struct ControlGroups {
     private let root: String
-    private let unified: [String]
+    /// Directories of version 2, from the process's own group upwards.
+    package let unified: [String]
     private let memoryGroups: [String]
     private let processorGroups: [String]
 
-    init(root: String) {
+    /// - Parameter process: whose groups; another one's as this process sees them.
+    package init(root: String = "", process: String = "self") {
         self.root = root
         let mounts = SmallFile.lines(root + "/proc/self/mountinfo").compactMap(Mount.init)
         var paths: [(controllers: [Substring], path: String)] = []
-        for line in SmallFile.lines(root + "/proc/self/cgroup") {
+        for line in SmallFile.lines(root + "/proc/\(process)/cgroup") {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             if parts.count == 3 { paths.append((parts[1].split(separator: ","), String(parts[2]))) }
         }
@@ -119,7 +121,7 @@ struct ControlGroups {
     }
 
     /// Limits of memory, in bytes. Above `memory.high` everything stalls, which for a cache is as bad as the end.
-    var memory: [Machine.Limit] {
+    package var memory: [Machine.Limit] {
         let files =
             unified.flatMap { [$0 + "/memory.max", $0 + "/memory.high"] }
             + memoryGroups.map { $0 + "/memory.limit_in_bytes" }
@@ -127,7 +129,7 @@ struct ControlGroups {
     }
 
     /// Quotas of processor time, in processors, rounded up.
-    var processors: [Machine.Limit] {
+    package var processors: [Machine.Limit] {
         let current = unified.map { (file: $0 + "/cpu.max", numbers: numbers($0 + "/cpu.max")) }
         let former = processorGroups.map { group in
             let quota = group + "/cpu.cfs_quota_us"

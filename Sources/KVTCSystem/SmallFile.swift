@@ -1,9 +1,9 @@
 import Glibc
 
 /// A file of the kernel's, as those of /proc and /sys are.
-enum SmallFile {
+package enum SmallFile {
     /// All of its text, empty when it cannot be read.
-    static func text(_ path: String) -> String {
+    package static func text(_ path: String) -> String {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return "" }
         defer { close(descriptor) }
@@ -18,5 +18,5 @@ enum SmallFile {
     }
 
     /// Its lines, none when it cannot be read.
-    static func lines(_ path: String) -> [Substring] { text(path).split(separator: "\n") }
+    package static func lines(_ path: String) -> [Substring] { text(path).split(separator: "\n") }
 }

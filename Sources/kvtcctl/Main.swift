@@ -12,6 +12,7 @@ struct Kvtcctl: ParsableCommand {
               kvtcctl flush                        make all pages durable
               kvtcctl drain                        take no more pages, write what there is
               kvtcctl verify                       read and check all pages
+              kvtcctl doctor                       what is wrong, and how to mend it
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
               kvtcctl monitor                      Prometheus metrics, health checks and a status page
@@ -24,7 +25,7 @@ struct Kvtcctl: ParsableCommand {
               69  no daemon answers on the socket
               75  the daemon is busy or restarting; try again
             """,
-        version: "kvtcctl 0.1.0",
+        version: "kvtcctl \(release)",
         subcommands: [
             StatusCommand.self,
             FlushCommand.self,
@@ -38,8 +39,12 @@ struct Kvtcctl: ParsableCommand {
             BenchCommand.self,
             PlanCommand.self,
             PingCommand.self,
+            DoctorCommand.self,
             MonitorCommand.self,
         ])
+
+    /// The release of this program.
+    static let release = "0.1.0"
 
     static func main() { runProgram(showing: Terminal.shown) }
 }

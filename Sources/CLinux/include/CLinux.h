@@ -41,6 +41,8 @@ int clinux_limit_receive(int fd, int64_t milliseconds);
 int clinux_eventfd(void);
 /// 1 when the memory file can neither shrink nor grow nor lose that property.
 int clinux_is_sealed_arena(int fd);
+/// 1 while the kernel's clock follows a source of time, else 0.
+int clinux_is_clock_synchronised(void);
 /// Processors this process may run on.
 int clinux_processors(void);
 /// Has all threads share one heap: each heap more reserves 64 MiB of address space and more.

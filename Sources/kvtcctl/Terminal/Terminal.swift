@@ -10,6 +10,9 @@ enum Terminal {
     /// Whether a line can be drawn over.
     static let canRedraw = isCapable(STDERR_FILENO)
 
+    /// Whether all of the terminal can be drawn on, and keys be heard.
+    static let canDraw = isCapable(STDOUT_FILENO) && isatty(STDIN_FILENO) == 1
+
     private static func isCapable(_ stream: Int32) -> Bool {
         let kind = variable("TERM") ?? ""
         return isatty(stream) == 1 && !kind.isEmpty && kind != "dumb"
@@ -71,9 +74,9 @@ enum Terminal {
         return result + mark
     }
 
-    /// A sentence in lines of the terminal's width, those after the first indented.
-    static func wrapped(_ text: String, indent: Int = 0) -> [String] {
-        let limit = max(columns ?? 80, 20)
+    /// A sentence in lines of the terminal's width, all of them behind a margin, those after the first indented.
+    static func wrapped(_ text: String, margin: Int = 0, indent: Int = 0) -> [String] {
+        let limit = max((columns ?? 80) - margin, 20)
         var lines: [String] = []
         var line = ""
         for word in text.split(separator: " ", omittingEmptySubsequences: false) {
@@ -84,7 +87,8 @@ enum Terminal {
                 line += line.isEmpty && lines.isEmpty ? String(word) : " " + word
             }
         }
-        return lines + [line]
+        let blank = String(repeating: " ", count: margin)
+        return (lines + [line]).map { blank + $0 }
     }
 
     /// Text in bold where the terminal can.
