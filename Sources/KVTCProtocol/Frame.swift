@@ -50,6 +50,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case profileFile = 24
     /// Take no more pages, or take them again.
     case drain = 25
+    /// Ask where pages are and why.
+    case explain = 26
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000
@@ -75,8 +77,11 @@ public enum Wire {
     public static let featureBlocks: UInt32 = 8
     /// Feature bit: policies say when pages are coded.
     public static let featureCode: UInt32 = 16
+    /// Feature bit: EXPLAIN is known.
+    public static let featureExplain: UInt32 = 32
     /// All feature bits of this release.
-    public static let features = featureArenas | featureStreaming | featureIdentity | featureBlocks | featureCode
+    public static let features =
+        featureArenas | featureStreaming | featureIdentity | featureBlocks | featureCode | featureExplain
     /// Status bit: more parts of this reply follow.
     public static let more: UInt32 = 0x8000_0000
 }

@@ -17,6 +17,8 @@ public struct PageKey: Hashable, Sendable, CustomStringConvertible {
     /// The key as four little-endian words.
     package var vector: SIMD4<UInt64> { SIMD4(words.0, words.1, words.2, words.3) }
 
+    package init(vector: SIMD4<UInt64>) { words = (vector.x, vector.y, vector.z, vector.w) }
+
     static let zero = PageKey(words: (0, 0, 0, 0))
 
     init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }

@@ -132,7 +132,7 @@ package struct Ledger {
     }
 
     /// What does for everybody: the pusher's choice, made stricter where others ask for more.
-    private func choice(_ page: LedgerPage) -> CodingChoice {
+    func choice(_ page: LedgerPage) -> CodingChoice {
         func choice(of id: UInt32) -> CodingChoice? { sessions[id].map { CodingChoice($0.policy) } }
         let pusher = page.users[page.owner] == nil ? nil : choice(of: page.owner)
         let users = page.users.keys.sorted().map(choice)

@@ -26,6 +26,9 @@ package struct PageNamespace: Hashable, Sendable {
 
     /// What the store knows a page by that the client knows by these 32 bytes, four little-endian words.
     package func key(_ page: SIMD4<UInt64>, tenant: UInt32) -> StoreKey { StoreKey(tenant: tenant, words: page ^ salt) }
+
+    /// What the client knows a page by.
+    package func page(_ key: StoreKey) -> SIMD4<UInt64> { key.words ^ salt }
 }
 
 /// The namespaces that a tenant's sessions used last.

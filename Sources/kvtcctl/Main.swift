@@ -13,6 +13,7 @@ struct Kvtcctl: ParsableCommand {
               kvtcctl drain                        take no more pages, write what there is
               kvtcctl verify                       read and check all pages
               kvtcctl doctor                       what is wrong, and how to mend it
+              kvtcctl explain 3                    where the pages of session 3 are, and why
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
               kvtcctl monitor                      Prometheus metrics, health checks and a status page
@@ -40,6 +41,7 @@ struct Kvtcctl: ParsableCommand {
             PlanCommand.self,
             PingCommand.self,
             DoctorCommand.self,
+            ExplainCommand.self,
             MonitorCommand.self,
         ])
 

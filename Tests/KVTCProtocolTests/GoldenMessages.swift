@@ -130,11 +130,15 @@ enum Golden {
         "profileFile": ProfileFileRequest(session: 9),
         "profileFile.reply": ProfileFileReply(profile: profile, bytes: 1 << 33),
         "getPolicy.near.reply": GetPolicyReply(policy: nearPolicy, tokens: 777),
-        "hello.code": HelloRequest(features: Wire.features, client: "golden"),
+        "hello.code": HelloRequest(features: 31, client: "golden"),
         "setPolicy.atOnce": SetPolicyRequest(session: 9, policy: Policy(code: .atOnce)),
         "setPolicy.underPressure": SetPolicyRequest(session: 9, policy: Policy(pin: true, code: .underPressure)),
         "getPolicy.idle.reply": GetPolicyReply(
             policy: Policy(near: 0.00390625, keepsOutliers: false, code: .idle), tokens: 777),
+        "hello.explain": HelloRequest(features: Wire.features, client: "golden"),
+        "explain.session": ExplainRequest(session: 9, first: 1024),
+        "explain.keys": ExplainRequest(session: Wire.none, keys: [key(0), key(1)]),
+        "explain.reply": JSONReply(json: "{\"pages\":[]}"),
     ]
 
     static func error(_ code: ErrorCode) -> WireError {

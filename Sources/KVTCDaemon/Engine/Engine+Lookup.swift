@@ -74,7 +74,7 @@ extension Engine {
 
     /// Whether the lossy page is no worse than the session was promised, as a PULL sees it. Of a page that is only on disk, and
     /// that no session uses, it takes reading the page to know; it counts as kept.
-    private func isKept(
+    func isKept(
         _ promise: Promise, _ key: StoreKey, _ there: PageAttributes, at place: KVTCStore.Residence
     ) -> Bool {
         let (first, tokens) = (Int(there.firstPosition), Int(there.tokens))

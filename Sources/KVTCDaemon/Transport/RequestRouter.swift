@@ -167,6 +167,7 @@ struct RequestRouter {
         case .drop: try engine.dropAndAudit(DropRequest(body: body), caller).encodedBody
         case .status: try status(StatusRequest(body: body)).encodedBody
         case .drain: try engine.drain(DrainRequest(body: body), caller).encodedBody
+        case .explain: try engine.explain(ExplainRequest(body: body), caller).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
         case .arena, .pull, .pullBlocks, .verify, .flush, .profile, .storeProfile, .profileFile:
             throw WireError(.internalError, "\(opcode) is answered elsewhere")

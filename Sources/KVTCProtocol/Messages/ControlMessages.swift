@@ -73,6 +73,33 @@ public struct StatusRequest: WireRequest {
     public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {}
 }
 
+/// Asks where pages are and why.
+public struct ExplainRequest: WireRequest {
+    public typealias Reply = JSONReply
+    public static let opcode = Opcode.explain
+    /// Pages that one answer tells of.
+    public static let most = 1024
+
+    /// The session, or ``Wire/none`` for keys of the tenant.
+    public var session: UInt32 = 0
+    /// Without keys: the index of the session's page to begin with.
+    public var first: UInt32 = 0
+    /// At most ``most``; none: the session's pages.
+    public var keys: [PageKey] = []
+
+    public init() {}
+
+    public init(session: UInt32, first: UInt32 = 0, keys: [PageKey] = []) {
+        (self.session, self.first, self.keys) = (session, first, keys)
+    }
+
+    public mutating func fields(_ coder: inout FieldCoder) throws(WireError) {
+        try coder.field("session", &session)
+        try coder.field("first", &first)
+        try coder.list("keys", &keys)
+    }
+}
+
 /// An answer in JSON, for people and dashboards.
 public struct JSONReply: WireMessage {
     public var json = ""

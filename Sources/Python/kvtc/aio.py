@@ -92,6 +92,9 @@ class AsyncClient:
     async def drop(self, keys: Sequence[bytes] | None = None) -> int:
         return await self._runner.run(self.client.drop, keys)
 
+    async def explain(self, keys: Sequence[bytes]) -> Any:
+        return await self._runner.run(self.client.explain, keys)
+
     async def close(self) -> None:
         await self._runner.run(self.client.close)
         self._runner.close()
@@ -172,6 +175,9 @@ class AsyncSession:
 
     async def drop(self, keys: Sequence[bytes] | None = None) -> int:
         return await self._runner.run(self.session.drop, keys)
+
+    async def explain(self, first: int = 0) -> Any:
+        return await self._runner.run(self.session.explain, first)
 
     async def truncate(self, tokens: int) -> TruncateReply:
         return await self._runner.run(self.session.truncate, tokens)

@@ -126,6 +126,12 @@ class Client(Link):
             return self._call(messages.Drop(NONE32), messages.DropReply).dropped
         return in_chunks(keys, lambda part: self._call(messages.Drop(NONE32, part), messages.DropReply).dropped)
 
+    def explain(self, keys: Sequence[bytes]) -> Any:
+        """Where the pages of these keys are, how they are stored and why, as ``WireProtocol.md`` describes it at EXPLAIN; at most 1024.
+        An earlier daemon refuses it (``unknownOpcode``)."""
+        return json.loads(self._call(messages.Explain(NONE32, 0, list(keys)), messages.JsonReply).json)
+
+
 def connect(socket_path: str | None = None, **options: Any) -> Client:
     """Connects to kvtcd; see ``Client`` for the options."""
     return Client(socket_path, **options)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import profile_file
 from .blocks import Block, BlockLookup, BlockPull, lookup_on, require_blocks
@@ -180,6 +181,10 @@ class Session(Stream):
     def flush(self) -> messages.FlushReply:
         """Returns once the session's pages survive a power loss."""
         return self._call(messages.Flush, messages.FlushReply)
+
+    def explain(self, first: int = 0) -> Any:
+        """Where the session's pages are from index ``first`` on, at most 1024, how they are stored and why; see ``Client.explain``."""
+        return json.loads(self._call(lambda number: messages.Explain(number, first), messages.JsonReply).json)
 
     def close(self) -> None:
         """Ends the session. Its pages stay. A daemon that does not answer is waited for 5 s, and ends it when it goes on."""

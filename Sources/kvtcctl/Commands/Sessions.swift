@@ -12,6 +12,7 @@ struct SessionsCommand: ParsableCommand {
 
             EXAMPLES
               kvtcctl sessions
+              kvtcctl sessions --watch 2
               kvtcctl sessions --json | jq '.[].id'
             """)
 
@@ -20,13 +21,14 @@ struct SessionsCommand: ParsableCommand {
     @Flag(help: "Print the sessions of the daemon's status as a JSON array.")
     var json = false
 
-    func run() throws {
+    @OptionGroup var watch: WatchOptions
+
+    func run() throws { try watch.run(json: json, report) }
+
+    private func report() throws -> String {
         let document = try connection.withClient { try $0.call(StatusRequest()).json }
-        if json {
-            print(try jsonLine(try JSONValue(text: document)["sessions"] ?? .array([])))
-            return
-        }
+        if json { return try jsonLine(try JSONValue(text: document)["sessions"] ?? .array([])) }
         let sessions = try decodeStatus(document).sessions
-        Terminal.show(sessions.isEmpty ? ["no sessions"] : StatusView.sessions(sessions))
+        return (sessions.isEmpty ? ["no sessions"] : StatusView.sessions(sessions)).joined(separator: "\n")
     }
 }

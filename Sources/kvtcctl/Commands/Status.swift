@@ -1,7 +1,5 @@
 import ArgumentParser
-import Glibc
 import KVTCClient
-import KVTCCommandLine
 import KVTCProtocol
 
 struct StatusCommand: ParsableCommand {
@@ -23,30 +21,9 @@ struct StatusCommand: ParsableCommand {
     @Flag(help: "Print the daemon's JSON document, one line.")
     var json = false
 
-    @Option(
-        parsing: .unconditional,
-        help: ArgumentHelp("Repeat every so many seconds until interrupted.", valueName: "seconds"),
-        transform: Parsed.seconds(0.1...86400))
-    var watch: Double?
+    @OptionGroup var watch: WatchOptions
 
-    func run() throws {
-        guard let watch else {
-            print(try report())
-            return
-        }
-        while true {
-            // A connection of its own every time: the watch goes on when the daemon restarts.
-            let text: String
-            do {
-                text = try report()
-            } catch let code as ExitCode where code != ExitCode(1) {
-                text = Terminal.shown("waiting for the daemon…")
-            }
-            print(Terminal.isStyled && !json ? "\u{1B}[H\u{1B}[2J\(text)" : text)
-            StandardOutput.flush()
-            usleep(UInt32(watch * 1_000_000))
-        }
-    }
+    func run() throws { try watch.run(json: json, report) }
 
     private func report() throws -> String {
         let document = try connection.withClient { try $0.call(StatusRequest()).json }

@@ -15,7 +15,8 @@ FEATURE_STREAMING_PULL = 2
 FEATURE_IDENTITY = 4
 FEATURE_BLOCKS = 8
 FEATURE_CODE = 16
-FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY | FEATURE_BLOCKS | FEATURE_CODE
+FEATURE_EXPLAIN = 32
+FEATURES = FEATURE_ARENAS | FEATURE_STREAMING_PULL | FEATURE_IDENTITY | FEATURE_BLOCKS | FEATURE_CODE | FEATURE_EXPLAIN
 """All that this release knows."""
 
 
@@ -328,6 +329,16 @@ class CloseSession(Struct):
 @dataclass
 class Status(Struct):
     OPCODE = Opcode.STATUS
+
+
+@dataclass
+class Explain(Struct):
+    """``session`` NONE32 asks for ``keys`` of the tenant; without keys it is about the session's pages from index ``first`` on."""
+
+    OPCODE = Opcode.EXPLAIN
+    session: int = wired(U32, default=NONE32)
+    first: int = wired(U32, default=0)
+    keys: list[bytes] = wired(list_of(KEY), default_factory=list)
 
 
 @dataclass

@@ -54,6 +54,7 @@ class Opcode(IntEnum):
     PUSH_BLOCKS = 23
     PROFILE_FILE = 24
     DRAIN = 25
+    EXPLAIN = 26
 
 
 @dataclass(frozen=True)
