@@ -9,6 +9,7 @@ struct Kvtcctl: ParsableCommand {
         discussion: """
             EXAMPLES
               kvtcctl status                       how full, how fast, who is there
+              kvtcctl top                          the same, live
               kvtcctl flush                        make all pages durable
               kvtcctl drain                        take no more pages, write what there is
               kvtcctl verify                       read and check all pages
@@ -42,6 +43,7 @@ struct Kvtcctl: ParsableCommand {
             PingCommand.self,
             DoctorCommand.self,
             ExplainCommand.self,
+            TopCommand.self,
             MonitorCommand.self,
         ])
 

@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include "CLinuxStorage.h"
+#include "CLinuxTerminal.h"
 #include "CLinuxText.h"
 
 /// The most descriptors one message may bring.

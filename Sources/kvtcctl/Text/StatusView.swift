@@ -24,7 +24,7 @@ struct StatusView {
         lines += drifting
         lines += tiers + [""]
         lines += facts + [""]
-        lines += latencies
+        lines += StatusView.latencies(report.latencyUs).lines
         if !report.restoreCosts.isEmpty { lines += [""] + restoreCosts }
         if !report.profiles.isEmpty { lines += [""] + profiles }
         lines.append("")
@@ -116,18 +116,18 @@ struct StatusView {
         return text
     }
 
-    private var latencies: [String] {
+    /// The table of latencies, also shown by `kvtcctl top`.
+    static func latencies(_ measured: StatusReport.Latencies) -> TextTable {
         var table = TextTable([
             ("LATENCY", .left), ("P50", .right), ("P90", .right), ("P99", .right), ("COUNT", .right),
         ])
-        let measured = report.latencyUs
         for (name, latency) in [
             ("push", measured.push), ("pull", measured.pull), ("encode", measured.encode), ("decode", measured.decode),
         ] {
             let values = [latency.p50, latency.p90, latency.p99].map { latency.count > 0 ? Text.microseconds($0) : "–" }
             table.add([name] + values + [Text.count(latency.count)])
         }
-        return table.lines
+        return table
     }
 
     /// What bringing pages back takes, for each shape of them.
@@ -156,14 +156,19 @@ struct StatusView {
         return table.lines
     }
 
-    /// The table of sessions, also shown by `kvtcctl sessions`.
+    /// The table of sessions by number, also shown by `kvtcctl sessions`.
     static func sessions(_ sessions: [StatusReport.Session]) -> [String] {
+        sessionTable(sessions.sorted { $0.id < $1.id }).lines
+    }
+
+    /// The same in the order given.
+    static func sessionTable(_ sessions: [StatusReport.Session]) -> TextTable {
         var table = TextTable([
             ("SESSION", .right, 0), ("NAME", .left, 0), ("UID", .right, 1), ("MODE", .left, 0), ("SINK", .right, 6),
             ("WINDOW", .right, 5), ("TOKENS", .right, 0), ("PAGES", .right, 0), ("RAW", .right, 4),
             ("OUTLIERS", .right, 7), ("DRIFT", .right, 3), ("PRIO", .right, 5), ("TTL", .right, 6), ("IDLE", .right, 2),
         ])
-        for session in sessions.sorted(by: { $0.id < $1.id }) {
+        for session in sessions {
             let lossless = session.mode == "lossless"
             let target =
                 session.qualityKind == "ratio" ? "\(Text.decimal(Double(session.quality), 1))×" : "≤ \(session.quality)"
@@ -176,7 +181,7 @@ struct StatusView {
                 session.ttlS == 0 ? "–" : Text.duration(Double(session.ttlS)), Text.duration(session.idleS),
             ])
         }
-        return table.lines
+        return table
     }
 
     private static func drift(_ session: StatusReport.Session) -> String {

@@ -26,12 +26,18 @@ struct TextTable {
         for (index, cell) in row.enumerated() { columns[index].cells.append(Terminal.shown(cell)) }
     }
 
-    /// The lines of the table, the header first.
+    /// The lines of the table, the header first, which is bold.
     var lines: [String] {
-        let columns = Terminal.columns.map(fitted) ?? columns
+        let lines = plainLines(in: Terminal.columns)
+        return [Terminal.bold(lines[0])] + lines.dropFirst()
+    }
+
+    /// The lines as text alone, in so many cells; nil for as many as there are.
+    func plainLines(in cells: Int?) -> [String] {
+        let columns = cells.map(fitted) ?? columns
         let widths = columns.map(\.width)
         let rows = columns.first?.cells.indices.map { row in TextTable.line(columns, widths) { $0.cells[row] } } ?? []
-        return [Terminal.bold(TextTable.line(columns, widths, \.title))] + rows
+        return [TextTable.line(columns, widths, \.title)] + rows
     }
 
     private func fitted(to cells: Int) -> [Column] {
