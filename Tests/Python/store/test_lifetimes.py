@@ -113,7 +113,7 @@ def test_a_pinned_page_does_not_expire(make_daemon, later):
 
 def test_what_is_asked_for_is_not_lost_by_that(make_daemon):
     """More old pages than RAM has room for, on a disk that is full."""
-    daemon = make_daemon(**{"ram.budget": "1MiB", "disk.budget": "4MiB"})
+    daemon = make_daemon(**{"ram.budget": "1MiB", "disk.budget": "8MiB"})
     geometry = kvtc.Geometry.from_heads(layers=2, kv_heads=2, head_dim=64, rope_base=10000.0)
     keys, contents = random_pages(260, geometry=geometry, tokens=64)
     with daemon.connect() as client:
