@@ -10,6 +10,7 @@ from pathlib import Path
 from . import __version__
 
 PROGRAMS = {
+    "profile": "kvtc.calibration.make",
     "capture": "kvtc.calibration.capture",
     "gradients": "kvtc.calibration.gradients",
     "sensitivity": "kvtc.calibration.sensitivity",
