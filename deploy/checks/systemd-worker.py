@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--socket", help="default: KVTC_SOCKET, then /run/kvtcd/kvtcd.sock")
     parser.add_argument("--pages", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stepwise", action="store_true", help="load waits for a line on standard input after every time")
     options = parser.parse_args()
 
     keys, contents = pages(options.pages, options.seed)
@@ -53,6 +54,8 @@ def main() -> int:
                     print(f"not stored: {[outcome.name for outcome in outcomes]}", file=sys.stderr)
                     return 1
                 print(some.stop, flush=True)
+                if options.stepwise:
+                    sys.stdin.readline()
             back = session.fetch(keys)
     result = {"pages": len(keys), "found": sum(page is not None for page in back), "identical": back == contents}
     print(json.dumps(result))

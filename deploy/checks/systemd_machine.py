@@ -72,16 +72,21 @@ class Machine:
             raise RuntimeError(f"worker {action}: {result.stderr.strip()}")
         return json.loads(result.stdout)
 
-    def load(self, pages: int, at: dict[int, Callable[[], None]]) -> dict:
-        """A worker under load. Once so many pages have been acknowledged, the actions happen; the worker just goes on."""
+    def load(self, pages: int, at: dict[int, Callable[[], None]], stepwise: bool = False) -> dict:
+        """A worker under load. Once so many pages have been acknowledged, the actions happen; the worker just goes on, or `stepwise`
+        when they have."""
         environment = self.environment | WORKER_ENVIRONMENT
-        worker = subprocess.Popen(self.worker_command("load", pages), env=environment, stdout=subprocess.PIPE, text=True)
+        command = [*self.worker_command("load", pages), *(["--stepwise"] if stepwise else [])]
+        worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         with worker:
             for line in worker.stdout:
                 if line.startswith("{"):
                     return json.loads(line)
                 if action := at.get(int(line)):
                     action()
+                if stepwise:
+                    worker.stdin.write("\n")
+                    worker.stdin.flush()
         raise RuntimeError(f"the worker ended with {worker.returncode}")
 
     def status(self, socket: str = SOCKET) -> dict:
