@@ -30,7 +30,8 @@ def test_pages_go_out_and_come_back(daemon):
             await session.set_policy(kvtc.Policy(sink=1))
             assert await session.prefetch(keys) == 0 and await session.touch(keys, pin=True) == 6
             await session.flush()
-            assert (await client.status())["pages"]["raw"] + (await client.status())["pages"]["coded"] == 6
+            pages = (await client.status())["pages"]
+            assert pages["raw"] + pages["coded"] == 6
             assert await session.drop(keys[:2]) == 2 and await client.drop() == 4
 
     asyncio.run(work())
