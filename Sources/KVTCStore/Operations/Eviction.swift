@@ -33,8 +33,10 @@ extension Store {
 
     /// Whether a page of so many bytes finds room in one piece without another one having to leave RAM, and as many are left after.
     package func hasRoom(_ bytes: Int, for tenant: UInt32) -> Bool {
-        guard ram.budget - ram.used >= 2 * bytes, !isOverRAMQuota(tenant, 2 * bytes) else { return false }
-        return allocate(bytes, for: tenant) != nil
+        let free = ram.budget - ram.used
+        guard free >= 2 * bytes, !isOverRAMQuota(tenant, 2 * bytes) else { return false }
+        // Trying costs as much as the room itself: only where what is free may be too scattered.
+        return free > ram.budget / 2 || allocate(bytes, for: tenant) != nil
     }
 
     private func isOverRAMQuota(_ tenant: UInt32, _ bytes: Int) -> Bool {
