@@ -44,6 +44,7 @@ let package = Package(
         systemLibrary("CDeflate", "libdeflate", apt: "libdeflate-dev"),
         systemLibrary("CMicroHTTPD", "libmicrohttpd", apt: "libmicrohttpd-dev"),
         systemLibrary("CCrypto", "libcrypto", apt: "libssl-dev"),
+        systemLibrary("CSSL", "libssl", apt: "libssl-dev"),
         .target(name: "CKernels", cSettings: kernelFlags),
         .target(name: "CLinux"),
         .target(name: "COpenBLAS", cSettings: kernelFlags),
@@ -53,6 +54,7 @@ let package = Package(
         module("KVTCProtocol", ["KVTCModel"]),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem", heap]),
+        module("KVTCShared", ["CCrypto", "CLinux", "CSSL", "KVTCStore", "KVTCSystem", deque]),
         module("KVTCPlan", ["KVTCModel", "KVTCSystem", "KVTCStore"]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore", deque]),
@@ -117,6 +119,7 @@ let package = Package(
         .executableTarget(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
+        tests("KVTCSharedTests", ["KVTCShared", "KVTCSystem"]),
         tests("KVTCPlanTests", ["KVTCPlan", "KVTCModel"]),
         tests("KVTCClientTests", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCModel", "KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),

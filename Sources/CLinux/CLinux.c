@@ -153,6 +153,12 @@ ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, enum clinux_patienc
     return received;
 }
 
+int clinux_poll(struct pollfd *set, size_t count, int64_t nanoseconds) {
+    struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    int ready = ppoll(set, count, nanoseconds < 0 ? NULL : &time, NULL);
+    return ready < 0 ? -errno : ready;
+}
+
 int clinux_eventfd(void) {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd < 0 ? -errno : fd;

@@ -61,6 +61,9 @@ public final class WakeUp: Sendable {
         descriptor = FileDescriptor(owning: try SystemError.check("eventfd", clinux_eventfd()))
     }
 
+    /// For poll.
+    package var raw: Int32 { descriptor.raw }
+
     /// Wakes the threads that wait, now and until ``clear()``.
     public func signal() {
         var one: UInt64 = 1

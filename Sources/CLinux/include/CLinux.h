@@ -1,6 +1,7 @@
 // What Swift's Glibc module does not import. Results are -errno on failure.
 #pragma once
 #include <stddef.h>
+#include <poll.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -38,6 +39,8 @@ ptrdiff_t clinux_receive(int fd, void *bytes, size_t length, enum clinux_patienc
                          size_t capacity, size_t *count);
 /// Receives that wait return -EAGAIN (or what came) after so many milliseconds; 0 for no limit.
 int clinux_limit_receive(int fd, int64_t milliseconds);
+/// Waits for one of the descriptors, for so many nanoseconds at most (negative: without end); how many are ready.
+int clinux_poll(struct pollfd *set, size_t count, int64_t nanoseconds);
 /// A counter that poll can wait for.
 int clinux_eventfd(void);
 /// 1 when the memory file can neither shrink nor grow nor lose that property.
