@@ -142,8 +142,9 @@ struct Families {
     private mutating func addCosts(_ costs: [StatusReport.RestoreCost]) {
         var slowest: [String: (labels: [(String, String)], seconds: Double)] = [:]
         for row in costs {
-            for (source, cost) in [("raw", row.raw), ("coded", row.coded), ("disk", row.disk)] {
-                guard let microseconds = cost.usPerToken else { continue }
+            let sources = [("raw", row.raw), ("coded", row.coded), ("disk", row.disk), ("shared", row.shared)]
+            for (source, cost) in sources {
+                guard let microseconds = cost?.usPerToken else { continue }
                 let labels = [
                     ("source", source), ("profile", row.profile ?? ""), ("token_bytes", "\(row.tokenBytes)"),
                 ]

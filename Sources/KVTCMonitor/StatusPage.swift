@@ -128,8 +128,8 @@ enum StatusPage {
         function costs(s) {
           const cell = c => c.us_per_token === null ? "–" : us(c.us_per_token) + ` (${count(c.pulls)} pulls)`;
           $("costs-section").hidden = !s.restore_costs.length;
-          $("costs").innerHTML = table("bringing a token back: medians of the latest pulls", ["profile", "a token's bytes", "raw in RAM", "coded in RAM", "on disk"],
-            s.restore_costs.map(r => [r.profile ? text(r.profile.slice(0, 12)) : "exact", bytes(r.token_bytes), cell(r.raw), cell(r.coded), cell(r.disk)]), "");
+          $("costs").innerHTML = table("bringing a token back: medians of the latest pulls", ["profile", "a token's bytes", "raw in RAM", "coded in RAM", "on disk", "with other machines"],
+            s.restore_costs.map(r => [r.profile ? text(r.profile.slice(0, 12)) : "exact", bytes(r.token_bytes), cell(r.raw), cell(r.coded), cell(r.disk), r.shared ? cell(r.shared) : "–"]), "");
         }
         function faults(s) {
           const c = s.counters;

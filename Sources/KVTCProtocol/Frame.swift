@@ -79,9 +79,12 @@ public enum Wire {
     public static let featureCode: UInt32 = 16
     /// Feature bit: EXPLAIN is known.
     public static let featureExplain: UInt32 = 32
+    /// Feature bit: pages can be with other machines.
+    public static let featureShared: UInt32 = 64
     /// All feature bits of this release.
     public static let features =
         featureArenas | featureStreaming | featureIdentity | featureBlocks | featureCode | featureExplain
+        | featureShared
     /// Status bit: more parts of this reply follow.
     public static let more: UInt32 = 0x8000_0000
 }

@@ -19,7 +19,8 @@ import Testing
         report.restoreCosts = [(4711, 2000.0), (4712, 3000)].map { tenant, nanoseconds in
             .init(
                 tenant: tenant, profile: "0dc7", tokenBytes: 23_040, raw: .init(nanoseconds: nanoseconds, pulls: 4),
-                coded: .init(nanoseconds: nil, pulls: 0), disk: .init(nanoseconds: 9000, pulls: 2))
+                coded: .init(nanoseconds: nil, pulls: 0), disk: .init(nanoseconds: 9000, pulls: 2),
+                shared: .init(nanoseconds: nil, pulls: 0))
         }
         report.refused.byCode = [.init(code: "no\"such\\thing\n", count: 4)]
         report.latencyUs.pull.count = 3

@@ -135,10 +135,12 @@ enum Golden {
         "setPolicy.underPressure": SetPolicyRequest(session: 9, policy: Policy(pin: true, code: .underPressure)),
         "getPolicy.idle.reply": GetPolicyReply(
             policy: Policy(near: 0.00390625, keepsOutliers: false, code: .idle), tokens: 777),
-        "hello.explain": HelloRequest(features: Wire.features, client: "golden"),
+        "hello.explain": HelloRequest(features: 63, client: "golden"),
         "explain.session": ExplainRequest(session: 9, first: 1024),
         "explain.keys": ExplainRequest(session: Wire.none, keys: [key(0), key(1)]),
         "explain.reply": JSONReply(json: "{\"pages\":[]}"),
+        "hello.shared": HelloRequest(features: Wire.features, client: "golden"),
+        "lookup.shared.reply": LookupReply(lease: lease, leadingRun: 3, residence: [.raw, .disk, .shared]),
     ]
 
     static func error(_ code: ErrorCode) -> WireError {

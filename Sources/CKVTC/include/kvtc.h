@@ -151,7 +151,7 @@ size_t kvtc_token_bytes(kvtc_session *session);
 kvtc_status kvtc_page_keys(const int32_t *tokens, size_t count, uint32_t page_tokens, const uint8_t *KVTC_NULLABLE profile,
                            const kvtc_key *KVTC_NULLABLE parent, kvtc_key *keys);
 
-enum { KVTC_ABSENT = 0, KVTC_RAW = 1, KVTC_CODED = 2, KVTC_ON_DISK = 3 };
+enum { KVTC_ABSENT = 0, KVTC_RAW = 1, KVTC_CODED = 2, KVTC_ON_DISK = 3, KVTC_SHARED = 4 };
 
 /// Which pages are there: `leading_run` counts them from the first one on without a gap, `residence` (count of them, or NULL) says
 /// where each is. With `lease_ms` they stay there so long; give `*lease` to kvtc_pull(), and to kvtc_release() when done.

@@ -35,6 +35,20 @@ public struct ConfigurationSetting: Sendable {
         number("workers.threads", 0...1024, absent: .integer(0), \.workers),
         number("sessions.near_after_s", 1...1 << 30, \.nearAfterSeconds),
         choice("sessions.code", \.code),
+        text("shared.url", orEmpty: "for none", \.shared.url) { _ in nil },
+        text("shared.user", orEmpty: "for none", \.shared.user) { _ in nil },
+        path("shared.password_file", orEmpty: "for none", \.shared.passwordFile),
+        path("shared.secret_file", orEmpty: "for none", \.shared.secretFile),
+        path("shared.ca_file", orEmpty: "for the system's authorities", \.shared.authorityFile),
+        path("shared.certificate_file", orEmpty: "for none", \.shared.certificateFile),
+        path("shared.key_file", orEmpty: "for none", \.shared.keyFile),
+        text("shared.prefix", \.shared.prefix) { $0.isEmpty ? "is empty" : nil },
+        choice("shared.write", \.shared.write),
+        size("shared.write_budget", 1 << 16...1 << 40, orZero: "for no limit", \.shared.writeBudget),
+        number("shared.lookup_ms", 1...1000, \.shared.lookupMilliseconds),
+        number("shared.pull_ms", 10...60_000, \.shared.pullMilliseconds),
+        number("shared.absent_s", 0...3600, \.shared.absentSeconds),
+        choice("shared.encryption", \.shared.encryption),
         users("admin.users"),
         group("admin.group"),
         choice("log.level", \.logLevel),
@@ -115,7 +129,7 @@ public struct ConfigurationSetting: Sendable {
 
     /// Takes the value of one configuration over into another, as a running daemon can. False where that takes a restart.
     func take(from wanted: DaemonConfiguration, into configuration: inout DaemonConfiguration) -> Bool {
-        guard let adopt, !ConfigurationSetting.atStart.contains(key) else { return false }
+        guard let adopt, !ConfigurationSetting.atStart.contains(key), !key.hasPrefix("shared.") else { return false }
         adopt(wanted, &configuration)
         (configuration.origins[key], configuration.named[key]) = (wanted.origins[key], wanted.named[key])
         return true
@@ -170,10 +184,25 @@ extension ConfigurationSetting {
         }
     }
 
+    private static func text(
+        _ key: String, orEmpty: String? = nil, _ field: any Field<String>,
+        refusal: @escaping @Sendable (String) -> String?
+    ) -> ConfigurationSetting {
+        ConfigurationSetting(key, "text" + (orEmpty.map { ", or \"\" \($0)" } ?? "")) { value, configuration in
+            guard case .text(let text) = value else { return "is \(value.kind)" }
+            if !text.isEmpty || orEmpty == nil, let reason = refusal(text) { return reason }
+            configuration[keyPath: field] = text
+            return nil
+        } show: {
+            .text($0[keyPath: field])
+        }
+    }
+
     private static func number(
         _ key: String, _ range: ClosedRange<Int>, absent: ConfigurationValue? = nil, _ field: any Field<Int>
     ) -> ConfigurationSetting {
-        let unit = key.hasSuffix("_s") ? "number of seconds" : "number"
+        let unit =
+            key.hasSuffix("_s") ? "number of seconds" : key.hasSuffix("_ms") ? "number of milliseconds" : "number"
         let allowed = "a whole \(unit) from \(range.lowerBound) to \(range.upperBound)"
         return ConfigurationSetting(key, allowed, absent: absent, adopt: copy(field)) { value, configuration in
             guard case .integer(let number) = value else { return "is \(value.kind)" }

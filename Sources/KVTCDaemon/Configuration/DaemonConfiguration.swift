@@ -34,6 +34,8 @@ public struct DaemonConfiguration: Sendable, Equatable {
     public var tenants = Tenants()
     /// Sockets of containers, by name: every peer there is the tenant of that name, and no administrator.
     public var containers: [String: String] = [:]
+    /// Where machines share pages.
+    public var shared = Shared()
     /// What a client may use up.
     public var limits = Limits()
 
@@ -126,6 +128,15 @@ public struct DaemonConfiguration: Sendable, Equatable {
         (directory, origins["disk.directory"]) = (state?.path, state?.origin ?? .standard(follows: "a missing HOME"))
         self.home = home?.path
         self.machine = machine
+        if let credentials = place("CREDENTIALS_DIRECTORY") {
+            func credential(_ name: String) -> String {
+                access("\(credentials.path)/\(name)", F_OK) == 0 ? "\(credentials.path)/\(name)" : ""
+            }
+            (shared.secretFile, shared.passwordFile) = (credential("shared-secret"), credential("shared-password"))
+            for (key, file) in [("secret", shared.secretFile), ("password", shared.passwordFile)] where !file.isEmpty {
+                origins["shared.\(key)_file"] = credentials.origin
+            }
+        }
         // A quarter each for pages and for what clients may make the daemon hold beside them, in whole MiB.
         let quarter = max(1 << 20, (machine.memory.value / 4) & ~0xF_FFFF)
         ramBudget = quarter

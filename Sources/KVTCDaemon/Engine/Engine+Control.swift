@@ -29,23 +29,39 @@ extension Engine {
         let session = try session(request.session, caller)
         // What is brought first is not to give way to what comes later.
         let use = store.use(storeKeys(session, request.keys))
-        let onDisk = use.pages.indices.filter { store.residence(use.pages[$0]) == .disk }
+        let places = use.pages.map(store.residence)
+        let wanted = use.pages.indices.filter { places[$0] == .disk || places[$0] == .absent && shared != nil }
         let queued = prefetching.withLock { waiting in
             let before = waiting[session.tenant] ?? 0
-            let queued = onDisk.prefix(max(0, Self.prefetchLimit - before))
+            let queued = wanted.prefix(max(0, Self.prefetchLimit - before))
             if !queued.isEmpty { waiting[session.tenant] = before + queued.count }
             return queued
         }
-        for index in queued {
+        for index in queued where places[index] == .disk {
             readers.submit(.background) { [self] in
                 _ = store.prefetch(index, of: use)
-                prefetching.withLock { waiting in
-                    let left = waiting[session.tenant, default: 0] - 1
-                    waiting[session.tenant] = left > 0 ? left : nil
+                endPrefetch(of: session.tenant)
+            }
+        }
+        let elsewhere = queued.filter { places[$0] == .absent }
+        if !elsewhere.isEmpty {
+            shared?.fetch(elsewhere.map { use.pages[$0] }) { [self] index, outcome in
+                guard case .hit(let page, let bytes) = outcome else { return endPrefetch(of: session.tenant) }
+                // Others may have to move to disk for it, which nothing that comes behind is to wait for.
+                readers.submit(.background) { [self] in
+                    _ = store.admitAhead(elsewhere[index], of: use, page, bytes)
+                    endPrefetch(of: session.tenant)
                 }
             }
         }
         return PrefetchReply(queued: UInt32(clamping: queued.count))
+    }
+
+    private func endPrefetch(of tenant: UInt32) {
+        prefetching.withLock { waiting in
+            let left = waiting[tenant, default: 0] - 1
+            waiting[tenant] = left > 0 ? left : nil
+        }
     }
 
     /// Pages of one tenant that may wait to be brought: more than a long context has, and no memory to speak of.
@@ -76,11 +92,12 @@ extension Engine {
             // One after another: all keys of all namespaces at once would take memory.
             let recent = namespaces.withLock { $0[caller.tenant]?.all ?? [] }
             dropped = recent.reduce(0) { sum, namespace in
-                sum + drop(request.keys.map { namespace.key($0.vector, tenant: caller.tenant) })
+                sum + dropEverywhere(request.keys.map { namespace.key($0.vector, tenant: caller.tenant) })
             }
         } else {
             let session = try session(request.session, caller)
-            dropped = request.keys.isEmpty ? dropPages(of: session.id) : drop(storeKeys(session, request.keys))
+            dropped =
+                request.keys.isEmpty ? dropPages(of: session.id) : dropEverywhere(storeKeys(session, request.keys))
         }
         return DropReply(dropped: UInt32(clamping: dropped))
     }
@@ -93,22 +110,34 @@ extension Engine {
         }
     }
 
+    /// The same where a client asked for it: with other machines they are not to be either.
+    private func dropEverywhere(_ keys: [StoreKey]) -> Int {
+        let dropped = drop(keys)
+        shared?.remove(keys)
+        return dropped
+    }
+
     private func dropAll(of tenant: UInt32) -> Int {
         store.removeUnread(tenant: tenant)
-        return removing({ $0.keys(ofTenant: tenant) }) {
+        var keys: [StoreKey] = []
+        let dropped = removing({ $0.keys(ofTenant: tenant) }) {
             $0.dropAll(tenant: tenant)
-            return store.takeOut(store.keys(tenant: tenant))
+            keys = store.keys(tenant: tenant)
+            return store.takeOut(keys)
         }
+        shared?.remove(keys)
+        return dropped
     }
 
     /// Drops the pages of a session that no other one uses; those others leave it.
     private func dropPages(of session: UInt32) -> Int {
-        let (dropped, ready) = removing({ $0.keys(of: session) }) { ledger in
+        let (unused, dropped, ready) = removing({ $0.keys(of: session) }) { ledger in
             let (left, ready) = ledger.truncate(session, to: 0)
             let unused = left.filter { !ledger.isUsed($0) }
             ledger.drop(unused)
-            return (store.takeOut(unused), ready.filter(ledger.isUsed))
+            return (unused, store.takeOut(unused), ready.filter(ledger.isUsed))
         }
+        shared?.remove(unused)
         enqueue(ready)
         return dropped
     }

@@ -75,6 +75,7 @@ extension Engine {
                 if let outcome { $0.coding.add(outcome) }
             }
             for session in drifting { warn(session) }
+            shared?.offer([key])
         }
     }
 

@@ -21,7 +21,7 @@ extension Engine {
             return JSONReply(report)
         }
         let (session, pages, count) = try pages(of: request, caller)
-        report.session = ExplainReport.Session(session, pages: count, code: configuration.code)
+        report.session = ExplainReport.Session(session, pages: count, code: configuration.codeInEffect)
         if request.keys.isEmpty {
             report.first = min(Int(request.first), count)
             let end = report.first + pages.count

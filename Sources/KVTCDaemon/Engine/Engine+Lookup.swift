@@ -20,8 +20,10 @@ extension Engine {
 
     private func stored(_ found: Found) -> StoredPage {
         guard found.residence != .absent else { return StoredPage() }
-        let isCoded = found.attributes.coded
-        let mode = isCoded ? store.peek(found.key) { try? BlockHeader.parse($0, isVerified: true).mode } ?? nil : .raw
+        // Of blocks that have to be brought first the mode is not known.
+        let mode =
+            found.attributes.coded
+            ? store.peek(found.key) { try? BlockHeader.parse($0, isVerified: true).mode } ?? nil : .raw
         return StoredPage(
             residence: found.residence, mode: mode, tokens: found.attributes.tokens, length: UInt64(found.length))
     }
@@ -29,9 +31,9 @@ extension Engine {
     /// A page that was looked for, as the session that asked may have it.
     private struct Found {
         let key: StoreKey
-        let residence: KVTCProtocol.Residence
-        let attributes: PageAttributes
-        let length: Int
+        var residence: KVTCProtocol.Residence
+        var attributes: PageAttributes
+        var length: Int
     }
 
     /// Looks pages up, and takes the lease that is asked for.
@@ -50,7 +52,22 @@ extension Engine {
             // What the reply calls present must not have gone away before the lease.
             found = survey(keys, session)
         }
+        askOthers(&found, session)
         return (lease, found)
+    }
+
+    /// What is not here other machines may have. No lease covers that before it is brought.
+    private func askOthers(_ found: inout [Found], _ session: Session) {
+        guard let shared else { return }
+        let missing = found.indices.filter {
+            found[$0].residence == .absent && store.residence(found[$0].key) == .absent
+        }
+        guard !missing.isEmpty else { return }
+        for case (let index, let page?) in zip(missing, shared.ask(missing.map { found[$0].key }))
+        where !page.attributes.lossy || isKept(session.promise, found[index].key, page.attributes, at: .absent) {
+            (found[index].residence, found[index].attributes) = (.shared, page.attributes)
+            found[index].length = page.length
+        }
     }
 
     /// A limited number under each lock of the store. What a PULL would not give the session is absent.

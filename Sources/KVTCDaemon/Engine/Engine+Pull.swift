@@ -78,23 +78,22 @@ extension Engine {
         var submitted = 0
         while true {
             let room = work.state.withLock { ahead - $0.running - $0.parts.count } - order.held
-            for _ in 0..<max(0, min(room, work.jobs - submitted)) {
-                submit(work, submitted)
-                submitted += 1
-            }
+            let next = submitted + max(0, min(room, work.jobs - submitted))
+            submit(work, submitted..<next)
+            submitted = next
             let isSubmitted = submitted == work.jobs
-            let next = work.state.wait { state -> (parts: [ReadyPart], isOver: Bool)? in
+            let ready = work.state.wait { state -> (parts: [ReadyPart], isOver: Bool)? in
                 let isOver = isSubmitted && state.running == 0
                 guard !state.parts.isEmpty || isOver || (!isSubmitted && state.running == 0) else { return nil }
                 defer { state.parts = [] }
                 return (state.parts, isOver)
             }
-            guard let next else { break }
-            for ready in next.parts.flatMap({ order.arrange($0) }) {
-                if ready.part.outcome != .hit { worst[Int(ready.part.entry)] = ready.part.outcome }
-                try emit(ready)
+            guard let ready else { break }
+            for part in ready.parts.flatMap({ order.arrange($0) }) {
+                if part.part.outcome != .hit { worst[Int(part.part.entry)] = part.part.outcome }
+                try emit(part)
             }
-            if next.isOver { break }
+            if ready.isOver { break }
         }
         func count(_ outcome: PullOutcome) -> UInt32 { UInt32(worst.count { $0 == outcome }) }
         return PullReply(
@@ -103,24 +102,62 @@ extension Engine {
     }
 
     // Layer by layer over all pages: what the worker computes first is what it gets first.
-    private func submit(_ work: PullWork, _ job: Int) {
-        work.state.withLock { $0.running += 1 }
-        let page = work.pages[job % work.pages.count]
-        let step = job / work.pages.count
-        // One page is done sooner here than by waking another thread and being woken by it.
-        guard work.jobs > 1 else { return finish([PullWork.Job(page: page, step: step)], work) }
-        let found: @Sendable () -> Void = { [self] in
-            work.state.withLock { $0.found.append(PullWork.Job(page: page, step: step)) }
-            pool.submit(.urgent) { [self] in finish(work.takeJobs(threads: pool.width), work) }
+    private func submit(_ work: PullWork, _ jobs: Range<Int>) {
+        work.state.withLock { $0.running += jobs.count }
+        var elsewhere: [PullWork.Job] = []
+        for job in jobs {
+            let job = PullWork.Job(page: work.pages[job % work.pages.count], step: job / work.pages.count)
+            switch job.step == 0 ? store.residence(job.page.key) : .ram {
+            case .absent where shared != nil:
+                job.page.state.withLock { $0 = .awaited(steps: []) }
+                elsewhere.append(job)
+            case .ram where job.step > 0 && shared != nil && job.page.wait(for: job.step): break
+            // One page is done sooner here than by waking another thread and being woken by it.
+            case _ where work.jobs == 1: finish([job], work)
+            case .disk: readFromDisk(job, work)
+            case .absent, .ram: open(job, work)
+            }
         }
-        guard step == 0, store.residence(page.key) == .disk else { return found() }
-        // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
+        if !elsewhere.isEmpty { fetch(elsewhere, work) }
+    }
+
+    private func open(_ job: PullWork.Job, _ work: PullWork) {
+        work.state.withLock { $0.found.append(job) }
+        pool.submit(.urgent) { [self] in finish(work.takeJobs(threads: pool.width), work) }
+    }
+
+    // Threads that compute do not wait for the disk, and the disk gets several requests at a time.
+    private func readFromDisk(_ job: PullWork.Job, _ work: PullWork) {
         readers.submit(.urgent) { [self] in
             let start = MonotonicClock.nanoseconds
-            page.state.withLock { $0 = .found(store.borrow(Int(page.index), of: work.use)) }
+            job.page.state.withLock { state in
+                state = .found(store.borrow(Int(job.page.index), of: work.use), isShared: false)
+            }
             let elapsed = MonotonicClock.nanoseconds - start
             work.state.withLock { $0.effort.add(.disk, tokens: 0, nanoseconds: elapsed) }
-            found()
+            open(job, work)
+        }
+    }
+
+    /// All of them in one go, and each as soon as it is there.
+    private func fetch(_ jobs: [PullWork.Job], _ work: PullWork) {
+        work.state.withLock { $0.sharedSince = MonotonicClock.nanoseconds }
+        shared?.fetch(jobs.map(\.page.key)) { [self] index, outcome in
+            let job = jobs[index]
+            let found: ReadOutcome<BorrowedPage> =
+                if case .hit(let page, let bytes) = outcome {
+                    .hit(store.admit(Int(job.page.index), of: work.use, page, bytes))
+                } else {
+                    .miss
+                }
+            let steps = job.page.arrive(found)
+            work.state.withLock { state in
+                let now = MonotonicClock.nanoseconds
+                // They come one after another: what each waited for alone.
+                state.effort.add(.shared, tokens: 0, nanoseconds: now - state.sharedSince)
+                state.sharedSince = now
+            }
+            for step in [job.step] + steps { open(PullWork.Job(page: job.page, step: step), work) }
         }
     }
 

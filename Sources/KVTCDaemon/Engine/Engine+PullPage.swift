@@ -44,15 +44,15 @@ extension Engine {
 
     private func source(_ job: PullWork.Job, _ work: PullWork) -> Result<OpenPage?, PullStop> {
         job.page.state.withLock { state in
-            let found: ReadOutcome<BorrowedPage>
+            let (found, isShared): (ReadOutcome<BorrowedPage>, Bool)
             switch state {
             case .failed: return .success(nil)
             case .open(let page): return .success(page)
-            case .found(let outcome): found = outcome
-            case .untouched: found = store.borrow(Int(job.page.index), of: work.use)
+            case .found(let outcome, let isFromOthers): (found, isShared) = (outcome, isFromOthers)
+            case .untouched, .awaited: (found, isShared) = (store.borrow(Int(job.page.index), of: work.use), false)
             }
             do throws(PullStop) {
-                let opened = try open(job.page, found, work)
+                let opened = try open(job.page, found, isShared: isShared, work)
                 let isNeeded = job.step + 1 < work.steps.count && keep(opened.byteCount, work)
                 state = isNeeded ? .open(opened) : .untouched
                 return .success(opened)
@@ -134,14 +134,14 @@ extension Engine {
     struct PullStop: Error { var outcome: PullOutcome }
 
     func open(
-        _ page: PulledPage, _ found: ReadOutcome<BorrowedPage>, _ work: PullWork
+        _ page: PulledPage, _ found: ReadOutcome<BorrowedPage>, isShared: Bool = false, _ work: PullWork
     ) throws(PullStop) -> OpenPage {
         let context = work.context
         guard case .hit(let block) = found else {
             if case .corrupt = found { throw corrupt(page, "in the store") }
             throw PullStop(outcome: .miss)
         }
-        let opened = OpenPage(block, context.codec)
+        let opened = OpenPage(block, isShared: isShared, context.codec)
         do throws(CodecError) {
             // The header has a checksum of its own. What is only copied is checked meanwhile; any other page before its
             // symbols are looked at.

@@ -22,6 +22,8 @@ final class Engine: Sendable {
     /// What is in effect now.
     let settings: Mutex<DaemonConfiguration>
     let store: Store
+    /// What other machines keep; nil where there are none.
+    let shared: (any SharedTier)?
     let pool: WorkPool
     /// Threads that code pages.
     let coders: WorkPool
@@ -70,15 +72,17 @@ final class Engine: Sendable {
     }
 
     init(
-        configuration: DaemonConfiguration, store: Store, pool: WorkPool, coders: WorkPool? = nil, readers: WorkPool,
-        profiles: ProfileRegistry, log: Logger, ledger: sending Ledger = Ledger(numbersAtRandom: true),
+        configuration: DaemonConfiguration, store: Store, shared: (any SharedTier)? = nil, pool: WorkPool,
+        coders: WorkPool? = nil, readers: WorkPool, profiles: ProfileRegistry, log: Logger,
+        ledger: sending Ledger = Ledger(numbersAtRandom: true),
         pushPatience: UInt64 = 200_000_000
     ) {
         var ledger = ledger
-        ledger.code = configuration.code
+        ledger.code = configuration.codeInEffect
         self.ledger = Monitor(ledger, rank: .ledger)
         settings = Mutex(configuration)
         self.store = store
+        self.shared = shared
         self.pool = pool
         self.coders = coders ?? pool
         self.pushPatience = pushPatience

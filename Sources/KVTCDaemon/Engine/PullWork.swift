@@ -12,16 +12,21 @@ final class OpenPage: Sendable {
     let decoder: PageDecoder
     let block: BorrowedPage
     private let codec: PageCodec
+    private let isShared: Bool
 
-    init(_ block: BorrowedPage, _ codec: PageCodec) {
-        (self.block, self.codec) = (block, codec)
+    /// - Parameter isShared: it came from other machines.
+    init(_ block: BorrowedPage, isShared: Bool = false, _ codec: PageCodec) {
+        (self.block, self.isShared, self.codec) = (block, isShared, codec)
         decoder = codec.takeDecoder()
     }
 
     deinit { codec.giveBack(decoder) }
 
     var tokens: Int { decoder.header?.tokens ?? 0 }
-    var source: PageSource { block.isConfirmed ? .disk : decoder.header?.mode == .raw ? .raw : .coded }
+    var source: PageSource {
+        if isShared { return .shared }
+        return block.isConfirmed ? .disk : decoder.header?.mode == .raw ? .raw : .coded
+    }
     var byteCount: Int { decoder.byteCount + block.bytes.count }
 }
 
@@ -54,8 +59,10 @@ struct ReadyPart: Sendable {
 final class PulledPage: Sendable {
     enum State: Sendable {
         case untouched
-        /// Read ahead from the disk.
-        case found(ReadOutcome<BorrowedPage>)
+        /// On its way from other machines; with the later steps that wait for it.
+        case awaited(steps: [Int])
+        /// Read ahead from the disk, or brought from other machines.
+        case found(ReadOutcome<BorrowedPage>, isShared: Bool)
         case open(OpenPage)
         case failed
     }
@@ -70,6 +77,24 @@ final class PulledPage: Sendable {
         self.key = key
         self.entry = entry
         self.index = index
+    }
+
+    /// Whether a later step has to wait for the page, which then has it when it arrives.
+    func wait(for step: Int) -> Bool {
+        state.withLock { state in
+            guard case .awaited(let steps) = state else { return false }
+            state = .awaited(steps: steps + [step])
+            return true
+        }
+    }
+
+    /// Notes what other machines gave; the steps that have waited for it.
+    func arrive(_ found: ReadOutcome<BorrowedPage>) -> [Int] {
+        state.withLock { state in
+            defer { state = .found(found, isShared: true) }
+            if case .awaited(let steps) = state { return steps }
+            return []
+        }
     }
 }
 
@@ -130,6 +155,8 @@ final class PullWork: Sendable {
         var kept = 0
         /// What it took so far.
         var effort = PullEffort()
+        /// Since when the next page from other machines is waited for.
+        var sharedSince: UInt64 = 0
     }
 
     /// Opened pages kept between the steps of one pull; beyond that each step opens its page again.

@@ -163,7 +163,7 @@ extension Engine {
             }
             return StatusReport.RestoreCost(
                 tenant: tenant, profile: shape.profile?.description, tokenBytes: shape.tokenBytes, raw: of(.raw),
-                coded: of(.coded), disk: of(.disk))
+                coded: of(.coded), disk: of(.disk), shared: of(.shared))
         }
         return rows.sorted {
             ($0.tenant, $0.profile ?? "", $0.tokenBytes) < ($1.tenant, $1.profile ?? "", $1.tokenBytes)

@@ -8,6 +8,8 @@ enum PageSource: Int, CaseIterable, Sendable {
     case coded
     /// The disk, raw or coded.
     case disk
+    /// Other machines.
+    case shared
 }
 
 /// What the pages of one pull took, by where they came from.

@@ -57,7 +57,7 @@ extension Engine {
     /// Has another configuration in effect from now on. Connections that are there keep the limits that they were told of.
     func adopt(_ configuration: DaemonConfiguration) {
         settings.withLock { $0 = configuration }
-        ledger.update { $0.code = configuration.code }
+        ledger.update { $0.code = configuration.codeInEffect }
         store.limitTenants(ram: configuration.limits.ramPerUser, disk: configuration.limits.diskPerUser)
         var log = log
         log.logLevel = configuration.logLevel

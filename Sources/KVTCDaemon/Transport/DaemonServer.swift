@@ -48,7 +48,8 @@ public final class DaemonServer: Sendable {
     /// The same with what tests play: the pool that computes, and codes where there is none for that, the parts of the store, and how long a stop waits.
     package init(
         configuration: DaemonConfiguration, inherited: [UnixListener] = [], log: Logger, pool: WorkPool,
-        coders: WorkPool? = nil, stopLimits: StopLimits = StopLimits(), _ change: (inout StoreConfiguration) -> Void
+        coders: WorkPool? = nil, shared: (any SharedTier)? = nil, stopLimits: StopLimits = StopLimits(),
+        _ change: (inout StoreConfiguration) -> Void
     ) throws {
         self.stopLimits = stopLimits
         for warning in try configuration.validate(bound: inherited.map(\.boundPath)) {
@@ -64,7 +65,7 @@ public final class DaemonServer: Sendable {
         let store = try Store.open(tiers)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(
-            configuration: configuration, store: store, pool: pool, coders: coders, readers: readers,
+            configuration: configuration, store: store, shared: shared, pool: pool, coders: coders, readers: readers,
             profiles: profiles, log: log)
         wakeUp = try WakeUp()
         quota = Quota(room: DescriptorRoom(configuration))

@@ -157,8 +157,8 @@ struct RequestRouter {
         case .getPolicy: try getPolicy(GetPolicyRequest(body: body)).encodedBody
         case .truncate: try engine.truncate(TruncateRequest(body: body), caller).encodedBody
         case .closeSession: try engine.closeSessionAndAudit(CloseSessionRequest(body: body), caller).encodedBody
-        case .lookup: try engine.lookup(LookupRequest(body: body), caller).encodedBody
-        case .lookupBlocks: try engine.lookupBlocks(LookupBlocksRequest(body: body), caller).encodedBody
+        case .lookup: try lookup(LookupRequest(body: body)).encodedBody
+        case .lookupBlocks: try lookupBlocks(LookupBlocksRequest(body: body)).encodedBody
         case .push: try push(PushRequest(body: body)).encodedBody
         case .pushBlocks: try pushBlocks(PushBlocksRequest(body: body)).encodedBody
         case .release: try engine.release(ReleaseRequest(body: body), caller).encodedBody
@@ -202,6 +202,23 @@ struct RequestRouter {
         // An earlier client would not read the policy for a flag that it does not know.
         if features & Wire.featureCode == 0 { reply.policy.code = nil }
         return reply
+    }
+
+    private func lookup(_ request: LookupRequest) throws(WireError) -> LookupReply {
+        var reply = try engine.lookup(request, caller)
+        reply.residence = reply.residence.map(told)
+        return reply
+    }
+
+    private func lookupBlocks(_ request: LookupBlocksRequest) throws(WireError) -> LookupBlocksReply {
+        var reply = try engine.lookupBlocks(request, caller)
+        for index in reply.pages.indices { reply.pages[index].residence = told(reply.pages[index].residence) }
+        return reply
+    }
+
+    /// An earlier client would not read a place that it does not know.
+    private func told(_ place: KVTCProtocol.Residence) -> KVTCProtocol.Residence {
+        place == .shared && features & Wire.featureShared == 0 ? .disk : place
     }
 
     private func status(_: StatusRequest) -> JSONReply { engine.status(caller) }

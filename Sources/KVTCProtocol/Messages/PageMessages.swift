@@ -11,6 +11,8 @@ public enum Residence: UInt8, Sendable, CaseIterable {
     case coded = 2
     /// On disk only.
     case disk = 3
+    /// With other machines only, as far as they answered in time. Said where both sides know ``Wire/featureShared``, else it is ``disk``.
+    case shared = 4
 }
 
 /// What became of a pushed page.

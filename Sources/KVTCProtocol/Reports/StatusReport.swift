@@ -118,10 +118,14 @@ public struct StatusReport: Codable, Sendable {
         public var tokenBytes: Int
         /// Pages in RAM as they were pushed, those coded there, and those on disk.
         public var raw: Source, coded: Source, disk: Source
+        /// Pages with other machines; earlier daemons say nothing of them.
+        public var shared: Source?
 
-        package init(tenant: UInt32, profile: String?, tokenBytes: Int, raw: Source, coded: Source, disk: Source) {
+        package init(
+            tenant: UInt32, profile: String?, tokenBytes: Int, raw: Source, coded: Source, disk: Source, shared: Source
+        ) {
             (self.tenant, self.tokenBytes) = (tenant, tokenBytes)
-            (self.raw, self.coded, self.disk) = (raw, coded, disk)
+            (self.raw, self.coded, self.disk, self.shared) = (raw, coded, disk, shared)
             self.profile = profile
         }
     }

@@ -134,10 +134,12 @@ struct StatusView {
     private var restoreCosts: [String] {
         var table = TextTable([
             ("A TOKEN BACK", .left), ("BYTES", .right), ("UID", .right), ("RAW", .right), ("CODED", .right),
-            ("DISK", .right),
+            ("DISK", .right), ("SHARED", .right),
         ])
         for row in report.restoreCosts {
-            let costs = [row.raw, row.coded, row.disk].map { $0.usPerToken.map(Text.microseconds) ?? "–" }
+            let costs = [row.raw, row.coded, row.disk, row.shared].map {
+                $0?.usPerToken.map(Text.microseconds) ?? "–"
+            }
             let profile = row.profile.map { "profile \($0.prefix(12))" } ?? "no profile"
             table.add([profile, Text.count(row.tokenBytes), "\(row.tenant)"] + costs)
         }

@@ -8,17 +8,20 @@ import Testing
     private let current = DaemonConfiguration(environment: [:], isRoot: true, machine: machine)
 
     /// What is sized, bound or opened at the start.
-    private static let fixed: Set<String> = [
+    private static let fixed: Set<String> = Set([
         "socket.path", "socket.mode", "ram.budget", "disk.directory", "disk.budget", "disk.segment",
-        "profiles.directory",
-        "workers.threads", "containers.web",
-    ]
+        "profiles.directory", "workers.threads", "containers.web",
+    ]).union(ConfigurationSetting.all.map(\.key).filter { $0.hasPrefix("shared.") })
     /// Where half or one more is not what the key may be.
     private static let values = [
         "socket.path": "\"/run/other.sock\"", "socket.mode": "\"0600\"", "disk.directory": "\"/srv/pages\"",
         "profiles.directory": "\"/srv/profiles\"", "sessions.code": "\"idle\"", "admin.users": "[0]",
         "admin.group": "\"0\"",
         "log.level": "\"debug\"", "limits.ram_per_user": "\"1GiB\"", "limits.disk_per_user": "\"1GiB\"",
+        "shared.url": "\"redis://a\"", "shared.user": "\"kvtc\"", "shared.password_file": "\"/etc/password\"",
+        "shared.secret_file": "\"/etc/secret\"", "shared.ca_file": "\"/etc/ca\"", "shared.key_file": "\"/etc/key\"",
+        "shared.certificate_file": "\"/etc/certificate\"", "shared.prefix": "\"other\"", "shared.write": "\"always\"",
+        "shared.write_budget": "\"1GiB\"", "shared.encryption": "\"aes-gcm\"",
         "tenants.engines": "[0]", "containers.web": "\"/run/web.sock\"",
     ]
 

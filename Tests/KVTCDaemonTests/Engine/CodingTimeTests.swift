@@ -42,17 +42,6 @@ import Testing
         return try engine.openSession(Pages.request(policy: policy), caller).session
     }
 
-    private func push(_ engine: Engine, _ session: UInt32, _ pages: Range<Int>) throws {
-        for page in pages {
-            let bytes = Pages.random(tokens: 16, seed: UInt64(page))
-            let entry = PushEntry(
-                key: Pages.key(UInt64(page)), firstPosition: UInt32(page * 16), tokens: 16, offset: 0,
-                length: UInt64(bytes.count))
-            let request = PushRequest(session: session, arena: Wire.none, entries: [entry], inline: bytes[...])
-            #expect(try engine.push(request, arena: nil, caller).outcomes == [.stored])
-        }
-    }
-
     private func residence(_ engine: Engine, _ session: UInt32, _ pages: Range<Int>) throws -> [KVTCProtocol.Residence]
     {
         let keys = pages.map { Pages.key(UInt64($0)) }
@@ -62,10 +51,10 @@ import Testing
     @Test func pagesStayAsTheyArePushedUntilRAMRunsShortAndThoseThatWaitLongestAreCodedThen() throws {
         let engine = try engine()
         let session = try open(engine)
-        try push(engine, session, 0..<18)
+        try Pages.push(engine, session, 0..<18, caller)
         #expect(engine.pendingEncodes == 0)
         #expect(try residence(engine, session, 0..<18).allSatisfy { $0 == .raw })
-        try push(engine, session, 18..<22)
+        try Pages.push(engine, session, 18..<22, caller)
         // A few at a time, so that what comes meanwhile counts.
         #expect(engine.pendingEncodes == 2)
         while pool.runNext() {}
@@ -74,7 +63,7 @@ import Testing
         #expect(coded > 2 && coded < 10 && found == (0..<22).map { $0 < coded ? .coded : .raw })
         #expect(engine.store.ramUsed <= 64 << 10 / 100 * 70)
         // There is room again; and what was coded once is enough until there is none.
-        try push(engine, session, 22..<23)
+        try Pages.push(engine, session, 22..<23, caller)
         #expect(engine.pendingEncodes == 0)
     }
 
@@ -82,7 +71,7 @@ import Testing
         let engine = try engine()
         let session = try open(engine)
         // Two blocks have room where a page was: more than 40 would be lost to what is left between them.
-        try push(engine, session, 0..<32)
+        try Pages.push(engine, session, 0..<32, caller)
         let statistics = engine.store.statistics
         #expect(statistics.dropped == 0 && statistics.pages == 32)
         #expect(try residence(engine, session, 0..<8).allSatisfy { $0 == .coded })
@@ -91,7 +80,7 @@ import Testing
     @Test func noPageGoesToDiskAsItIs() throws {
         let engine = try engine(disk: 4 << 20)
         let session = try open(engine)
-        try push(engine, session, 0..<300)
+        try Pages.push(engine, session, 0..<300, caller)
         let keys = try #require(engine.ledger.withLock { $0.sessions[session]?.pages.map(\.key) })
         let onDisk = keys.filter { engine.store.residence($0) == .disk }
         #expect(keys.count == 300 && onDisk.count > 100)
@@ -127,7 +116,7 @@ import Testing
     @Test func aUsersOwnShareOfRAMRunsShortByItself() throws {
         let engine = try engine(ram: 1 << 20) { $0.limits.ramPerUser = 64 << 10 }
         let session = try open(engine)
-        try push(engine, session, 0..<45)
+        try Pages.push(engine, session, 0..<45, caller)
         #expect(engine.store.statistics.dropped == 0 && engine.store.statistics.pages == 45)
         #expect(try residence(engine, session, 0..<25).allSatisfy { $0 == .coded })
     }
@@ -135,9 +124,9 @@ import Testing
     @Test func idlePagesAreCodedWhenThereIsNothingElseToDo() throws {
         let engine = try engine()
         let session = try open(engine, .idle)
-        try push(engine, session, 0..<4)
+        try Pages.push(engine, session, 0..<4, caller)
         let waiting = try open(engine)
-        try push(engine, waiting, 4..<6)
+        try Pages.push(engine, waiting, 4..<6, caller)
         engine.codeWhileIdle { 0 }
         #expect(engine.pendingEncodes == 0, "there was a request a moment ago")
         engine.codeWhileIdle { .max }
@@ -149,7 +138,7 @@ import Testing
     @Test func codersStopWhenSomebodyAsks() throws {
         let engine = try engine()
         let session = try open(engine, .idle)
-        try push(engine, session, 0..<4)
+        try Pages.push(engine, session, 0..<4, caller)
         let now = Monitor(UInt64.max)
         engine.codeWhileIdle { now.withLock { $0 } }
         now.update { $0 = 0 }
@@ -160,9 +149,9 @@ import Testing
     @Test func aSessionsPolicyGoesBeforeTheConfiguration() throws {
         let engine = try engine(code: .atOnce)
         let patient = try open(engine, .underPressure)
-        try push(engine, patient, 0..<1)
+        try Pages.push(engine, patient, 0..<1, caller)
         #expect(engine.pendingEncodes == 0)
-        try push(engine, try open(engine), 1..<2)
+        try Pages.push(engine, try open(engine), 1..<2, caller)
         #expect(engine.pendingEncodes == 1)
         var policy = try engine.getPolicy(GetPolicyRequest(session: patient), caller).policy
         #expect(policy.code == .underPressure)
@@ -176,7 +165,7 @@ import Testing
     @Test func pagesThatAreGoneNoLongerWait() throws {
         let engine = try engine()
         let session = try open(engine)
-        try push(engine, session, 0..<2)
+        try Pages.push(engine, session, 0..<2, caller)
         _ = try engine.closeSession(CloseSessionRequest(session: session), caller)
         let keys = engine.ledger.withLock { $0.unusedWaiting }
         #expect(keys.count == 2)

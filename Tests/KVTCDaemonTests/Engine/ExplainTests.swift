@@ -33,17 +33,6 @@ import Testing
         try engine.openSession(Pages.request(policy: policy), caller).session
     }
 
-    private func push(_ engine: Engine, _ session: UInt32, _ pages: Range<Int>) throws {
-        for page in pages {
-            let bytes = Pages.random(tokens: 16, seed: UInt64(page))
-            let entry = PushEntry(
-                key: Pages.key(UInt64(page)), firstPosition: UInt32(page * 16), tokens: 16, offset: 0,
-                length: UInt64(bytes.count))
-            let request = PushRequest(session: session, arena: Wire.none, entries: [entry], inline: bytes[...])
-            #expect(try engine.push(request, arena: nil, caller).outcomes == [.stored])
-        }
-    }
-
     private func explain(
         _ engine: Engine, _ session: UInt32 = Wire.none, first: UInt32 = 0, _ keys: [PageKey] = [], by caller: Caller
     ) throws -> ExplainReport {
@@ -53,7 +42,7 @@ import Testing
     @Test func aSessionsPagesAreToldInOrderWithTheirReasons() throws {
         let engine = try engine()
         let session = try open(engine, Policy(sink: 8, window: 32, mode: .quant4, pin: false))
-        try push(engine, session, 0..<6)
+        try Pages.push(engine, session, 0..<6, caller)
         let report = try explain(engine, session, by: caller)
         #expect(report.session?.id == session && report.session?.pages == 6 && report.next == nil)
         #expect(report.pages.map(\.key) == (0..<6).map { "\(Pages.key(UInt64($0)))" })
@@ -71,7 +60,7 @@ import Testing
     @Test func aPageThatIsCodedSaysHowAndWhatStayedExact() throws {
         let engine = try engine()
         let session = try open(engine, Policy(sink: 8, window: 0, mode: .quant4, pin: true, code: .atOnce))
-        try push(engine, session, 0..<2)
+        try Pages.push(engine, session, 0..<2, caller)
         while pool.runNext() {}
         let pages = try explain(engine, session, by: caller).pages
         #expect(pages.map(\.mode) == ["quant4", "quant4"] && pages.map(\.exactTokens) == [8, 0])
@@ -85,7 +74,7 @@ import Testing
     @Test func aForeignPageLooksAsOneThatIsNotThere() throws {
         let engine = try engine()
         let session = try open(engine, Policy(window: 0, mode: .quant4))
-        try push(engine, session, 0..<1)
+        try Pages.push(engine, session, 0..<1, caller)
         let known = Pages.key(0)
         let unknown = Pages.key(99)
         for one in [caller, stranger] {
@@ -111,7 +100,7 @@ import Testing
     @Test func askingIsNoUseAndIsBounded() throws {
         let engine = try engine()
         let session = try open(engine, Policy(window: 0, mode: .quant4))
-        try push(engine, session, 0..<2)
+        try Pages.push(engine, session, 0..<2, caller)
         let before = engine.ledger.withLock { $0.sessions[session]?.lastUse }
         _ = try explain(engine, session, by: caller)
         #expect(engine.ledger.withLock { $0.sessions[session]?.lastUse } == before)

@@ -28,7 +28,7 @@ import Testing
             costs.add(effort, elapsed: nanoseconds)
         }
         for nanoseconds in [5, 900_000, 7] as [UInt64] { add(nanoseconds) }
-        #expect(costs.nanoseconds(.disk) == 7 && costs.pulls == [0, 0, 3])
+        #expect(costs.nanoseconds(.disk) == 7 && costs.pulls == [0, 0, 3, 0])
         for _ in 0..<PullCosts.span { add(40) }
         #expect(costs.nanoseconds(.disk) == 40)
     }

@@ -1,5 +1,4 @@
 import KVTCClient
-import KVTCDaemon
 import KVTCModel
 import KVTCProtocol
 import KVTCStore
@@ -7,6 +6,8 @@ import KVTCSystem
 import Logging
 import TestSupport
 import Testing
+
+@testable import KVTCDaemon
 
 /// A daemon of one test, in this process, behind a real socket.
 final class TestDaemon: Sendable {
@@ -16,7 +17,8 @@ final class TestDaemon: Sendable {
 
     init(
         directory: TemporaryDirectory? = nil, pool: WorkPool? = nil, stopLimits: StopLimits = StopLimits(),
-        device: (any StorageDevice)? = nil, _ change: (inout DaemonConfiguration) -> Void = { _ in }
+        device: (any StorageDevice)? = nil, shared: (any SharedTier)? = nil,
+        _ change: (inout DaemonConfiguration) -> Void = { _ in }
     ) throws {
         let directory = try directory ?? TemporaryDirectory()
         self.directory = directory
@@ -35,7 +37,7 @@ final class TestDaemon: Sendable {
         log.logLevel = .critical
         server = try DaemonServer(
             configuration: configuration, log: log, pool: pool ?? WorkPool(threads: configuration.workers),
-            stopLimits: stopLimits
+            shared: shared, stopLimits: stopLimits
         ) { if let device { $0.device = device } }
         try server.start()
     }
@@ -138,6 +140,18 @@ enum Pages {
 
     static func open(_ client: Client, policy: Policy) throws -> ClientSession {
         try ClientSession(client, request(policy: policy))
+    }
+
+    /// Pages of 16 random tokens, one behind the other, for an engine without a client.
+    static func push(_ engine: Engine, _ session: UInt32, _ pages: Range<Int>, _ caller: Caller) throws {
+        for page in pages {
+            let bytes = random(tokens: 16, seed: UInt64(page))
+            let entry = PushEntry(
+                key: key(UInt64(page)), firstPosition: UInt32(page * 16), tokens: 16, offset: 0,
+                length: UInt64(bytes.count))
+            let request = PushRequest(session: session, arena: Wire.none, entries: [entry], inline: bytes[...])
+            #expect(try engine.push(request, arena: nil, caller).outcomes == [.stored])
+        }
     }
 
     /// Inline pull of whole pages; nil for those that are not there.

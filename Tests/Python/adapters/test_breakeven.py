@@ -95,7 +95,7 @@ class Status:
     profile, token_bytes, answers, asked = bytes(range(32)), 128, True, 0
 
     def __init__(self, **micros):
-        self.micros = {"raw": None, "coded": None, "disk": None} | micros
+        self.micros = {"raw": None, "coded": None, "disk": None, "shared": None} | micros
 
     @property
     def client(self):
@@ -124,17 +124,23 @@ def test_the_daemon_is_asked_now_and_then():
     even.ask(session, 1)
     assert even.costs == Costs(coded=250e-6)
     session.micros["raw"] = 2.0
+    # A daemon of before knows of no other machines.
+    del session.micros["shared"]
     even.ask(session, 1)
     assert session.asked == 1
     now[0] += breakeven.REFRESH
     even.ask(session, 1)
     assert even.costs == Costs(raw=2e-6, coded=250e-6)
+    session.micros["shared"] = 900.0
+    now[0] += breakeven.REFRESH
+    even.ask(session, 1)
+    assert even.costs.of([Residence.SHARED, Residence.RAW, Residence.DISK], 16) == [pytest.approx(0.0144), pytest.approx(32e-6), None]
     session.answers = False
     now[0] += breakeven.REFRESH
     even.ask(session, 1)
-    assert session.asked == 3 and even.costs == Costs(raw=2e-6, coded=250e-6)
+    assert session.asked == 4 and even.costs == Costs(raw=2e-6, coded=250e-6, shared=900e-6)
     assert Costs.told({}, b"", 128) == Costs(), "an earlier daemon"
-    assert Costs.told(session.__class__().status(), b"", 128) == Costs(1e-6, 1e-6, 1e-6), "no profile"
+    assert Costs.told(session.__class__().status(), b"", 128) == Costs(1e-6, 1e-6, 1e-6, 1e-6), "no profile"
 
 
 def test_figures_that_speak_against_it_are_tried_now_and_then():

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..protocol.errors import KvtcError
@@ -35,6 +35,7 @@ class Costs:
     raw: float | None = None
     coded: float | None = None
     disk: float | None = None
+    shared: float | None = None
 
     @classmethod
     def told(cls, status: Mapping[str, Any], profile: bytes, token_bytes: int) -> Costs:
@@ -42,19 +43,19 @@ class Costs:
         wanted = (profile.hex() or None, token_bytes)
         for row in status.get("restore_costs", ()):
             if (row["profile"], row["token_bytes"]) == wanted:
-                micros = (row[name]["us_per_token"] for name in ("raw", "coded", "disk"))
+                micros = (row.get(place.name, {}).get("us_per_token") for place in fields(cls))
                 return cls(*(None if value is None else value / 1e6 for value in micros))
         return cls()
 
     def of(self, found: Sequence[Residence], page_tokens: int) -> list[float | None]:
         """Seconds of each page."""
-        by = {Residence.RAW: self.raw, Residence.CODED: self.coded, Residence.DISK: self.disk}
+        by = {Residence.RAW: self.raw, Residence.CODED: self.coded, Residence.DISK: self.disk, Residence.SHARED: self.shared}
         each = {where: None if cost is None else cost * page_tokens for where, cost in by.items()}
         return [each.get(where) for where in found]
 
     @property
     def is_known(self) -> bool:
-        return (self.raw, self.coded, self.disk) != (None, None, None)
+        return self != Costs()
 
 
 class Prefill:
