@@ -54,7 +54,7 @@ let package = Package(
         module("KVTCProtocol", ["KVTCModel"]),
         module("KVTCSystem", ["CLinux", "CSystemd"]),
         module("KVTCStore", ["CLinux", "CXXHash", "KVTCSystem", heap]),
-        module("KVTCShared", ["CCrypto", "CLinux", "CSSL", "KVTCStore", "KVTCSystem", deque]),
+        module("KVTCShared", ["CCrypto", "CLinux", "CSSL", "KVTCCodec", "KVTCStore", "KVTCSystem", deque]),
         module("KVTCPlan", ["KVTCModel", "KVTCSystem", "KVTCStore"]),
         module("KVTCCalibration", ["KVTCModel", "KVTCCodec", "COpenBLAS", "CKernels"]),
         module("KVTCSessions", ["CCrypto", "KVTCModel", "KVTCCodec", "KVTCStore", deque]),
@@ -106,7 +106,9 @@ let package = Package(
             name: "TestSupport", dependencies: ["CVisibleMutex"], path: "Tests/TestSupport", swiftSettings: swiftFlags),
         .target(
             name: "FuzzTargets",
-            dependencies: ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCStore", "CXXHash", "TestSupport"],
+            dependencies: [
+                "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCShared", "KVTCStore", "CXXHash", "TestSupport",
+            ],
             path: "Tests/Fuzz/Targets", swiftSettings: swiftFlags),
         tests("FuzzTests", ["FuzzTargets"]),
         tests(
@@ -119,7 +121,7 @@ let package = Package(
         .executableTarget(
             name: "simulate", dependencies: ["StoreSimulation"], path: "Tests/simulate", swiftSettings: swiftFlags),
         tests("KVTCStoreTests", ["KVTCStore", "StoreSimulation", "CLinux"]),
-        tests("KVTCSharedTests", ["KVTCShared", "KVTCSystem"]),
+        tests("KVTCSharedTests", ["KVTCShared", "KVTCModel", "KVTCCodec", "KVTCStore", "KVTCSystem"]),
         tests("KVTCPlanTests", ["KVTCPlan", "KVTCModel"]),
         tests("KVTCClientTests", ["KVTCModel", "KVTCClient", "KVTCProtocol", "KVTCSystem"]),
         tests("KVTCCalibrationTests", ["KVTCModel", "KVTCCalibration", "KVTCCodec", "CKernels", "COpenBLAS"]),
