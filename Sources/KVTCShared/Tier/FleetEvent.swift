@@ -8,6 +8,10 @@ public enum FleetEvent: Sendable, CustomStringConvertible {
     case writesResumed
     /// So many removals are forgotten, since too many wait: the pages stay there until they expire or make room.
     case removalsLost(Int)
+    /// A profile of another machine is here now.
+    case profileTaken(name: String, id: String)
+    /// A profile of another machine is of no use here.
+    case profileRefused(name: String, reason: String)
 
     /// A line for the log.
     public var description: String {
@@ -17,6 +21,8 @@ public enum FleetEvent: Sendable, CustomStringConvertible {
         case .writesPaused(let fault): "no pages are written to the fleet for now (\(fault.rawValue))"
         case .writesResumed: "pages are written to the fleet again"
         case .removalsLost(let count): "\(count) pages are not removed from the fleet: too many wait for that"
+        case .profileTaken(let name, let id): "profile taken from the fleet: \(name) (\(id))"
+        case .profileRefused(let name, let reason): "profile of the fleet left out: \(name): \(reason)"
         }
     }
 }

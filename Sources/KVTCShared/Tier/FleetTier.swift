@@ -1,3 +1,4 @@
+import KVTCCodec
 import KVTCStore
 import KVTCSystem
 import Synchronization
@@ -21,6 +22,8 @@ public final class FleetTier: SharedTier {
     let absences: Mutex<Absences>
     let behind: WriteBehind
     let fetches: Fetches
+    let profiles = Mutex<ProfileExchange?>(nil)
+    private let log: @Sendable (FleetEvent) -> Void
 
     /// A tier on the servers that the settings name. None is waited for: until they are connected everything is a miss.
     /// - Parameters:
@@ -46,6 +49,7 @@ public final class FleetTier: SharedTier {
     ) throws(SystemError) {
         self.settings = settings
         self.servers = servers
+        self.log = log
         names = FleetNames(prefix: settings.prefix, secret: settings.secret, tenantName: tenantName)
         absences = Mutex(Absences(nanoseconds: UInt64(max(0, settings.absentSeconds)) * 1_000_000_000))
         let (names, tally) = (names, tally)
@@ -60,12 +64,29 @@ public final class FleetTier: SharedTier {
         }
     }
 
+    /// Has profiles travel: this machine's to the others, and theirs here.
+    /// - Parameters:
+    ///   - loaded: the profiles that are here, by the names of their files.
+    ///   - take: keeps a profile under a name that none of those has; it has been verified.
+    public func exchangeProfiles(
+        loaded: @escaping @Sendable () -> [(name: String, profile: Profile)],
+        take: @escaping @Sendable (_ name: String, _ profile: Profile) -> Void
+    ) throws(SystemError) {
+        let exchange = ProfileExchange(
+            settings, servers: servers, budget: behind.budget, tally: tally, loaded: loaded, take: take, log: log)
+        try exchange.start()
+        profiles.withLock { $0 = exchange }
+    }
+
     /// Ends it. What is asked or fetched now gets a fault, what waits to be written is not written.
     public func close() {
         // Before the servers, so that their faults are not taken for such.
+        let exchange = profiles.withLock { $0 }
+        exchange?.beginClosing()
         behind.beginClosing()
         fetches.beginClosing()
         servers.close()
+        exchange?.close()
         behind.close()
         fetches.close()
     }

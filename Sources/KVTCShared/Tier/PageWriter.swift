@@ -12,16 +12,12 @@ struct PageWriter {
 
     private let queue: WriteBehind
     private let written: @Sendable (StoreKey) -> Void
-    private var budget: TokenBucket?
     private var ready: [(offer: WriteBehind.Offer, command: RedisCommand, bytes: Int, removal: UInt64?)] = []
     /// Of the pages at hand those that were sent, and those that were taken.
     private var sent = 0, taken = 0
 
     init(_ queue: WriteBehind, _ written: @escaping @Sendable (StoreKey) -> Void) {
         (self.queue, self.written) = (queue, written)
-        budget = queue.settings.bytesPerSecond.map {
-            TokenBucket(bytesPerSecond: $0, now: MonotonicClock.nanoseconds)
-        }
     }
 
     static func takeOffers(_ state: inout WriteBehind.State) -> [WriteBehind.Offer] {
@@ -114,15 +110,11 @@ struct PageWriter {
     }
 
     /// False when it closes first.
-    private mutating func waitForBudget(_ bytes: Int) -> Bool {
-        while true {
-            let now = MonotonicClock.nanoseconds
-            guard budget?.take(bytes, at: now) == false else { return true }
-            let end = now + budget!.delay(at: now)
+    private func waitForBudget(_ bytes: Int) -> Bool {
+        queue.budget.wait(bytes) { end in
             queue.state.update { $0.isShort = true }
-            let isClosing = queue.state.wait(until: end) { $0.isClosing ? true : nil } ?? false
-            queue.state.withLock { $0.isShort = false }
-            if isClosing { return false }
+            defer { queue.state.withLock { $0.isShort = false } }
+            return queue.state.wait(until: end) { $0.isClosing ? true : nil } ?? false
         }
     }
 

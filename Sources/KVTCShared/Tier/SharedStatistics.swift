@@ -23,6 +23,8 @@ package struct SharedStatistics: Sendable {
     package var heldBack = HeldBack()
     /// Removals done, and those that were forgotten since too many waited.
     package var removed: UInt64 = 0, removalsLost: UInt64 = 0
+    /// Profiles taken from others, and parts of profiles written for them.
+    package var profilesTaken: UInt64 = 0, profilePartsWritten: UInt64 = 0
     /// Answers that were none, by reason: every ``RedisFault``, `corrupt`, `truncated` and `newer`.
     package var faults = [String: UInt64](
         uniqueKeysWithValues: (RedisFault.allCases.map(\.rawValue) + SharedValue.Fault.allCases.map(\.rawValue)).map {

@@ -36,6 +36,7 @@ final class WriteBehind: Sendable {
     let servers: any FleetServers
     let names: FleetNames
     let tally: Tally
+    let budget: WriteBudget
     let readBlock: FleetTier.ReadBlock
     let log: @Sendable (FleetEvent) -> Void
 
@@ -46,6 +47,7 @@ final class WriteBehind: Sendable {
         (self.settings, self.servers, self.names, self.tally) = (settings, servers, names, tally)
         (self.readBlock, self.log) = (readBlock, log)
         state = Monitor(State(settings.pauses))
+        budget = WriteBudget(bytesPerSecond: settings.bytesPerSecond)
     }
 
     /// - Parameter written: hears of each page that is there now.

@@ -21,6 +21,7 @@ final class PlayedServers: FleetServers {
 
     struct State: Sendable {
         var values: [[UInt8]: [UInt8]] = [:]
+        var hashes: [[UInt8]: [[UInt8]: [UInt8]]] = [:]
         /// Milliseconds as they were set last.
         var lifetimes: [[UInt8]: Int] = [:]
         var commands: [[String]] = []
@@ -138,6 +139,12 @@ final class PlayedServers: FleetServers {
             case "PEXPIRE":
                 state.lifetimes[words[1]] = value == nil ? nil : number(2)
                 return .integer(value == nil ? 0 : 1)
+            case "TOUCH": return .integer(value == nil ? 0 : 1)
+            case "HSET":
+                state.hashes[words[1], default: [:]][words[2]] = words[3]
+                return .integer(1)
+            case "HGETALL":
+                return .array(state.hashes[words[1], default: [:]].flatMap { [.bulk($0.key), .bulk($0.value)] })
             case "UNLINK":
                 state.values[words[1]] = nil
                 return .integer(value == nil ? 0 : 1)

@@ -28,8 +28,14 @@ struct GoldenValues: Decodable {
             return names.pages([StoreKey(tenant: 1, page: page)!])[0]
         }
     }
+    /// Part 3 of the profile, and its entry: llama.kvtc.safetensors, 5000 bytes, in parts of 1 MiB.
+    struct ProfileCase: Decodable {
+        var encrypts: Bool, id: Data, nonce: Data, index: String, field: String, entry: Data, chunkName: String
+        var content: Data, chunk: Data
+    }
     var secret: Data
     var cases: [Case]
+    var profiles: [ProfileCase]
 
     static let all = try! JSONDecoder().decode(
         GoldenValues.self, from: Data(contentsOf: URL(fileURLWithPath: testFile("Golden/shared-1.json"))))
