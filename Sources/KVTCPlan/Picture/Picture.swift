@@ -12,7 +12,7 @@ public struct Picture {
         var color: Int
         var isDashed: Bool
         /// By RAM, ascending.
-        var points: [(ram: Int, ratio: Double)]
+        var points: [(size: Int, share: Double)]
     }
 
     /// Nil where there is nothing to draw.
@@ -23,7 +23,7 @@ public struct Picture {
             disks.map { disk in
                 let lines = report.setups.filter { $0.setup.coding == coding && $0.setup.disk == disk }
                     .sorted { $0.setup.ram < $1.setup.ram }
-                let points = lines.map { ($0.setup.ram, $0.outcome.hitRatio) }
+                let points = lines.map { (size: $0.setup.ram, share: $0.outcome.hitRatio) }
                 let total = lines.last?.result.totalRatio ?? 1
                 return Series(
                     name: Self.name(coding, total: total) + (disk > 0 ? " + \(Label.size(disk)) disk" : ""),
@@ -55,13 +55,14 @@ public struct Picture {
             title: "Share of prompt blocks found again, by the RAM that kvtcd has",
             text: series.map { line in
                 "\(line.name): "
-                    + line.points.map { "\(Label.size($0.ram)) \(Label.percent($0.ratio))" }.joined(separator: ", ")
+                    + line.points.map { "\(Label.size($0.size)) \(Label.percent($0.share))" }.joined(separator: ", ")
             }.joined(separator: "; ") + "; endless memory: \(Label.percent(report.ceiling.hitRatio)).")
         drawing.text("Share of prompt blocks found again", x: 16, y: 28, class: "title")
         drawing.text(facts, x: 16, y: 48, class: "faint")
-        grid(&drawing)
+        axes.frame(
+            &drawing, size: Label.size, sizes: "RAM for caches", share: { "\(Int(($0 * 100).rounded())) %" })
         for line in series {
-            let points = line.points.map { (axes.x($0.ram), axes.y($0.ratio)) }
+            let points = line.points.map { (axes.x($0.size), axes.y($0.share)) }
             drawing.line(points, color: line.color, isDashed: line.isDashed)
         }
         labels(&drawing)
@@ -69,30 +70,12 @@ public struct Picture {
         return drawing.text
     }
 
-    private func grid(_ drawing: inout SVG) {
-        for share in axes.shares {
-            drawing.rule((axes.left, axes.y(share)), (axes.right, axes.y(share)), class: "grid")
-            drawing.text(
-                "\(Int((share * 100).rounded())) %", x: axes.left - 8, y: axes.y(share) + 4, class: "faint end")
-        }
-        for ram in axes.sizes {
-            drawing.text(Label.size(ram), x: axes.x(ram), y: axes.bottom + 20, class: "faint middle")
-        }
-        drawing.text("RAM for caches", x: (axes.left + axes.right) / 2, y: axes.bottom + 42, class: "faint middle")
-    }
-
-    /// Names at the ends of the lines, as far apart as they need.
+    /// Names at the ends of the lines.
     private func labels(_ drawing: inout SVG) {
-        let ends = series.compactMap { line in line.points.last.map { (line.name, line.color, axes.y($0.ratio)) } }
         let ceiling = report.ceiling.hitRatio
-        let all = (ends + [("endless memory \(Label.percent(ceiling))", -1, axes.y(ceiling))]).sorted { $0.2 < $1.2 }
         drawing.rule((axes.left, axes.y(ceiling)), (axes.right, axes.y(ceiling)), class: "ceiling")
-        var above = -Double.infinity
-        for (name, color, y) in all {
-            let at = max(y + 4, above + 17)
-            drawing.text(name, x: axes.right + 10, y: at, class: color < 0 ? "faint" : "c\(color)")
-            above = at
-        }
+        let ends = series.compactMap { line in line.points.last.map { (line.name, line.color, $0.share) } }
+        axes.label(&drawing, ends + [("endless memory \(Label.percent(ceiling))", -1, ceiling)])
     }
 
     /// How many times the lowest ratio's hits the highest one has, where that tells most.
@@ -122,6 +105,9 @@ enum Label {
             text.append(digit.element)
         }
     }
+
+    /// A link by its name, from the bytes a second that it carries.
+    static func network(_ bytes: Double) -> String { "\(decimal(Fleet.gigabits(link: bytes))) GbE" }
 
     static func percent(_ share: Double) -> String { "\(decimal(share * 100)) %" }
 

@@ -34,3 +34,13 @@ public struct PageShape: Hashable, Sendable {
         return sinks + max(0, end - begin)
     }
 }
+
+extension Trace {
+    /// Bytes that block `index` of a request takes once it is coded.
+    func storedBytes(_ index: Int, of request: Request, _ shape: PageShape, _ coding: Coding) -> Double {
+        let first = index * blockTokens
+        let tokens = tokens(index, of: request)
+        let exact = shape.exact(first, first + tokens, of: request.inputTokens)
+        return coding.rows(tokens, exact: exact) * Double(shape.tokenBytes)
+    }
+}

@@ -10,6 +10,7 @@ struct StoreReplay {
     private let setup: Setup
     private let scale: Scale
     private let store: Store
+    private(set) var result = ReplayResult()
     private var hashes: [Int: UInt64] = [:]
 
     init(_ trace: Trace, _ shape: PageShape, _ setup: Setup) throws(StoreError) {
@@ -21,17 +22,25 @@ struct StoreReplay {
     /// Asks for every request's blocks in turn and stores those that are not there.
     /// - Parameter body: called after each request, with its number.
     mutating func run(_ body: (Int, RequestHits) -> Void) -> ReplayResult {
-        var result = ReplayResult()
-        for (number, request) in trace.requests.enumerated() {
-            let keys = trace.blocks[request.blocks].map(Self.key)
-            let hits = find(keys, request)
-            result.blocks += keys.count
-            result.ramHits += hits.blocks - hits.onDisk
-            result.diskHits += hits.onDisk
-            result.hitTokens += hits.tokens
-            put(keys, from: hits.blocks, request, &result)
-            body(number, hits)
-        }
+        for (number, request) in trace.requests.enumerated() { body(number, visit(request)) }
+        return finish()
+    }
+
+    /// Asks for one request's blocks and stores those that are not there.
+    /// - Parameter view: requests of different views have no block in common, whatever their numbers.
+    mutating func visit(_ request: Trace.Request, view: UInt32 = 0) -> RequestHits {
+        let keys = trace.blocks[request.blocks].map { Self.key($0, view) }
+        let hits = find(keys, request)
+        result.blocks += keys.count
+        result.ramHits += hits.blocks - hits.onDisk
+        result.diskHits += hits.onDisk
+        result.hitTokens += hits.tokens
+        put(keys, from: hits.blocks, request)
+        return hits
+    }
+
+    /// What all visits found.
+    mutating func finish() -> ReplayResult {
         let statistics = store.statistics
         precondition(statistics.corrupt == 0, "a page of zeros did not come back as such")
         result.dropped = Int(statistics.dropped)
@@ -50,8 +59,7 @@ struct StoreReplay {
     }
 
     /// As PUSH and the coder do: raw first, some blocks at a time, and then each at the size that it has once it is coded.
-    private mutating func put(_ keys: [StoreKey], from run: Int, _ request: Trace.Request, _ result: inout ReplayResult)
-    {
+    private mutating func put(_ keys: [StoreKey], from run: Int, _ request: Trace.Request) {
         let step = Planner.pushedBlocks(blockTokens: trace.blockTokens)
         for begin in stride(from: run, to: keys.count, by: step) {
             let range = begin..<min(begin + step, keys.count)
@@ -61,8 +69,7 @@ struct StoreReplay {
                 let tokens = trace.tokens(index, of: request)
                 let raw = Double(tokens * shape.tokenBytes)
                 guard put(keys[index], raw, first, after: keys[run..<index]) else { continue }
-                let exact = shape.exact(first, first + tokens, of: request.inputTokens)
-                coded.append((keys[index], setup.coding.rows(tokens, exact: exact) * Double(shape.tokenBytes)))
+                coded.append((keys[index], trace.storedBytes(index, of: request, shape, setup.coding)))
                 result.rawBytes += raw
             }
             for (key, bytes) in coded {
@@ -97,16 +104,12 @@ struct StoreReplay {
         return hash
     }
 
-    /// As names look that are hashes: every bit matters (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-    private static func key(_ block: UInt32) -> StoreKey {
-        var state = UInt64(block) &* 4
-        func next() -> UInt64 {
-            state &+= 1
-            var word = state &* 0x9E37_79B9_7F4A_7C15
-            word = (word ^ word >> 30) &* 0xBF58_476D_1CE4_E5B9
-            word = (word ^ word >> 27) &* 0x94D0_49BB_1331_11EB
-            return word ^ word >> 31
-        }
-        return StoreKey(tenant: 0, words: SIMD4(next(), next(), next(), next()))
+    /// As names look that are hashes.
+    private static func key(_ block: UInt32, _ view: UInt32) -> StoreKey {
+        let first = (UInt64(view) << 32 | UInt64(block)) &* 4
+        return StoreKey(
+            tenant: 0,
+            words: SIMD4(Mixed.word(first &+ 1), Mixed.word(first &+ 2), Mixed.word(first &+ 3), Mixed.word(first &+ 4))
+        )
     }
 }

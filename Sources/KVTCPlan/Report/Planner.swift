@@ -41,7 +41,7 @@ public struct Planner: Sendable {
         }
         var report = PlanReport(
             trace: trace, shape: shape, gpuMemory: gpuMemory, today: outcome { own[$0] },
-            ceiling: outcome(hits: endlessMemory()))
+            ceiling: outcome(hits: trace.endlessMemory()))
         for setup in setups {
             var outcome = PlanReport.Outcome()
             var replay = try StoreReplay(trace, shape, setup)
@@ -52,17 +52,6 @@ public struct Planner: Sendable {
             report.setups.append(PlanReport.Line(setup: setup, result: result, outcome: outcome))
         }
         return report
-    }
-
-    /// What endless memory would find: the tokens of each request.
-    private func endlessMemory() -> [Int] {
-        var seen = [Bool](repeating: false, count: trace.distinctBlocks)
-        return trace.requests.map { request in
-            let blocks = trace.blocks[request.blocks]
-            let run = blocks.prefix { seen[Int($0)] }.count
-            for block in blocks { seen[Int(block)] = true }
-            return min(run * trace.blockTokens, request.inputTokens)
-        }
     }
 
     private func outcome(hits: [Int]) -> PlanReport.Outcome { outcome { hits[$0] } }

@@ -194,6 +194,16 @@ WRONG = [
     (["plan", "x", "--token-bytes", 9, "--gpu-tflops", "500"], "--gpu-tflops", "--parameters"),
     (["plan", "x", "--layers", 32], "--kv-heads", "--model"),
     (["plan", "x", "--token-bytes", 9, "--element", "int3"], "--element", "bf16"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2], "--nodes", "--prefill-tokens-per-second"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", "2,0"], "--nodes", "1 to 10000"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", "2,"], "--nodes", "1 to 10000"),
+    (["plan", "x", "--token-bytes", 9, "--network", "25gbe"], "--network", "--nodes"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--network", "25"], "--network", "25gbe"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--router", "sticky=2"], "--router", "0 to 1"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--router", "best"], "--router", "least-loaded"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--shared-budget", "1XB"], "--shared-budget", "no unit XB"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--prefill-tokens-per-second", 9, "--gpu-memory", "1GiB"], "--gpu-memory", "leave out"),
+    (["plan", "x", "--token-bytes", 9, "--nodes", 2, "--prefill-tokens-per-second", 9, "--ram", "1GiB", "--ram", "2GiB"], "--ram", "once"),
 ]
 
 

@@ -179,3 +179,53 @@ def test_a_last_line_without_its_end_is_one_more(tmp_path, cut):
     lines = conversations(trace, requests=20)
     trace.write_text("\n".join([*lines, lines[0][:-cut]]))
     assert json.loads(plan(trace, "--token-bytes", 9, "--ram", "1MiB", "--json").stdout)["trace"]["faults"] == 1
+
+
+FLEET = {"trace", "model", "machine", "router", "trace_nodes", "conversations", "ceiling_ratio", "fleets"}
+FLEET_LINE = {
+    "nodes", "simulated_nodes", "servers", "network_gbe", "shared_budget_bytes", "coding", "ratio", "total_ratio", "here_ratio",
+    "there_ratio", "fetched_ratio", "alone", "shared", "read_link_share", "write_link_share", "held_back_share", "fetch_mean_s",
+    "shared_bytes", "shared_needed_bytes", "break_even_gbe", "drowning_gbe",
+}  # fmt: skip
+TIMES = {"ttft_mean_s", "ttft_median_s", "ttft_p99_s", "gpu_share"}
+
+
+def test_machines_that_share_find_together_what_none_finds_alone(tmp_path):
+    trace, picture = tmp_path / "trace.jsonl", tmp_path / "fleet.svg"
+    conversations(trace)
+    fleet = ["--prefill-tokens-per-second", 10_000, "--nodes", "2,100", "--network", "5gbe,100gbe", "--trace-nodes", 2]
+    command = [trace, "--token-bytes", "128KiB", "--ram", "64GiB", "--ratio", 1, "--ratio", 16, *fleet]
+    read = json.loads(plan(*command, "--json", "--svg", picture).stdout)
+    assert set(read) == FLEET and read["router"] == "random" and read["trace_nodes"] == 2 and read["conversations"] == 10
+    assert read["machine"] == {"ram_bytes": 64 << 30, "disk_bytes": 0} and set(read["trace"]) == TRACE
+    lines = read["fleets"]
+    assert [set(line) for line in lines] == [FLEET_LINE] * 8 and set(lines[0]["alone"]) == set(lines[0]["shared"]) == TIMES
+    assert [(line["nodes"], line["network_gbe"], line["ratio"]) for line in lines] == [
+        (nodes, network, ratio) for nodes in (2, 100) for ratio in (1, 16) for network in (5, 100)
+    ]
+    best = lines[-1]
+    assert best["here_ratio"] < 0.2 < best["fetched_ratio"] and best["shared"]["ttft_mean_s"] < best["alone"]["ttft_mean_s"]
+    assert best["shared_budget_bytes"] is None and best["shared_needed_bytes"] > 0 and best["held_back_share"] == 0
+    # Raw pages fill a slow network, and coded ones hardly.
+    assert lines[4]["held_back_share"] > 0.3 and lines[6]["held_back_share"] == 0
+    assert lines[5]["break_even_gbe"] > 3 * lines[7]["break_even_gbe"]
+    root = ElementTree.parse(picture).getroot()
+    assert root.get("viewBox") == "0 0 760 800" and len(root.findall(f"{SVG}circle")) == 16
+    for text in root.iter(f"{SVG}text"):
+        assert 0 <= float(text.get("x")) <= 760 and 0 <= float(text.get("y")) <= 800
+
+
+def test_the_fleets_table_says_what_to_buy_and_fits(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    conversations(trace)
+    rate = ["--prefill-tokens-per-second", 10_000]
+    command = [trace, "--token-bytes", "128KiB", *rate, "--nodes", 3]
+    text = " ".join(plan(*command, "--router", "sticky=0.25", columns=80).stdout.split())
+    assert "but 25 % have to move" in text and "3 machines at 25 GbE" in text
+    assert "Network: fetching is faster" in text and "Shared memory: nine tenths" in text and "Decoding is not counted" in text
+    lines = plan(*command, "--shared-budget", "1GiB,1TiB", "--ratio", 16, "--restore", "16=50000", columns=80).stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and sum("1.00 TiB" in line for line in lines) == 1
+    assert not any("Decoding is not" in line for line in lines)
+    untimed = "".join(json.dumps({"prompt": [number] * 2000}) + "\n" for number in range(3))
+    assert "not every request has a time" in plan("-", *command[1:], status=1, stdin=untimed).stderr
+    assert "nothing to draw" in plan(*command, "--ratio", 1, "--svg", tmp_path / "x.svg").stderr

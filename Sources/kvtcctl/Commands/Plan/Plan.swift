@@ -6,11 +6,16 @@ import KVTCStore
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
-        abstract: "Say from a trace of requests what kvtcd would save, and how much memory to buy.",
+        abstract:
+            "Say from a trace of requests what kvtcd would save, and how much memory to buy; of machines that share, too.",
         discussion: """
             Replays the trace against the daemon's own store, once for each size of RAM and disk and each ratio: what share of \
             the prompts' blocks would be found, what is left to compute, how long that takes, and what the least memory is \
             for it. A block counts as found if all before it in its prompt are. Needs no daemon and no GPU.
+
+            With --nodes so many machines behind a router, each with such RAM and disk: what each finds alone, what they find \
+            together through a tier that they share ([shared] in kvtcd.toml), how long first tokens take, and what network and \
+            memory that needs.
 
             TRACES, one request a line; each line says by itself what it is
               Mooncake's form  {"timestamp", "input_length", "output_length", "hash_ids"}
@@ -31,6 +36,8 @@ struct PlanCommand: ParsableCommand {
                   --gpu-memory 40GiB --prefill-tokens-per-second 30000 --restore 16=9000
               kvtcctl plan trace.jsonl --token-bytes 128KiB --ratio 16 --ram 64GiB \\
                   --disk 0 --disk 1TiB --disk-bandwidth 5GiB
+              kvtcctl plan trace.jsonl --model Llama-3.1-8B/config.json --ram 64GiB \\
+                  --parameters 8.03e9 --gpu-tflops 500 --nodes 3 --network 10gbe,25gbe
             """)
 
     @Argument(help: "The trace, or - for standard input.", completion: .file())
@@ -72,6 +79,8 @@ struct PlanCommand: ParsableCommand {
 
     @OptionGroup(title: "Times") var times: RateOptions
 
+    @OptionGroup(title: "Machines that share") var fleet: FleetOptions
+
     @Option(
         parsing: .unconditional, help: "Tokens of a block of the trace: 512 in Mooncake's.",
         transform: Parsed.whole(1...1 << 16))
@@ -90,6 +99,21 @@ struct PlanCommand: ParsableCommand {
 
     @Option(help: "Also draw hits against RAM into this file.", completion: .file(extensions: ["svg"]))
     var svg: String?
+
+    func validate() throws {
+        guard fleet.nodes != nil else { return }
+        guard times.prefillTokensPerSecond != nil || times.gpuTflops != nil else {
+            throw ValidationError(
+                "With --nodes, whether to fetch or to compute depends on how fast that is: add --prefill-tokens-per-second, or --parameters and "
+                    + "--gpu-tflops.")
+        }
+        guard ram.count <= 1, disk.count <= 1 else {
+            throw ValidationError("With --nodes all machines are alike: give --ram and --disk once.")
+        }
+        guard gpuMemory == 0 else {
+            throw ValidationError("With --nodes only what kvtcd finds is counted: leave out --gpu-memory.")
+        }
+    }
 
     func run() throws {
         let shape = try model.shape()
@@ -112,21 +136,33 @@ struct PlanCommand: ParsableCommand {
         if reader.withoutPrompt > 0 {
             complain("\(trace): \(Text.count(reader.withoutPrompt, "request")) without a prompt passed over")
         }
-        let planner = Planner(
-            trace: reader.trace,
-            shape: PageShape(tokenBytes: shape.tokenBytes, sink: sink, window: window), gpuMemory: gpuMemory,
-            rates: times.rates(shape))
-        let report: PlanReport
-        do throws(StoreError) {
-            report = try planner.plan(setups) { bar.show("replaying", 0.1 + 0.9 * $0) }
-        } catch {
+        let work = Work(
+            trace: reader.trace, faults: file.faults, rates: times.rates(shape),
+            shape: PageShape(tokenBytes: shape.tokenBytes, sink: sink, window: window))
+        do {
+            try fleet.nodes == nil ? planMachine(work, &bar) : planFleets(work, &bar)
+        } catch let error as StoreError {
             complain("the store can't be had: \(error)")
             throw ExitCode.failure
         }
+    }
+
+    /// What was read, and what is asked of it.
+    struct Work {
+        var trace: Trace
+        /// Lines that were wrong.
+        var faults: Int
+        var rates: Rates
+        var shape: PageShape
+    }
+
+    private func planMachine(_ work: Work, _ bar: inout ProgressBar) throws {
+        let planner = Planner(trace: work.trace, shape: work.shape, gpuMemory: gpuMemory, rates: work.rates)
+        let report = try planner.plan(setups) { bar.show("replaying", 0.1 + 0.9 * $0) }
         bar.finish()
-        if let svg { try draw(report, svg) }
+        try draw(Picture(report)?.svg)
         if json {
-            print(try jsonLine(PlanDocument(report, faults: file.faults)))
+            print(try jsonLine(PlanDocument(report, faults: work.faults)))
         } else {
             Terminal.show(PlanView(report).lines)
         }
@@ -144,16 +180,20 @@ struct PlanCommand: ParsableCommand {
     private var setups: [Setup] {
         let ram = self.ram.isEmpty ? (4...9).map { 1 << (30 + $0) } : Set(self.ram).sorted()
         let disk = self.disk.isEmpty ? [0] : Set(self.disk).sorted()
-        let ratio = self.ratio.isEmpty ? [1, 2, 16, 45] : Set(self.ratio).sorted()
-        return ratio.flatMap { ratio in
-            disk.flatMap { disk in ram.map { Setup(ram: $0, disk: disk, coding: Coding(ratio: Double(ratio))) } }
+        return codings.flatMap { coding in
+            disk.flatMap { disk in ram.map { Setup(ram: $0, disk: disk, coding: coding) } }
         }
     }
 
-    private func draw(_ report: PlanReport, _ path: String) throws {
-        guard let picture = Picture(report) else { return }
-        do { try Data(picture.svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic) } catch {
-            complain("\(path): can't be written")
+    var codings: [Coding] {
+        (ratio.isEmpty ? [1, 2, 16, 45] : Set(ratio).sorted()).map { Coding(ratio: Double($0)) }
+    }
+
+    /// Writes the picture that was asked for, if there is anything to draw.
+    func draw(_ picture: String?) throws {
+        guard let svg, let picture else { return }
+        do { try Data(picture.utf8).write(to: URL(fileURLWithPath: svg), options: .atomic) } catch {
+            complain("\(svg): can't be written")
             throw ExitCode.failure
         }
     }

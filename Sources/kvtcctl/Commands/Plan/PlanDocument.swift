@@ -6,9 +6,19 @@ struct PlanDocument: Encodable {
     struct Trace: Encodable {
         var requests, faults, blocks, distinctBlocks, blockTokens, inputTokens, outputTokens: Int
         @OrNull var durationS: Double?
+
+        init(_ trace: KVTCPlan.Trace, faults: Int) {
+            (requests, self.faults, blocks) = (trace.requests.count, faults, trace.blocks.count)
+            (distinctBlocks, blockTokens) = (trace.distinctBlocks, trace.blockTokens)
+            (inputTokens, outputTokens, durationS) = (trace.inputTokens, trace.outputTokens, trace.seconds)
+        }
     }
 
-    struct Model: Encodable { var tokenBytes, sink, window: Int }
+    struct Model: Encodable {
+        var tokenBytes, sink, window: Int
+
+        init(_ shape: PageShape) { (tokenBytes, sink, window) = (shape.tokenBytes, shape.sink, shape.window) }
+    }
 
     struct Outcome: Encodable {
         var hitRatio: Double
@@ -48,12 +58,8 @@ struct PlanDocument: Encodable {
     var least: [Least]
 
     init(_ report: PlanReport, faults: Int) {
-        let trace = report.trace
-        self.trace = Trace(
-            requests: trace.requests.count, faults: faults, blocks: trace.blocks.count,
-            distinctBlocks: trace.distinctBlocks, blockTokens: trace.blockTokens, inputTokens: trace.inputTokens,
-            outputTokens: trace.outputTokens, durationS: trace.seconds)
-        model = Model(tokenBytes: report.shape.tokenBytes, sink: report.shape.sink, window: report.shape.window)
+        trace = Trace(report.trace, faults: faults)
+        model = Model(report.shape)
         gpuBytes = report.gpuMemory
         (today, ceiling) = (Outcome(report.today), Outcome(report.ceiling))
         setups = report.setups.map { line in

@@ -85,7 +85,7 @@ struct PlanView {
         return advice
     }
 
-    private static func name(_ coding: Coding) -> String {
+    static func name(_ coding: Coding) -> String {
         switch coding {
         case .raw: "raw"
         case .lossless(let ratio): "lossless \(Text.plain(ratio))×"
