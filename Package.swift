@@ -77,7 +77,10 @@ let package = Package(
         module("KVTCDoctor", ["CLinux", "KVTCClient", "KVTCCodec", "KVTCProtocol", "KVTCSystem"]),
         module(
             "KVTCDaemon",
-            ["KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCSessions", deque, logging]),
+            [
+                "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCShared", "KVTCSessions", deque,
+                logging,
+            ]),
         .executableTarget(
             name: "kvtcd", dependencies: ["KVTCDaemon", "KVTCCommandLine", "KVTCProtocol", arguments, logging],
             swiftSettings: swiftFlags),

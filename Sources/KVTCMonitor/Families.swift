@@ -41,6 +41,7 @@ struct Families {
         addTraffic(report.counters, report)
         addLatencies(report.latencyUs)
         addCosts(report.restoreCosts)
+        if let shared = report.shared { add(shared) }
         each(
             "kvtcd_queue_jobs", .gauge, "Jobs that wait to be coded or decoded.", by: "queue",
             [("encode", Double(report.queues.encode)), ("decode", Double(report.queues.decode))])
@@ -120,13 +121,49 @@ struct Families {
             report.refused.byCode.map { ($0.code, Double($0.count)) })
     }
 
+    private mutating func add(_ shared: SharedReport) {
+        let prefix = "kvtcd_shared_"
+        each(
+            prefix + "lookups_total", .counter, "Pages looked for with other machines, by what came of it.",
+            by: "outcome",
+            [
+                ("found", Double(shared.hits)), ("absent", Double(shared.absent)),
+                ("known_absent", Double(shared.knownAbsent)),
+            ])
+        each(
+            prefix + "pages_total", .counter, "Pages brought from other machines and written for them.",
+            by: "direction", [("in", Double(shared.fetchedPages)), ("out", Double(shared.writtenPages))])
+        each(
+            prefix + "bytes_total", .counter, "Bytes of those pages.", by: "direction",
+            [("in", Double(shared.fetchedBytes)), ("out", Double(shared.writtenBytes))])
+        each(
+            prefix + "held_back_total", .counter, "Pages not written for other machines, by reason.", by: "reason",
+            shared.heldBack.map { ($0.reason, Double($0.count)) })
+        each(
+            prefix + "faults_total", .counter, "Requests to the servers that got no proper answer, by reason.",
+            by: "reason", shared.faults.map { ($0.reason, Double($0.count)) })
+        single(prefix + "waiting_pages", .gauge, "Pages that wait to be written.", Double(shared.waiting))
+        each(
+            prefix + "server_up", .gauge, "1 where the server is asked, 0 where it has failed and is left alone.",
+            by: "server", shared.servers.map { ($0.address, $0.isUp ? 1 : 0) })
+        addHistogram(
+            prefix + "duration_seconds", "How long lookups with other machines and bringing a page took.",
+            [("lookup", shared.lookup), ("fetch", shared.fetch)])
+    }
+
     private mutating func addLatencies(_ latencies: StatusReport.Latencies) {
-        let name = "kvtcd_operation_duration_seconds"
-        out.family(name, .histogram, "How long operations on a page or a request took in the daemon.")
-        let operations = [
-            ("push", latencies.push), ("pull", latencies.pull), ("encode", latencies.encode),
-            ("decode", latencies.decode),
-        ]
+        addHistogram(
+            "kvtcd_operation_duration_seconds", "How long operations on a page or a request took in the daemon.",
+            [
+                ("push", latencies.push), ("pull", latencies.pull), ("encode", latencies.encode),
+                ("decode", latencies.decode),
+            ])
+    }
+
+    private mutating func addHistogram(
+        _ name: String, _ help: String, _ operations: [(String, StatusReport.Latency)]
+    ) {
+        out.family(name, .histogram, help)
         for (operation, latency) in operations {
             for (exponent, count) in zip(StatusReport.Latency.exponents, latency.below) {
                 let bound = Double(UInt64(1) << UInt64(exponent)) / 1e9

@@ -101,6 +101,21 @@ import Testing
     @Test func whatTheDaemonSaysOfItselfComesFirst() {
         #expect(Self.faults { Self.report(&$0) { $0.state = "stopping" } } == ["note daemon"])
         #expect(Self.faults { Self.report(&$0) { $0.state = "draining" } } == ["note daemon"])
+        func shared(_ change: @escaping (inout SharedReport) -> Void) -> [String] {
+            Self.faults { scene in
+                Self.report(&scene) { report in
+                    var shared = SharedReport()
+                    shared.servers = [.init(address: "a:1", breaker: "closed", inFlight: 0, bytesOut: 0, bytesIn: 0)]
+                    change(&shared)
+                    report.shared = shared
+                }
+            }
+        }
+        #expect(shared { _ in } == [])
+        #expect(shared { $0.servers[0].breaker = "open" } == ["warning shared.server"])
+        #expect(shared { $0.pausedFor = "full" } == ["warning shared.write"])
+        #expect(shared { $0.faults = [.init(reason: "corrupt", count: 1)] } == ["warning shared.values"])
+        #expect(shared { $0.faults = [.init(reason: "timeout", count: 1)] } == [])
         #expect(Self.faults { Self.report(&$0) { $0.state = "degraded" } } == ["problem daemon"])
         #expect(Self.faults { Self.report(&$0) { $0.tiers.ram.refusal = "ENOMEM" } } == ["problem daemon"])
         #expect(Self.faults { Self.report(&$0) { $0.counters.lost = 1 } } == ["warning daemon"])

@@ -1,3 +1,4 @@
+import KVTCShared
 import KVTCSystem
 
 /// One key of the configuration: what it may be, what it sets and what is in effect. The reader of files, the options,
@@ -36,13 +37,14 @@ public struct ConfigurationSetting: Sendable {
         number("sessions.near_after_s", 1...1 << 30, \.nearAfterSeconds),
         choice("sessions.code", \.code),
         text("shared.url", orEmpty: "for none", \.shared.url) { _ in nil },
-        text("shared.user", orEmpty: "for none", \.shared.user) { _ in nil },
         path("shared.password_file", orEmpty: "for none", \.shared.passwordFile),
         path("shared.secret_file", orEmpty: "for none", \.shared.secretFile),
         path("shared.ca_file", orEmpty: "for the system's authorities", \.shared.authorityFile),
         path("shared.certificate_file", orEmpty: "for none", \.shared.certificateFile),
         path("shared.key_file", orEmpty: "for none", \.shared.keyFile),
-        text("shared.prefix", \.shared.prefix) { $0.isEmpty ? "is empty" : nil },
+        text("shared.prefix", \.shared.prefix) {
+            FleetSettings.isPrefix($0) ? nil : "has other characters than letters, digits, - _ . and :, or not 1 to 64"
+        },
         choice("shared.write", \.shared.write),
         size("shared.write_budget", 1 << 16...1 << 40, orZero: "for no limit", \.shared.writeBudget),
         number("shared.lookup_ms", 1...1000, \.shared.lookupMilliseconds),

@@ -32,6 +32,7 @@ extension DaemonConfiguration {
         checkProfiles(&findings)
         checkPairs(&findings)
         checkContainers(&findings)
+        checkShared(&findings)
         let ofContainers = Set(containers.values)
         if bound.allSatisfy(ofContainers.contains) { checkSocket("socket.path", socketPath, &findings) }
         for (name, path) in containers.sorted(by: { $0.key < $1.key }) where !bound.contains(path) {
@@ -51,7 +52,7 @@ extension DaemonConfiguration {
     }
 
     /// A message about a key, with the value's origin.
-    private func about(_ key: String, _ message: String) -> ConfigurationError {
+    func about(_ key: String, _ message: String) -> ConfigurationError {
         var error = ConfigurationError(key: key, message, origin: origin(of: key))
         error.value = ConfigurationSetting.named(key)?.value(in: self).toml ?? ""
         return error

@@ -23,8 +23,6 @@ extension DaemonConfiguration {
     public struct Shared: Sendable, Equatable {
         /// Of the servers; empty: nothing is shared.
         public var url = ""
-        /// As which user; empty for the servers' default.
-        public var user = ""
         /// Files, empty for none: the servers' password, the fleet's secret, and what TLS needs.
         public var passwordFile = "", secretFile = "", authorityFile = "", certificateFile = "", keyFile = ""
         /// What the names of all keys begin with.

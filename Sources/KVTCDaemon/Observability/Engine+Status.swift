@@ -2,6 +2,7 @@ import KVTCCodec
 import KVTCModel
 import KVTCProtocol
 import KVTCSessions
+import KVTCShared
 import KVTCStore
 import KVTCSystem
 
@@ -20,7 +21,7 @@ extension StatusReport.Refused {
 }
 
 extension StatusReport.Latency {
-    fileprivate init(_ histogram: LatencyHistogram) {
+    init(_ histogram: LatencyHistogram) {
         self.init()
         (p50, p90, p99) = (histogram.percentile(0.5), histogram.percentile(0.9), histogram.percentile(0.99))
         count = histogram.count
@@ -127,6 +128,7 @@ extension Engine {
         report.latencyUs.pull = StatusReport.Latency(part.latency(.pull))
         report.latencyUs.encode = StatusReport.Latency(part.latency(.encode))
         report.latencyUs.decode = StatusReport.Latency(part.latency(.decode))
+        if scope == nil, let fleet = shared as? FleetTier { report.shared = SharedReport(fleet.statistics) }
         report.restoreCosts = restoreCosts(scope)
         report.profiles = (profiles.all + (scope == nil ? profiles.former : [])).map { StatusReport.Profile($0) }
         report.profileDirectory = scope == nil ? profiles.directory : nil

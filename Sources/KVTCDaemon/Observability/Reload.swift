@@ -40,6 +40,7 @@ extension DaemonServer {
         }
         let change = ConfigurationChange(from: engine.configuration, to: wanted)
         engine.adopt(change.configuration)
+        tenants.adopt(change.configuration)
         log.notice(
             "configuration read anew",
             metadata: ["changed": "\(ConfigurationChange.lines(change.taken, in: wanted))"])

@@ -1,3 +1,4 @@
+import KVTCShared
 import KVTCStore
 import KVTCSystem
 
@@ -78,6 +79,7 @@ extension DaemonServer {
         // RAM that is kept keeps pages as they are; the disk is for coded ones.
         if engine.store.hasDisk { engine.encodeWaiting(nil) }
         if engine.waitForEncodes(until: deadline(stopLimits.coding), { _ in true }) {
+            (engine.shared as? FleetTier)?.close()
             engine.readers.stop()
             engine.coders.stop()
             engine.pool.stop()

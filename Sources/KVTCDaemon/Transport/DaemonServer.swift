@@ -31,6 +31,7 @@ public final class DaemonServer: Sendable {
     let reloads = Atomic(0)
     let log: Logger
     let stopLimits: StopLimits
+    let tenants: FleetTenants
     private let quota: Quota
     private let namespace = UserNamespace()
 
@@ -63,6 +64,8 @@ public final class DaemonServer: Sendable {
         var tiers = configuration.tiers
         change(&tiers)
         let store = try Store.open(tiers)
+        tenants = FleetTenants(configuration)
+        let shared = try shared ?? DaemonServer.openFleet(configuration, store, tenants, log)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(
             configuration: configuration, store: store, shared: shared, pool: pool, coders: coders, readers: readers,

@@ -215,6 +215,8 @@ public struct StatusReport: Codable, Sendable {
     /// Why the state is "degraded".
     @OrNull public var stateReason: String?
     public var tiers = Tiers()
+    /// The tier that machines share; nil where there is none, and for those who are no administrators.
+    @OrNull public var shared: SharedReport?
     public var pages = Pages()
     public var bytes = Bytes()
     /// Raw bytes over stored bytes of the pages that are there; nil without pages.

@@ -94,7 +94,7 @@ struct StatusView {
             "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
             "refused  \(refused)",
             "errors   \(Text.count(counters.errors))",
-        ]
+        ] + (report.shared.map(SharedView.facts) ?? [])
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 9) }
     }
 

@@ -18,7 +18,7 @@ import Testing
         "profiles.directory": "\"/srv/profiles\"", "sessions.code": "\"idle\"", "admin.users": "[0]",
         "admin.group": "\"0\"",
         "log.level": "\"debug\"", "limits.ram_per_user": "\"1GiB\"", "limits.disk_per_user": "\"1GiB\"",
-        "shared.url": "\"redis://a\"", "shared.user": "\"kvtc\"", "shared.password_file": "\"/etc/password\"",
+        "shared.url": "\"redis://a\"", "shared.password_file": "\"/etc/password\"",
         "shared.secret_file": "\"/etc/secret\"", "shared.ca_file": "\"/etc/ca\"", "shared.key_file": "\"/etc/key\"",
         "shared.certificate_file": "\"/etc/certificate\"", "shared.prefix": "\"other\"", "shared.write": "\"always\"",
         "shared.write_budget": "\"1GiB\"", "shared.encryption": "\"aes-gcm\"",

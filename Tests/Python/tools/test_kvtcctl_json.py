@@ -25,7 +25,7 @@ SESSION = {
 }  # fmt: skip
 STATUS = {
     "version", "instance", "uptime_s", "tenant", "state", "state_reason", "tiers", "pages", "bytes", "ratio", "counters", "refused",
-    "queues", "latency_us", "restore_costs", "profiles", "profile_directory", "leases", "tenants", "sessions",
+    "queues", "latency_us", "restore_costs", "profiles", "profile_directory", "leases", "tenants", "sessions", "shared",
 }  # fmt: skip
 COUNTERS = {
     "pushed", "present", "hits", "misses", "corrupt", "evicted_to_disk", "dropped", "encoded", "non_finite", "errors", "recovered",

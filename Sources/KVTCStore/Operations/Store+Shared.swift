@@ -32,4 +32,32 @@ extension Store {
         let filled = FilledPage(key: use.pages[index], room: room, hash: hash)
         return put(filled, attributes: page.attributes, after: part.before) == .stored
     }
+
+    /// Lets `body` see a page as it was put, and what is known of it, for other machines: that is no use of it. False where it is not
+    /// there, cannot be read or is damaged.
+    public func show(_ key: StoreKey, _ body: (UnsafeRawBufferPointer, PageAttributes) -> Void) -> Bool {
+        let found = index.withLock { index -> (place: Found, attributes: PageAttributes)? in
+            guard let number = index.pages.find(key), !index.pages.isExpired(number, at: now) else { return nil }
+            let attributes = index.pages.attributes(number)
+            if index.pages.isInRAM(number), let extent = index.entry(number).ram {
+                return (.ram(extent, hash: index.entry(number).hash!), attributes)
+            }
+            return index.pages.location(number).map {
+                (.disk($0, length: index.pages.length(number)), attributes)
+            }
+        }
+        switch found?.place {
+        case .ram(let extent, let hash)? where checksum(extent.bytes) == hash:
+            body(extent.bytes, found!.attributes)
+            return true
+        case .disk(let location, let length)?:
+            let buffer = RecordBuffer(bytes: location.recordBytes)
+            guard case .intact(let bytes, _) = readRecord(key, location, length: length, into: buffer) else {
+                return false
+            }
+            body(bytes, found!.attributes)
+            return true
+        default: return false
+        }
+    }
 }
