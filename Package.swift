@@ -78,7 +78,8 @@ let package = Package(
         module(
             "KVTCDaemon",
             [
-                "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCShared", "KVTCSessions", deque,
+                "KVTCModel", "KVTCCodec", "KVTCProtocol", "KVTCSystem", "KVTCStore", "KVTCShared", "KVTCSessions",
+                deque,
                 logging,
             ]),
         .executableTarget(

@@ -6,7 +6,8 @@ public struct Examination: Sendable {
     /// Examines a scene.
     public init(_ scene: Scene) {
         findings =
-            scene.daemonFindings + scene.sharedFindings + scene.configurationFindings + scene.permissionFindings + scene.limitFindings
+            scene.daemonFindings + scene.sharedFindings + scene.configurationFindings + scene.permissionFindings
+            + scene.limitFindings
             + scene.groupFindings + scene.diskFindings + scene.clockFindings + scene.kernelFindings
             + scene.keeperFindings + scene.namespaceFindings + scene.profileFindings + scene.versionFindings
     }

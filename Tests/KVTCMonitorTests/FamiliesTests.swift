@@ -22,6 +22,11 @@ import Testing
                 coded: .init(nanoseconds: nil, pulls: 0), disk: .init(nanoseconds: 9000, pulls: 2),
                 shared: .init(nanoseconds: nil, pulls: 0))
         }
+        var shared = SharedReport()
+        shared.heldBack = [.init(reason: "fault", count: 2)]
+        shared.faults = [.init(reason: "timeout", count: 5)]
+        shared.servers = [.init(address: "a:1", breaker: "open", inFlight: 0, bytesOut: 0, bytesIn: 0)]
+        report.shared = shared
         report.refused.byCode = [.init(code: "no\"such\\thing\n", count: 4)]
         report.latencyUs.pull.count = 3
         report.latencyUs.pull.sumUs = 2500

@@ -74,27 +74,28 @@ struct StatusView {
         let asked = hits + misses + corrupt
         let rate = asked > 0 ? " (\(Text.decimal(Double(hits) / Double(asked) * 100, 1)) % hits)" : ""
         let (pages, bytes) = (report.pages, report.bytes)
-        let facts = [
-            "pages    \(Text.count(pages.raw)) raw\(waiting), \(Text.count(pages.coded)) coded, "
-                + "\(Text.count(pages.diskOnly)) on disk only",
-            "ratio    \(report.ratio.map { Text.decimal($0, 2) } ?? "–")",
-            "bytes    \(Text.bytes(bytes.rawIn)) pushed, \(Text.bytes(bytes.stored)) stored, "
-                + "\(Text.bytes(bytes.returned)) returned",
-            "pushes   \(Text.count(counters.pushed, "page")), \(Text.count(counters.present)) present already, "
-                + "\(Text.count(counters.encoded)) encoded, \(Text.count(counters.nonFinite)) with NaN or infinity",
-            "quality  \(Text.count(counters.outlierRows, "outlier row")) kept lossless, "
-                + "\(Text.count(counters.limited, "page")) at a lower ratio for their limit, "
-                + "\(Text.count(counters.keptLossless)) kept lossless",
-            "near     \(Text.count(counters.near, "page")) coded near-losslessly, \(Text.count(counters.renewed)) of them pushed anew",
-            "pulls    \(Text.count(hits, "hit")), \(Text.count(misses, "miss", "misses")), "
-                + "\(Text.count(corrupt)) corrupt\(rate)",
-            "damage   \(Text.count(counters.corrupt, "copy", "copies")) of pages found corrupt and taken out",
-            "evicted  \(Text.count(counters.evictedToDisk)) to disk, \(Text.count(counters.dropped)) for want of room",
-            "dropped  \(Text.count(counters.droppedByRequest, "page")) on request",
-            "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
-            "refused  \(refused)",
-            "errors   \(Text.count(counters.errors))",
-        ] + (report.shared.map(SharedView.facts) ?? [])
+        let facts =
+            [
+                "pages    \(Text.count(pages.raw)) raw\(waiting), \(Text.count(pages.coded)) coded, "
+                    + "\(Text.count(pages.diskOnly)) on disk only",
+                "ratio    \(report.ratio.map { Text.decimal($0, 2) } ?? "–")",
+                "bytes    \(Text.bytes(bytes.rawIn)) pushed, \(Text.bytes(bytes.stored)) stored, "
+                    + "\(Text.bytes(bytes.returned)) returned",
+                "pushes   \(Text.count(counters.pushed, "page")), \(Text.count(counters.present)) present already, "
+                    + "\(Text.count(counters.encoded)) encoded, \(Text.count(counters.nonFinite)) with NaN or infinity",
+                "quality  \(Text.count(counters.outlierRows, "outlier row")) kept lossless, "
+                    + "\(Text.count(counters.limited, "page")) at a lower ratio for their limit, "
+                    + "\(Text.count(counters.keptLossless)) kept lossless",
+                "near     \(Text.count(counters.near, "page")) coded near-losslessly, \(Text.count(counters.renewed)) of them pushed anew",
+                "pulls    \(Text.count(hits, "hit")), \(Text.count(misses, "miss", "misses")), "
+                    + "\(Text.count(corrupt)) corrupt\(rate)",
+                "damage   \(Text.count(counters.corrupt, "copy", "copies")) of pages found corrupt and taken out",
+                "evicted  \(Text.count(counters.evictedToDisk)) to disk, \(Text.count(counters.dropped)) for want of room",
+                "dropped  \(Text.count(counters.droppedByRequest, "page")) on request",
+                "queues   \(Text.count(report.queues.encode)) to encode, \(Text.count(report.queues.decode)) to decode",
+                "refused  \(refused)",
+                "errors   \(Text.count(counters.errors))",
+            ] + (report.shared.map(SharedView.facts) ?? [])
         return facts.flatMap { Terminal.wrapped(Terminal.shown($0), indent: 9) }
     }
 
