@@ -20,8 +20,8 @@ extension DaemonServer {
 extension FleetEvent {
     fileprivate var isTrouble: Bool {
         switch self {
-        case .servers(.lost), .writesPaused, .removalsLost: true
-        case .servers, .writesResumed: false
+        case .servers(.lost), .writesPaused, .removalsLost, .profileRefused: true
+        case .servers, .writesResumed, .profileTaken: false
         }
     }
 }
