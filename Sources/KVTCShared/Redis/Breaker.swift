@@ -68,6 +68,9 @@ struct Breaker {
         return true
     }
 
+    /// A connection was made. It may only have taken longer than commands could wait, which a probe shows at once.
+    mutating func connected(now: UInt64) { if nextProbe != nil { nextProbe = now } }
+
     /// What came of the probe.
     mutating func probed(succeeded: Bool, now: UInt64) {
         guard state == .open else { return }

@@ -1,17 +1,17 @@
 /// Which master of a cluster has which slots.
-struct ClusterMap: Equatable {
+package struct ClusterMap: Equatable {
     /// Those that have slots, in the order of their first one.
-    private(set) var masters: [RedisAddress] = []
+    package private(set) var masters: [RedisAddress] = []
     /// An index into the masters for each slot, -1 where no server has it.
     private var owners = [Int16](repeating: -1, count: HashSlot.count)
 
     static let mostMasters = 4096
 
-    subscript(slot: Int) -> Int? { owners[slot] < 0 ? nil : Int(owners[slot]) }
+    package subscript(slot: Int) -> Int? { owners[slot] < 0 ? nil : Int(owners[slot]) }
 
     /// Reads the answer to CLUSTER SLOTS: `[[first, last, [host, port, …], [replica], …], …]`; nil for anything else.
     /// - Parameter asked: Who answered: a server without a host of its own is at the same.
-    init?(_ value: RESPValue, asked: RedisAddress) {
+    package init?(_ value: RESPValue, asked: RedisAddress) {
         guard let ranges = value.array else { return nil }
         for range in ranges {
             guard let parts = range.array, parts.count >= 3,

@@ -32,8 +32,8 @@ final class Dialler {
 
     func step(now: UInt64, isReady: Bool) -> Progress {
         if now >= limit {
-            let what = isSecuring ? "the TLS handshake" : candidates == nil ? "its name" : "a connection"
-            return .failed(.unreachable, "no \(what) within \(settings.connectMilliseconds) ms")
+            let what = isSecuring ? "TLS handshake" : candidates == nil ? "address of its name" : "connection"
+            return .failed(isSecuring ? .tls : .unreachable, "no \(what) within \(settings.connectMilliseconds) ms")
         }
         if candidates == nil {
             switch resolution.result {

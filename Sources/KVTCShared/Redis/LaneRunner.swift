@@ -54,6 +54,11 @@ final class LaneRunner {
         sigemptyset(&signals)
         sigaddset(&signals, SIGPIPE)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
+        switch lane.kind {
+        case .lookup: Thread.answerPromptly()
+        case .fetch: break
+        case .store: Thread.giveWay()
+        }
         while true {
             let mail = lane.take()
             waiting.append(contentsOf: mail.requests)
@@ -191,14 +196,16 @@ final class LaneRunner {
         for case .command(let request) in lost {
             fail(request, fault, reason, now)
             // It is the first answer that could not be read; of the others nothing is known.
-            fault = fault == .timeout ? .timeout : .unreachable
+            if fault == .malformed || fault == .oversize { fault = .unreachable }
         }
     }
 
     // MARK: Commands and answers
 
     private func send(_ now: UInt64) {
-        if greetings > 0, now >= greetingLimit { return drop(.unreachable, "no answer to AUTH or SELECT in time") }
+        if greetings > 0, now >= greetingLimit {
+            return drop(.unreachable, "no answer to the first commands within \(node.settings.connectMilliseconds) ms")
+        }
         while greetings == 0, flights.count < window, outgoing.count < Self.inTurn, let request = waiting.popFirst() {
             if flights.isEmpty { movedAt = now }
             if request.isAsking {
@@ -213,7 +220,7 @@ final class LaneRunner {
             movedAt = now
             node.sent(sent)
         }
-        if let end { drop(.unreachable, end) }
+        if let (fault, reason) = end { drop(fault, reason) }
     }
 
     private func receive() {
@@ -226,7 +233,7 @@ final class LaneRunner {
                     drop(.timeout, "the server is silent")
                 }
                 return
-            case .ended(let reason): return drop(.unreachable, reason)
+            case .ended(let fault, let reason): return drop(fault, reason)
             case .bytes(let count):
                 read += count
                 movedAt = MonotonicClock.nanoseconds
@@ -251,11 +258,9 @@ final class LaneRunner {
             case nil: return drop(.malformed, "an answer to no question")
             case .ignored: continue
             case .greeting:
-                if case .error(let text) = value {
-                    let fault = RedisFault(answer: text)
-                    return drop(fault == .loading ? .loading : .denied, text)
-                }
+                if case .error(let text) = value { return drop(RedisFault(greeting: text), text) }
                 greetings -= 1
+                if greetings == 0 { node.connected(now: now) }
             case .command(let request): answered(request, value, now)
             }
         }

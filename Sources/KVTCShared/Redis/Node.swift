@@ -115,6 +115,8 @@ final class Node: Sendable {
         state.withLock { $0.breaker.probed(succeeded: isWell, now: MonotonicClock.nanoseconds) }
     }
 
+    func connected(now: UInt64) { state.withLock { $0.breaker.connected(now: now) } }
+
     func answered(_ lane: RedisLane, _ request: RedisRequest, now: UInt64) {
         let hasClosed = state.withLock { state in
             state.latency.record(now - min(now, request.since))

@@ -37,13 +37,13 @@ struct Outgoing {
     }
 
     /// Sends what the connection takes: how many bytes, and what ended it, if anything did.
-    mutating func flush(_ socket: RedisSocket) -> (sent: Int, end: String?) {
+    mutating func flush(_ socket: RedisSocket) -> (sent: Int, end: (RedisFault, String)?) {
         var all = 0
         while let first = chunks.first {
             let outcome = first.withUnsafeBytes { socket.send(UnsafeRawBufferPointer(rebasing: $0[offset...])) }
             switch outcome {
             case .later: return (all, nil)
-            case .ended(let reason): return (all, reason)
+            case .ended(let fault, let reason): return (all, (fault, reason))
             case .bytes(let sent):
                 all += sent
                 count -= sent

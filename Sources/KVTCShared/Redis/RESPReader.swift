@@ -2,8 +2,9 @@
 ///
 /// What a server claims is bounded before it costs memory: bytes of a bulk, bytes of a whole answer (each element of an array counts as
 /// ``perElement``), length of a line, depth of arrays.
-struct RESPReader {
-    enum Failure: Error { case malformed, oversize }
+package struct RESPReader {
+    /// Why nothing that follows means anything.
+    package enum Failure: Error { case malformed, oversize }
 
     static let longestLine = 64 << 10
     static let deepest = 8
@@ -22,13 +23,13 @@ struct RESPReader {
     private var spent = 0
 
     /// - Parameter largest: Bytes of a bulk.
-    init(largest: Int) { self.largest = largest }
+    package init(largest: Int) { self.largest = largest }
 
     /// Whether an answer has begun and not ended.
-    var isAmidst: Bool { isInBulk || !line.isEmpty || !arrays.isEmpty }
+    package var isAmidst: Bool { isInBulk || !line.isEmpty || !arrays.isEmpty }
 
     /// Takes the next bytes and hands out each answer that they complete. After a failure nothing that follows means anything.
-    mutating func read(_ bytes: UnsafeRawBufferPointer, _ each: (RESPValue) -> Void) throws(Failure) {
+    package mutating func read(_ bytes: UnsafeRawBufferPointer, _ each: (RESPValue) -> Void) throws(Failure) {
         var rest = bytes[...]
         while !rest.isEmpty {
             if isInBulk {

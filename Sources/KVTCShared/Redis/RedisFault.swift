@@ -37,19 +37,27 @@ public enum RedisFault: String, Error, CaseIterable, Sendable {
     }
 }
 
+extension RedisFault {
+    /// What it means as an answer to the first commands of a connection.
+    init(greeting answer: String) {
+        self.init(answer: answer)
+        if self == .refused { self = answer.hasPrefix("ERR max number of clients") ? .unreachable : .denied }
+    }
+}
+
 /// Where a server of a cluster sends its asker to.
-struct RedisRedirect: Hashable {
+package struct RedisRedirect: Hashable {
     enum Kind { case moved, ask }
 
     /// For good, or for this command only.
-    var kind: Kind
-    var slot: Int
+    let kind: Kind
+    package let slot: Int
     /// Nil for another port of the server that was asked.
-    var host: String?
-    var port: UInt16
+    let host: String?
+    package let port: UInt16
 
     /// `MOVED 3999 127.0.0.1:6381`, `ASK 3999 :6381`; nil for anything else.
-    init?(_ answer: String) {
+    package init?(_ answer: String) {
         let words = answer.split(separator: " ", omittingEmptySubsequences: false)
         guard words.count == 3, words[0] == "MOVED" || words[0] == "ASK",
             let slot = Int(words[1]), (0..<HashSlot.count).contains(slot),

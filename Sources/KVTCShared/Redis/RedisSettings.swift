@@ -35,7 +35,7 @@ extension RedisSettings {
     /// ``connectMilliseconds`` in nanoseconds.
     var patience: UInt64 { UInt64(max(1, connectMilliseconds)) * 1_000_000 }
 
-    /// What a connection begins with.
+    /// What a connection begins with. Whatever a server has against being asked, it has against the last of these, too.
     var greeting: [RedisCommand] {
         var commands: [RedisCommand] = []
         if password != nil || url.user != nil {
@@ -43,6 +43,6 @@ extension RedisSettings {
                 RedisCommand((["AUTH"] + (url.user.map { [$0] } ?? []) + [password ?? ""]).map { Array($0.utf8) }))
         }
         if url.database != 0 { commands.append(RedisCommand("SELECT", String(url.database))) }
-        return commands
+        return commands + [RedisCommand("PING")]
     }
 }

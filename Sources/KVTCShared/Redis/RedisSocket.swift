@@ -8,7 +8,7 @@ enum SocketOutcome {
     /// Nothing can be moved until poll says so.
     case later
     /// The connection is at its end, with what the system or TLS says of it.
-    case ended(String)
+    case ended(RedisFault, String)
 }
 
 /// A socket that never waits, with TLS over it or not. One thread uses it.
@@ -65,7 +65,7 @@ final class RedisSocket {
             let sent = Glibc.send(descriptor.raw, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
             if sent >= 0 { return .bytes(sent) }
             if errno == EAGAIN { return .later }
-            if errno != EINTR { return .ended(String(cString: strerror(errno))) }
+            if errno != EINTR { return .ended(.unreachable, String(cString: strerror(errno))) }
         }
     }
 
@@ -74,9 +74,9 @@ final class RedisSocket {
         while true {
             let received = recv(descriptor.raw, bytes.baseAddress, bytes.count, 0)
             if received > 0 { return .bytes(received) }
-            if received == 0 { return .ended("the server closed the connection") }
+            if received == 0 { return .ended(.unreachable, "the server closed the connection") }
             if errno == EAGAIN { return .later }
-            if errno != EINTR { return .ended(String(cString: strerror(errno))) }
+            if errno != EINTR { return .ended(.unreachable, String(cString: strerror(errno))) }
         }
     }
 }

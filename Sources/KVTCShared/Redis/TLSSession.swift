@@ -85,9 +85,9 @@ final class TLSSession {
         if result == 1 { return .bytes(count) }
         switch SSL_get_error(session, result) {
         case SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE: return .later
-        case SSL_ERROR_ZERO_RETURN: return .ended("the server closed the connection")
-        case SSL_ERROR_SYSCALL: return .ended("the connection broke")
-        default: return .ended(TLSSession.failure("TLS").reason)
+        case SSL_ERROR_ZERO_RETURN: return .ended(.unreachable, "the server closed the connection")
+        case SSL_ERROR_SYSCALL: return .ended(.unreachable, "the connection broke")
+        default: return .ended(.tls, TLSSession.failure("TLS").reason)
         }
     }
 

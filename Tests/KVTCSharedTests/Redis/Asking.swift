@@ -52,8 +52,8 @@ final class Events: Sendable {
     func take(_ event: RedisEvent) { all.update { $0.append("\(event)") } }
 
     /// Waits for a line that contains the text.
-    func wait(_ text: String) -> String? {
-        all.wait(until: MonotonicClock.after(20)) { $0.first { $0.contains(text) } }
+    func wait(_ text: String, seconds: Double = 20) -> String? {
+        all.wait(until: MonotonicClock.after(seconds)) { $0.first { $0.contains(text) } }
     }
 
     var lines: [String] { all.withLock { $0 } }

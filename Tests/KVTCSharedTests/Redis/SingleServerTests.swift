@@ -70,9 +70,25 @@ import Testing
             #expect(events.wait("denied")?.contains("WRONGPASS") == true)
         }
         let client = RedisClient(try settings(nil, nil))
-        #expect(
-            (0..<3).map { _ in client.ask(.get(key)) } == [.failure(.denied), .failure(.denied), .failure(.denied)])
+        #expect(client.ask(.get(key)) == .failure(.denied))
         #expect(client.ask(.get(key)) == .failure(.open))
+        // Asked for a password that the server has not.
+        let open = try RedisServer()
+        var one = try open.settings
+        one.password = "secret"
+        #expect(RedisClient(one).ask(.get(key)) == .failure(.denied))
+    }
+
+    @Test func aNumberedDatabase() throws {
+        let server = try RedisServer(onPort: "--port")
+        let clients = try ["", "/3", "/99"].map {
+            RedisClient(RedisSettings(url: try RedisURL("redis://127.0.0.1:\(server.port)\($0)")))
+        }
+        #expect(clients[1].ask(.set(SingleServerTests.key, [1])) == .success(.simple("OK")))
+        #expect(clients[0].ask(.get(SingleServerTests.key)) == .success(.null))
+        #expect(clients[1].ask(.get(SingleServerTests.key)) == .success(.bulk([1])))
+        #expect(clients[2].ask(.get(SingleServerTests.key)) == .failure(.denied))
+        #expect(clients[2].status().first?.lastFault?.reason.contains("DB index") == true)
     }
 
     @Test func aServerWithoutMemorySaysSo() throws {
