@@ -5,7 +5,7 @@ package struct ClusterMap: Equatable {
     /// An index into the masters for each slot, -1 where no server has it.
     private var owners = [Int16](repeating: -1, count: HashSlot.count)
 
-    static let mostMasters = 4096
+    static let mostMasters = 1024
 
     package subscript(slot: Int) -> Int? { owners[slot] < 0 ? nil : Int(owners[slot]) }
 

@@ -17,7 +17,7 @@ public struct NodeStatus: Sendable {
     public let bytesOut: UInt64, bytesIn: UInt64
     /// How long answers that came in time took, in all lanes.
     package let latency: LatencyHistogram
-    /// The same by lane: microseconds that half of all answers and 99 % of them do not exceed.
+    /// Microseconds that this share of those answers did not exceed; 0 without any.
     public func microseconds(_ share: Double) -> Double { latency.percentile(share) }
 }
 
