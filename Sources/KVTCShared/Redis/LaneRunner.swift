@@ -120,7 +120,8 @@ final class LaneRunner {
     }
 
     private var silenceLimit: UInt64? {
-        socket == nil || (flights.isEmpty && outgoing.count == 0) ? nil : movedAt + node.settings.patience
+        socket == nil || greetings > 0 || (flights.isEmpty && outgoing.count == 0)
+            ? nil : movedAt + node.settings.patience
     }
 
     private func pause() {
