@@ -23,6 +23,8 @@ enum StatusPage {
         <div id="pulls"></div><table id="latency"></table></section>
         <section aria-labelledby="h-costs" id="costs-section" class="wide" hidden><h2 id="h-costs">What coming back costs here</h2>
         <table id="costs"></table></section>
+        <section aria-labelledby="h-shared" id="shared-section" class="wide" hidden><h2 id="h-shared">With other machines</h2>
+        <table id="shared"></table><table id="servers"></table></section>
         <section aria-labelledby="h-sessions" class="wide"><h2 id="h-sessions">Sessions</h2>
         <p class="key"><b class="sink">■</b> sinks <b class="coded">■</b> may be coded <b class="window">■</b> window</p>
         <div class="scroll" tabindex="0" role="region" aria-labelledby="h-sessions"><table id="sessions"></table></div></section>
@@ -131,6 +133,20 @@ enum StatusPage {
           $("costs").innerHTML = table("bringing a token back: medians of the latest pulls", ["profile", "a token's bytes", "raw in RAM", "coded in RAM", "on disk", "with other machines"],
             s.restore_costs.map(r => [r.profile ? text(r.profile.slice(0, 12)) : "exact", bytes(r.token_bytes), cell(r.raw), cell(r.coded), cell(r.disk), r.shared ? cell(r.shared) : "–"]), "");
         }
+        function shared(s) {
+          const x = s.shared, sum = list => list.reduce((n, c) => n + c.count, 0);
+          $("shared-section").hidden = !x;
+          if (!x) return;
+          $("shared").innerHTML = table("pages", ["", "number", "bytes"], [
+            ["looked for", count(x.asked + x.known_absent), ""], ["of them found", count(x.hits), ""],
+            ["brought here", count(x.fetched_pages), bytes(x.fetched_bytes)], ["written", count(x.written_pages), bytes(x.written_bytes)],
+            ["waiting to be written", count(x.waiting), ""], ["not written", count(sum(x.held_back)), ""],
+            ["answers that were none", count(sum(x.faults)), text(x.faults.filter(f => f.count).map(f => f.count + " " + f.reason).join(", "))]], "");
+          $("servers").innerHTML = table(x.paused_for ? `servers: nothing is written for now (${text(x.paused_for)})` : "servers",
+            ["server", "state", "answers in (p99)", "in", "out"], x.servers.map(v => [text(v.address),
+              v.breaker === "closed" ? "answers" : `<span class="bad">left alone: ${text(v.fault || "failed")}</span>`,
+              us(v.p99), bytes(v.bytes_in), bytes(v.bytes_out)]), "none is known yet");
+        }
         function faults(s) {
           const c = s.counters;
           const rows = [["damaged pages, never given", c.corrupt], ["pages lost", c.lost], ["pages let go for want of room", c.dropped],
@@ -155,7 +171,7 @@ enum StatusPage {
           const l = s.latency_us;
           $("latency").innerHTML = table("", ["operation", "median", "90 %", "99 %", "count"], ["push", "pull", "encode", "decode"].map(k =>
             [k, us(l[k].p50), us(l[k].p90), us(l[k].p99), count(l[k].count)]), "");
-          costs(s); sessions(s); faults(s);
+          costs(s); shared(s); sessions(s); faults(s);
         }
         let last = null;
         async function step() {

@@ -33,7 +33,7 @@ extension Scene {
                     mend: "the same release on all machines; look at the servers' memory and disks")
             ]
         }
-        return [.ok("shared.server", at: "[shared]", "\(shared.servers.count) servers answer")]
+        return [.ok("shared.server", at: "[shared]", "all that are known answer: \(shared.servers.count)")]
     }
 
     private static func mend(_ fault: String?) -> String {
@@ -42,7 +42,9 @@ extension Scene {
         case "tls": "shared.ca_file and the servers' certificates: names, ends (openssl x509 -enddate)"
         case "full": "maxmemory and maxmemory-policy allkeys-lru of the servers"
         case "loading", "down": "wait, or look at the servers: redis-cli CLUSTER INFO"
-        default: "the servers and the network to them: redis-cli -h HOST PING"
+        default:
+            "the servers and the network to them: redis-cli -h HOST PING; under systemd the daemon has a network only with "
+                + "/usr/share/kvtcd/fleet.conf"
         }
     }
 }

@@ -10,7 +10,7 @@ enum SharedView {
             "shared   \(Text.count(shared.servers.count, "server")), \(Text.count(down.count)) away; "
                 + "\(Text.count(asked, "page")) looked for, \(Text.count(shared.hits)) found\(rate), "
                 + "\(Text.count(shared.knownAbsent)) known not to be there",
-            "         \(Text.count(shared.fetchedPages)) brought (\(Text.bytes(shared.fetchedBytes))), "
+            "moved    \(Text.count(shared.fetchedPages)) brought (\(Text.bytes(shared.fetchedBytes))), "
                 + "\(Text.count(shared.writtenPages)) written (\(Text.bytes(shared.writtenBytes))), "
                 + "\(Text.count(shared.known)) there already, \(Text.count(shared.waiting)) waiting, "
                 + "\(Text.count(shared.heldBack.reduce(0) { $0 + $1.count })) held back",
@@ -18,12 +18,12 @@ enum SharedView {
         let faults = shared.faults.filter { $0.count > 0 }
         if !faults.isEmpty {
             let reasons = faults.map { "\(Text.count($0.count)) \($0.reason)" }.joined(separator: ", ")
-            lines.append("         faults: \(reasons)")
+            lines.append("faults   \(reasons)")
         }
-        if let reason = shared.pausedFor { lines.append("         nothing is written for now: \(reason)") }
+        if let reason = shared.pausedFor { lines.append("paused   nothing is written for now: \(reason)") }
         for server in down {
             let why = (server.reason ?? server.fault).map { ": \($0.escapedForDisplay)" } ?? ""
-            lines.append("         \(server.address) is away\(why)")
+            lines.append("away     \(server.address.escapedForDisplay)\(why)")
         }
         return lines
     }
