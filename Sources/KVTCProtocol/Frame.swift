@@ -52,6 +52,8 @@ public enum Opcode: UInt16, Sendable, CaseIterable {
     case drain = 25
     /// Ask where pages are and why.
     case explain = 26
+    /// Ask or clear what a fleet shares.
+    case shared = 27
 
     /// The bit that tells replies from requests.
     public static let replyBit: UInt16 = 0x8000

@@ -17,6 +17,7 @@ struct Kvtcctl: ParsableCommand {
               kvtcctl explain 3                    where the pages of session 3 are, and why
               kvtcctl policy set 3 --window 256    protect the last 256 tokens of session 3
               kvtcctl profile load model.kvtc.safetensors
+              kvtcctl shared usage                 what a fleet keeps on its servers
               kvtcctl monitor                      Prometheus metrics, health checks and a status page
               kvtcctl plan t.jsonl --token-bytes 128KiB  what more memory would save
 
@@ -41,6 +42,7 @@ struct Kvtcctl: ParsableCommand {
             BenchCommand.self,
             PlanCommand.self,
             PingCommand.self,
+            SharedCommand.self,
             DoctorCommand.self,
             ExplainCommand.self,
             TopCommand.self,

@@ -140,6 +140,9 @@ enum Golden {
         "explain.keys": ExplainRequest(session: Wire.none, keys: [key(0), key(1)]),
         "explain.reply": JSONReply(json: "{\"pages\":[]}"),
         "hello.shared": HelloRequest(features: Wire.features, client: "golden"),
+        "shared.ping": SharedRequest(action: .ping),
+        "shared.drop": SharedRequest(action: .drop, place: "17 kv-a:6379"),
+        "shared.reply": JSONReply(json: "{\"removed\":0}"),
         "lookup.shared.reply": LookupReply(lease: lease, leadingRun: 3, residence: [.raw, .disk, .shared]),
     ]
 

@@ -6,14 +6,25 @@ import Logging
 extension DaemonServer {
     /// The tier that machines share, where the configuration names one. Its servers need not be there.
     static func openFleet(
-        _ configuration: DaemonConfiguration, _ store: Store, _ tenants: FleetTenants, _ log: Logger
+        _ configuration: DaemonConfiguration, _ store: Store, _ profiles: ProfileRegistry, _ tenants: FleetTenants,
+        _ log: Logger
     ) throws -> FleetTier? {
         guard var settings = try configuration.shared.settings() else { return nil }
         // A page, or a piece of a profile, and what goes with it.
         settings.redis.largestValue = max(store.maxPageBytes, 1 << 20) + 4096
-        return try FleetTier(
+        let fleet = try FleetTier(
             settings, tenantName: tenants.name, readBlock: store.show,
             log: { event in log.log(level: event.isTrouble ? .warning : .notice, "\(event)") })
+        try fleet.exchangeProfiles {
+            profiles.all.compactMap { loaded in loaded.file.map { (name: $0, profile: loaded.profile) } }
+        } take: { name, profile in
+            if let problem = profiles.store(profile, as: name).problem {
+                log.warning(
+                    "profile is kept in memory only, until the daemon ends",
+                    metadata: ["file": "\(name)", "error": "\(problem)"])
+            }
+        }
+        return fleet
     }
 }
 
@@ -38,6 +49,7 @@ extension DaemonConfiguration.Shared {
         var settings = FleetSettings(redis: redis, secret: try FleetSecret(file: secretFile))
         settings.prefix = prefix
         settings.encrypts = encryption == .aesGCM
+        settings.writes = write != .never
         (settings.lookupMilliseconds, settings.pullMilliseconds) = (lookupMilliseconds, pullMilliseconds)
         settings.absentSeconds = absentSeconds
         settings.bytesPerSecond = writeBudget == 0 ? nil : UInt64(writeBudget)

@@ -65,7 +65,7 @@ public final class DaemonServer: Sendable {
         change(&tiers)
         let store = try Store.open(tiers)
         tenants = FleetTenants(configuration)
-        let shared = try shared ?? DaemonServer.openFleet(configuration, store, tenants, log)
+        let shared = try shared ?? DaemonServer.openFleet(configuration, store, profiles, tenants, log)
         let readers = try WorkPool(threads: DaemonServer.readers, name: "kvtc-disk")
         engine = Engine(
             configuration: configuration, store: store, shared: shared, pool: pool, coders: coders, readers: readers,

@@ -55,6 +55,7 @@ struct RequestRouter {
         case .flush: return try flush(item.body)
         case .profile: return try profile(item.body)
         case .storeProfile: return try storeProfile(item.body)
+        case .shared: return try shared(item.body)
         case .profileFile: return try profileFile(item.body)
         default:
             let body: [UInt8]
@@ -84,6 +85,13 @@ struct RequestRouter {
         let request: ProfileRequest
         do throws(WireError) { request = try ProfileRequest(body: body) } catch { throw .refused(error) }
         return RequestRouter.later { () throws(WireError) in try engine.profile(request, caller).encodedBody }
+    }
+
+    private func shared(_ body: [UInt8]) throws(RouterError) -> Remainder {
+        let (engine, caller) = (engine, caller)
+        let request: SharedRequest
+        do throws(WireError) { request = try SharedRequest(body: body) } catch { throw .refused(error) }
+        return RequestRouter.later { () throws(WireError) in try engine.sharedServers(request, caller).encodedBody }
     }
 
     private func storeProfile(_ body: [UInt8]) throws(RouterError) -> Remainder {
@@ -169,7 +177,7 @@ struct RequestRouter {
         case .drain: try engine.drain(DrainRequest(body: body), caller).encodedBody
         case .explain: try engine.explain(ExplainRequest(body: body), caller).encodedBody
         case .ping: PingReply(payload: try PingRequest(body: body).payload).encodedBody
-        case .arena, .pull, .pullBlocks, .verify, .flush, .profile, .storeProfile, .profileFile:
+        case .arena, .pull, .pullBlocks, .verify, .flush, .profile, .storeProfile, .profileFile, .shared:
             throw WireError(.internalError, "\(opcode) is answered elsewhere")
         }
     }

@@ -81,6 +81,7 @@ extension Opcode {
         case .pushBlocks: pair(PushBlocksRequest.self)
         case .profileFile: pair(ProfileFileRequest.self)
         case .drain: pair(DrainRequest.self)
+        case .shared: pair(SharedRequest.self)
         case .explain: pair(ExplainRequest.self)
         }
     }

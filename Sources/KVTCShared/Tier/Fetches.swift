@@ -43,7 +43,7 @@ final class Fetches: Sendable {
 
     /// - Parameter note: hears what came of each page, before those who wait for it.
     func start(_ note: @escaping @Sendable (StoreKey, SharedOutcome) -> Void) throws(SystemError) {
-        let started = try Thread.start(name: "kvtc-fetch") { [self] in run(note) }
+        let started = try Thread.start(name: "kvtc-bring") { [self] in run(note) }
         thread.update { $0 = started }
     }
 

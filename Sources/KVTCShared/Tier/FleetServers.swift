@@ -18,6 +18,9 @@ protocol FleetServers: Sendable {
         _ command: RedisCommand, until deadline: UInt64,
         _ done: @escaping @Sendable ([(master: RedisAddress, result: Result<RESPValue, RedisFault>)]) -> Void)
 
+    /// The servers that keep values; of a cluster that was not reached yet, those that were named.
+    var masters: [RedisAddress] { get }
+
     /// Whether all servers that are known are left alone for now, so that asking them would be in vain.
     var isAway: Bool { get }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from .identity import Identity, identity_bytes
 from .protocol import messages
@@ -125,6 +125,12 @@ class Client(Link):
         if keys is None:
             return self._call(messages.Drop(NONE32), messages.DropReply).dropped
         return in_chunks(keys, lambda part: self._call(messages.Drop(NONE32, part), messages.DropReply).dropped)
+
+    def shared(self, action: Literal["ping", "usage", "drop"], place: str = "") -> Any:
+        """What the servers of the daemon's fleet say, as ``WireProtocol.md`` describes it at SHARED, which takes an administrator; ``drop``
+        goes on from the ``place`` that the answer before names as ``next``. An earlier daemon refuses it (``unknownOpcode``)."""
+        request = messages.Shared(("ping", "usage", "drop").index(action), place)
+        return json.loads(self._call(request, messages.JsonReply).json)
 
     def explain(self, keys: Sequence[bytes]) -> Any:
         """Where the pages of these keys are, how they are stored and why, as ``WireProtocol.md`` describes it at EXPLAIN; at most 1024.

@@ -68,6 +68,7 @@ final class PlayedServers: FleetServers {
         _ done: @escaping @Sendable ([(master: RedisAddress, result: Result<RESPValue, RedisFault>)]) -> Void
     ) { play(command, deadline) { done([(.unix(path: "/played"), $0)]) } }
 
+    var masters: [RedisAddress] { [.unix(path: "/played")] }
     var isAway: Bool { false }
 
     func status() -> [NodeStatus] { [] }

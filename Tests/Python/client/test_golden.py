@@ -13,7 +13,7 @@ from kvtc.protocol import messages, wire
 VECTORS = json.loads((Path(__file__).parents[2] / "Golden" / "wire.json").read_text())
 EMPTY_REPLIES = {"Release", "CloseSession"}
 SHARED_REPLIES = {"PullBlocks": messages.PullReply, "PushBlocks": messages.PushReply}
-JSON_REPLIES = {"Status", "Profile", "StoreProfile", "Explain"}
+JSON_REPLIES = {"Status", "Profile", "StoreProfile", "Explain", "Shared"}
 
 
 def kind_of(vector):

@@ -394,6 +394,15 @@ class Profile(Struct):
 
 
 @dataclass
+class Shared(Struct):
+    """``action`` 0 pings a fleet's servers, 1 asks what they keep, 2 removes that, from ``place`` on."""
+
+    OPCODE = Opcode.SHARED
+    action: int = wired(U8)
+    place: str = wired(TEXT, default="")
+
+
+@dataclass
 class StoreProfile(Struct):
     OPCODE = Opcode.STORE_PROFILE
     arena: int = wired(U32)

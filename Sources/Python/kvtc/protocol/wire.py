@@ -55,6 +55,7 @@ class Opcode(IntEnum):
     PROFILE_FILE = 24
     DRAIN = 25
     EXPLAIN = 26
+    SHARED = 27
 
 
 @dataclass(frozen=True)
