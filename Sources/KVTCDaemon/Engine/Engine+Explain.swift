@@ -68,7 +68,8 @@ extension Engine {
                 recent.all.map { $0.key(page.vector, tenant: tenant) }
             }
         }
-        let there = known.filter { store.residence($0) != .absent }
+        var there = known.filter { store.residence($0) != .absent }
+        if there.isEmpty, let shared { there = zip(known, shared.ask(known)).filter { $1 != nil }.map(\.0) }
         let none = StoreKey(tenant: caller.tenant, words: page.vector)
         return (there.isEmpty ? [none] : there).map { Asked(page: page, key: $0, place: nil) }
     }
@@ -79,6 +80,9 @@ extension Engine {
         for (_, group) in Dictionary(grouping: asked.map(\.key), by: \.tenant) {
             for case (let key, let state?) in zip(group, store.states(group)) { states[key] = state }
         }
+        let missing = asked.map(\.key).filter { states[$0] == nil }
+        let elsewhere = Dictionary(zip(missing, missing.isEmpty ? [] : shared?.ask(missing) ?? [])) { first, _ in first
+        }
         let insights = ledger.withLock { ledger in
             Dictionary(asked.map { ($0.key, ledger.insight($0.key)) }) { first, _ in first }
         }
@@ -87,7 +91,10 @@ extension Engine {
             var row = ExplainReport.Page()
             (row.key, row.tenant) = ("\(one.page)", one.key.tenant)
             (row.first, row.tokens) = (one.place?.first ?? 0, one.place?.tokens ?? 0)
-            guard let state = states[one.key] else { return row }
+            guard let state = states[one.key] else {
+                if let page = elsewhere[one.key] ?? nil { row.fill(page) }
+                return row
+            }
             let insight = insights[one.key] ?? nil
             row.fill(state, one.place?.first)
             row.sessions = insight?.sessions ?? []
@@ -151,6 +158,13 @@ extension ExplainReport.Session {
 }
 
 extension ExplainReport.Page {
+    /// What other machines have; what it is like only they know.
+    fileprivate mutating func fill(_ page: SharedPage) {
+        (place, form) = ("shared", page.attributes.coded ? "coded" : "raw")
+        (first, tokens) = (Int(page.attributes.firstPosition), Int(page.attributes.tokens))
+        (bytes, rawBytes) = (page.length, Int(clamping: page.attributes.rawBytes))
+    }
+
     fileprivate mutating func fill(_ state: PageState, _ position: Int?) {
         let attributes = state.attributes
         (first, tokens) = (position ?? Int(attributes.firstPosition), Int(attributes.tokens))

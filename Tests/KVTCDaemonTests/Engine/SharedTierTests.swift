@@ -53,6 +53,12 @@ import Testing
         #expect(try residence(client, session, wanted) == .init(repeating: .shared, count: count))
         let pulled = try Pages.pull(client, session.number, wanted, capacity: 1 << 16, layerStep: layerStep)
         #expect(pulled == written.prefix(count).map { layerStep == 0 ? $0 : $0.map(Pages.byLayer) })
+        let elsewhere = keys.dropFirst(count)
+        let report: ExplainReport = try client.call(
+            ExplainRequest(session: session.number, keys: wanted + elsewhere)
+        ).decoded()
+        #expect(report.pages.map(\.place) == wanted.map { _ in "ram" } + elsewhere.map { _ in "shared" })
+        #expect(report.pages.allSatisfy { $0.tokens == 16 && $0.bytes > 0 && $0.form == "coded" })
         // They are here now, and are neither asked for nor brought again.
         #expect(try residence(client, session, wanted) == .init(repeating: .coded, count: count))
         let traffic = tier.state.withLock { $0.asked.count + $0.fetched.count }

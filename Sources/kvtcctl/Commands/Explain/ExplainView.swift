@@ -100,7 +100,9 @@ struct ExplainView {
         }
         add(
             "where",
-            page.place == "ram" ? (page.isOnDisk ? "in RAM, and on disk as well" : "in RAM only") : "on disk only")
+            page.place == "ram"
+                ? (page.isOnDisk ? "in RAM, and on disk as well" : "in RAM only")
+                : page.place == "shared" ? "with other machines only" : "on disk only")
         add("tokens", "\(page.first)–\(page.first + page.tokens - 1), of user \(page.tenant)")
         let ratio = page.bytes > 0 ? ", ratio \(Text.decimal(Double(page.rawBytes) / Double(page.bytes), 2))" : ""
         add(
@@ -112,7 +114,9 @@ struct ExplainView {
                 "\(error == 0 ? "none" : Text.decimal(error, 5)); \(Text.count(exact)) of \(Text.count(page.tokens, "token")) exact"
             )
         } else {
-            add("error", "only the disk knows; a pull reads it")
+            add(
+                "error", "only \(page.place == "shared" ? "those who have it know" : "the disk knows"); a pull reads it"
+            )
         }
         if let profile = page.profile { add("profile", String(profile.prefix(12))) }
         for (index, reason) in page.reasons.enumerated() {
@@ -130,6 +134,7 @@ struct ExplainView {
     }
 
     private func leaving(_ page: ExplainReport.Page) -> String {
+        guard page.place != "shared" else { return "when the servers make room; no lease or pin keeps it there" }
         guard page.place == "ram" else {
             return page.segmentsBefore.map {
                 "the disk when its file's turn comes: \(Text.count($0, "file is", "files are")) older"
