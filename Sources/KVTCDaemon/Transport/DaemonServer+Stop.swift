@@ -8,6 +8,8 @@ package struct StopLimits: Sendable {
     package var patience = 55
     /// For answers owed, for connections to end, and for coders.
     package var (answers, ends, coding) = (10, 20, 60)
+    /// For pages that other machines are to have.
+    package var sharing = 20
 
     package init() {}
 }
@@ -79,7 +81,10 @@ extension DaemonServer {
         // RAM that is kept keeps pages as they are; the disk is for coded ones.
         if engine.store.hasDisk { engine.encodeWaiting(nil) }
         if engine.waitForEncodes(until: deadline(stopLimits.coding), { _ in true }) {
-            (engine.shared as? FleetTier)?.close()
+            if let fleet = engine.shared as? FleetTier {
+                fleet.finish(until: deadline(stopLimits.sharing))
+                fleet.close()
+            }
             engine.readers.stop()
             engine.coders.stop()
             engine.pool.stop()

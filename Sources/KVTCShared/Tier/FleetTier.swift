@@ -78,6 +78,9 @@ public final class FleetTier: SharedTier {
         profiles.withLock { $0 = exchange }
     }
 
+    /// Waits until what was offered and removed so far is done there, as far as the servers take it.
+    public func finish(until deadline: UInt64) { behind.finish(until: deadline) }
+
     /// Ends it. What is asked or fetched now gets a fault, what waits to be written is not written.
     public func close() {
         // Before the servers, so that their faults are not taken for such.

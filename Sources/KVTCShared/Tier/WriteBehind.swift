@@ -26,6 +26,8 @@ final class WriteBehind: Sendable {
         /// Whether the budget is spent.
         var isShort = false
         var isClosing = false
+        /// Whether the thread does what it has taken.
+        var isAtWork = false
 
         init(_ lengths: ClosedRange<UInt64>) { (writes, removalPause) = (Pause(lengths), Pause(lengths)) }
     }
@@ -131,6 +133,14 @@ final class WriteBehind: Sendable {
         }
     }
 
+    /// Waits until all that waits is done, or some of it cannot be.
+    func finish(until deadline: UInt64) {
+        _ = state.wait(until: deadline) { state in
+            let isDone = state.offers.isEmpty && state.removals.isEmpty && !state.isAtWork
+            return isDone || state.writes.reason != nil || state.isClosing ? true : nil
+        }
+    }
+
     /// Nothing more is begun.
     func beginClosing() { state.update { $0.isClosing = true } }
 
@@ -154,6 +164,7 @@ final class WriteBehind: Sendable {
 
     /// What is to be done next; nil when it closes.
     private func nextWork() -> Work? {
+        state.update { $0.isAtWork = false }
         while true {
             let now = MonotonicClock.nanoseconds
             let pauseEnd = state.withLock { [$0.writes.end, $0.removalPause.end].filter { $0 > now }.min() }
@@ -162,9 +173,13 @@ final class WriteBehind: Sendable {
                 let now = MonotonicClock.nanoseconds
                 if state.isClosing { return .some(nil) }
                 if !state.removals.isEmpty, state.removalPause.end <= now {
+                    state.isAtWork = true
                     return .remove(Array(state.removals.prefix(Self.removalsAtATime)))
                 }
-                if !state.offers.isEmpty, state.writes.end <= now { return .write(PageWriter.takeOffers(&state)) }
+                if !state.offers.isEmpty, state.writes.end <= now {
+                    state.isAtWork = true
+                    return .write(PageWriter.takeOffers(&state))
+                }
                 return nil
             }
             if let work { return work }

@@ -26,6 +26,15 @@ import Testing
         #expect(value(machine, key(1)) == nil)
     }
 
+    @Test func whatWaitsIsWrittenBeforeAnEndIfTheServersTakeIt() throws {
+        let machine = try Machine(servers)
+        machine.push(Dictionary(uniqueKeysWithValues: (1...200).map { (key($0), PlayedPage(number: $0)) }))
+        machine.tier.remove([key(900)])
+        machine.tier.finish(until: .max)
+        #expect(machine.tier.statistics.writtenPages == 200 && machine.tier.statistics.removed == 1)
+        machine.tier.finish(until: 0)
+    }
+
     @Test func whatIsThereIsWrittenOverByABetterOneOnly() throws {
         let machine = try Machine(servers)
         machine.push([key(1): PlayedPage(distortion: 0.2)])

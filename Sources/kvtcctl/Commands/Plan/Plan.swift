@@ -192,7 +192,7 @@ struct PlanCommand: ParsableCommand {
     /// Writes the picture that was asked for, if there is anything to draw.
     func draw(_ picture: String?) throws {
         guard let svg, let picture else { return }
-        do { try Data(picture.utf8).write(to: URL(fileURLWithPath: svg), options: .atomic) } catch {
+        do { try Data(picture.utf8).write(to: URL(fileURLWithPath: svg)) } catch {
             complain("\(svg): can't be written")
             throw ExitCode.failure
         }
