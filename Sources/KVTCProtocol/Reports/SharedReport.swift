@@ -28,7 +28,8 @@ public struct SharedReport: Codable, Sendable {
             (self.bytesOut, self.bytesIn) = (bytesOut, bytesIn)
         }
 
-        public var isUp: Bool { breaker == "closed" }
+        /// Whether it is asked. One that answered after it had failed is, and "half-open" until it has answered a question, too.
+        public var isUp: Bool { breaker != "open" }
     }
 
     /// Pages that were looked for: sent, found, not there, and known not to be there and not sent.
