@@ -1,4 +1,4 @@
 """What kvtcd does with a real model on this machine: a demonstration, what it costs in quality, and how fast it is.
 
-`deploy/demo`, `deploy/evaluate` and `deploy/bench` set up and run these programs. No worker needs them.
+`deploy/demo`, `deploy/fleet`, `deploy/evaluate` and `deploy/bench` set up and run these programs. No worker needs them.
 """

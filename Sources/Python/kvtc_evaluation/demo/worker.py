@@ -28,7 +28,7 @@ def main() -> int:
     with LlamaWorker(threads=request["threads"]) as worker, Client(request["socket"]) as client:
         with llama_cpp.open_session(client, worker, "demo-restore", profile=request["profile"]) as session:
             for index, document in enumerate(documents):
-                _answer(_restore(session, worker, document, request["generate"] if index == 0 else 0))
+                _answer(restore_document(session, worker, document, request["generate"] if index == 0 else 0))
         with llama_cpp.open_session(client, worker, "demo-lossless") as session:
             tokens = worker.tokenize(documents[0].text)[:PREFIX_TOKENS]
             worker.clear()
@@ -38,7 +38,7 @@ def main() -> int:
     return 0
 
 
-def _restore(session: Session, worker: LlamaWorker, document: Document, generate: int) -> dict[str, object]:
+def restore_document(session: Session, worker: LlamaWorker, document: Document, generate: int) -> dict[str, object]:
     """Time to the first token with and without the kept cache, and what the kept cache does to the predictions."""
     tokens = worker.tokenize(document.text)[: PREFIX_TOKENS + SCORED_TOKENS]
     prefix = tokens[:PREFIX_TOKENS]
