@@ -29,7 +29,7 @@ struct FleetNames: Sendable {
             if tenant?.number != key.tenant { tenant = (key.tenant, tenantBytes(key.tenant)) }
             let page = key.page
             return PageName(
-                name: start + Self.hexadecimal(names.digest(tenant!.bytes, page)),
+                name: Self.hexadecimal(names.digest(tenant!.bytes, page), after: start),
                 key: values.digest(tenant!.bytes, page))
         }
     }
@@ -39,8 +39,16 @@ struct FleetNames: Sendable {
         return withUnsafeBytes(of: UInt32(name.count).littleEndian) { Array($0) } + name
     }
 
-    static func hexadecimal(_ bytes: [UInt8]) -> [UInt8] {
-        let digits = Array("0123456789abcdef".utf8)
-        return bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
+    /// Lower-case digits of the bytes, behind what is there already.
+    static func hexadecimal(_ bytes: [UInt8], after start: [UInt8] = []) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: start.count + 2 * bytes.count) { text, count in
+            count = start.count + 2 * bytes.count
+            _ = text.initialize(from: start)
+            func digit(_ value: UInt8) -> UInt8 { value < 10 ? 0x30 + value : 0x57 + value }
+            for (index, byte) in bytes.enumerated() {
+                text.initializeElement(at: start.count + 2 * index, to: digit(byte >> 4))
+                text.initializeElement(at: start.count + 2 * index + 1, to: digit(byte & 15))
+            }
+        }
     }
 }

@@ -4,6 +4,9 @@ import KVTCSystem
 extension FleetTier {
     /// Keys that are named and sent at a time, so that the first answers come while others are still being asked.
     private static let chunk = 256
+    /// The first of them, which have to be answered in the time for the first answer: few, so that only a server that is slow fails that, and
+    /// no machine that has much to do.
+    private static let probe = 16
 
     /// Which of the pages are there.
     public func ask(_ keys: [StoreKey]) -> [SharedPage?] {
@@ -20,15 +23,18 @@ extension FleetTier {
         }
         let patience = UInt64(max(1, settings.lookupMilliseconds)) * 1_000_000
         let answers = AskedPages(count: keys.count, asked: asked.count, start: start)
-        for first in stride(from: 0, to: asked.count, by: Self.chunk) {
+        var first = 0
+        while first < asked.count {
             let now = MonotonicClock.nanoseconds
             guard now < start + 10 * patience else {
                 answers.giveUp(asked.count - first)
                 break
             }
-            let chunk = Array(asked[first..<min(first + Self.chunk, asked.count)])
+            let next = min(asked.count, first + (first == 0 ? Self.probe : Self.chunk))
             // A server that leaves the first questions without an answer for so long is slow, which its breaker is to know.
-            send(chunk, of: keys, until: first == 0 ? now + patience : start + 10 * patience, answers)
+            let deadline = first == 0 ? now + patience : start + 10 * patience
+            send(Array(asked[first..<next]), of: keys, until: deadline, answers)
+            first = next
         }
         let pages = answers.wait(patience: patience, end: start + 10 * patience)
         tally.count { $0.asks.record(MonotonicClock.nanoseconds - start) }
