@@ -59,7 +59,7 @@ def _take(report: Report, moved: Moved) -> None:
     report.same_tokens, report.kl = moved.same_tokens, round(moved.kl, 6)
     report.ttft_recompute_s, report.ttft_shared_s = round(moved.ttft_recompute_s, 4), round(moved.ttft_shared_s, 4)
     report.bytes_raw, report.bytes_moved = moved.bytes_raw, moved.bytes_moved
-    report.details |= {"model": moved.model, "top1": round(moved.top1, 5), "same_state": moved.same_state}
+    report.details |= {"model": moved.model, "top1": round(moved.top1, 5), "same_state": moved.same_state, "window": moved.window}
 
 
 def _move_pages(options: argparse.Namespace, cluster: Cluster, report: Report) -> None:

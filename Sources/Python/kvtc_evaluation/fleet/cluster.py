@@ -43,6 +43,7 @@ class Cluster:
         self.password = secrets.token_hex(16)
         self.password_file = self.directory / "password"
         self.password_file.write_text(self.password + "\n")
+        self.password_file.chmod(0o600)
         self.authority = self.directory / "ca.crt"
         self._certify()
         self.ports = _free_ports(NODES)

@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from kvtc.adapters import llama_cpp
 from kvtc.adapters.llama_cpp.worker import LlamaWorker
 from kvtc.calibration.texts import held_out_documents
 from kvtc.client import Client
+from kvtc.session import Session
 
 from ..daemon import PATIENCE
 from ..demo.score import PREFIX_TOKENS
@@ -37,23 +39,21 @@ def main() -> int:
                     for document in documents:
                         print(json.dumps(restore_document(session, worker, document, 0)), flush=True)
             else:
-                print(json.dumps(_goes_on(client, worker, documents[0].text, request["generate"])), flush=True)
+                tokens = worker.tokenize(documents[0].text)[:PREFIX_TOKENS]
+                with llama_cpp.open_session(client, worker, "fleet-lossless") as session:
+                    print(json.dumps(goes_on(session, worker, tokens, request["generate"])), flush=True)
     return 0
 
 
-def _goes_on(client: Client, worker: LlamaWorker, text: str, count: int) -> dict[str, Any]:
-    """The tokens that follow an exact cache from another machine, and those that follow the same text computed here."""
-    tokens = worker.tokenize(text)[:PREFIX_TOKENS]
-    with llama_cpp.open_session(client, worker, "fleet-lossless") as session:
-        worker.clear()
-        restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
-        digest = hashlib.sha256(worker.get_state().to_bytes()).hexdigest() if restored else ""
-        worker.clear()
-        logits = llama_cpp.resume(session, worker, tokens, deadline=PATIENCE, always_restore=True)
-        shared = list(worker.generate(logits, count))
+def goes_on(session: Session, worker: LlamaWorker, tokens: Sequence[int], count: int) -> dict[str, Any]:
+    """What state an exact cache gives back, and the tokens that follow it: the last ones computed again, as a next turn begins."""
     worker.clear()
-    own = list(worker.generate(worker.prefill(tokens), count))
-    return {"restored": restored, "state": digest, "same_tokens": shared == own, "text": worker.text(shared)}
+    restored = llama_cpp.restore(session, worker, tokens, deadline=PATIENCE)
+    digest = hashlib.sha256(worker.get_state().to_bytes()).hexdigest() if restored else ""
+    worker.clear()
+    logits = llama_cpp.resume(session, worker, tokens, deadline=PATIENCE, always_restore=True)
+    following = [int(token) for token in worker.generate(logits, count)]
+    return {"restored": restored, "state": digest, "following": following, "text": worker.text(following)}
 
 
 if __name__ == "__main__":
