@@ -7,7 +7,7 @@ public struct NodeStatus: Sendable {
     public let address: RedisAddress
     /// "closed" while it is asked, "open" while it is left alone, "half-open" while it has to prove itself.
     public let breaker: String
-    /// Since when, on ``MonotonicClock``.
+    /// Since when, on `MonotonicClock`.
     public let since: UInt64
     /// What went wrong last, and how that was said; nil where nothing ever did.
     public let lastFault: (fault: RedisFault, reason: String)?

@@ -31,7 +31,7 @@ public final class RedisClient: Sendable {
     deinit { close() }
 
     /// Sends commands to the servers of their keys, all at once. `done` is called once for each, with its index: on a thread of the
-    /// client's as answers come, in any order, and with ``RedisFault/timeout`` at the deadline (nanoseconds on ``MonotonicClock``) at
+    /// client's as answers come, in any order, and with ``RedisFault/timeout`` at the deadline (nanoseconds on `MonotonicClock`) at
     /// latest; or on the calling thread, before this returns, where a command cannot be sent. It should not take long.
     public func send(
         _ commands: [RedisCommand], until deadline: UInt64,

@@ -5,7 +5,7 @@ struct RedisRequest: Sendable {
     typealias Done = @Sendable (Result<RESPValue, RedisFault>) -> Void
 
     let command: RedisCommand
-    /// On ``MonotonicClock``, in nanoseconds.
+    /// On `MonotonicClock`, in nanoseconds.
     let deadline: UInt64
     let since: UInt64
     /// Called once.

@@ -2,7 +2,7 @@ import KVTCSystem
 
 /// The servers of a fleet as the tier uses them: ``RedisClient``, and in tests what plays it.
 protocol FleetServers: Sendable {
-    /// Sends commands to the servers of their keys. `done` is called once for each, by the deadline (``MonotonicClock``) at latest, on any
+    /// Sends commands to the servers of their keys. `done` is called once for each, by the deadline (`MonotonicClock`) at latest, on any
     /// thread. Never blocks.
     func send(
         _ commands: [RedisCommand], until deadline: UInt64,

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .whole_file import replacing
+
 _NAMES: dict[np.dtype[Any], str] = {
     np.dtype("<f2"): "F16",
     np.dtype("<f4"): "F32",
@@ -42,13 +44,11 @@ def write(path: Path, tensors: dict[str, list[np.ndarray]], metadata: dict[str, 
         offset += length
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as place, place.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for pieces in tensors.values():
             for piece in pieces:
                 file.write(np.ascontiguousarray(piece).data)
-    partial.replace(path)
 
 
 def parse(data: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..adapters.engine import EngineError
+from ..whole_file import replacing
 from .capture import CONTEXT_TOKENS
 from .corpus import add_source_options, chosen_corpus, demo
 from .profile_cache import OURS, QUICK, THOROUGH, CalibrationFailed, profiles_for
@@ -48,16 +49,6 @@ def _kvtcctl(given: Path | None) -> Path:
     return Path(found)
 
 
-def _place(profile: Path, out: Path) -> None:
-    """Whole or not at all: a daemon may be reading the one of before."""
-    part = out.with_name(f".{out.name}.part")
-    try:
-        shutil.copyfile(profile, part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {_PROGRAM}", description=__doc__.split("\n\n")[0])
     add_source_options(parser)
@@ -72,7 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         with open_reader(options.model, context=CONTEXT_TOKENS, threads=options.threads) as worker:
             made = profiles_for(worker, kvtcctl, QUICK if options.quick else THOROUGH, corpus, [OURS], _Steps())[OURS]
             out = options.out or Path(f"{worker.path.stem}.kvtc.safetensors")
-        _place(made, out)
+        # A daemon may be reading the one of before.
+        with replacing(out) as place:
+            shutil.copyfile(made, place)
     except (CalibrationFailed, EngineError, MissingTexts, OSError) as error:
         complain(_PROGRAM, error)
         return 1

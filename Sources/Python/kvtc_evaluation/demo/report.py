@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kvtc.calibration.progress import shown
+from kvtc.whole_file import replacing
 
 _PROFILES = {
     "quick": "made quickly; one of --thorough has a fifth less divergence (SmolLM2: 0.0056, not 0.0071)",
@@ -41,10 +41,9 @@ class Report:
 
     def write(self, path: Path, phases: Mapping[str, float]) -> None:
         """Writes the JSON file, whole or not at all; `phases` are seconds."""
-        partial = path.with_name(path.name + ".partial")
         seconds = {name: round(value, 2) for name, value in phases.items()}
-        partial.write_text(json.dumps(asdict(self) | {"phases": seconds}, indent=2) + "\n")
-        os.replace(partial, path)
+        with replacing(path) as place:
+            place.write_text(json.dumps(asdict(self) | {"phases": seconds}, indent=2) + "\n")
 
     def table(self) -> str:
         """Rows of what was measured, for people."""

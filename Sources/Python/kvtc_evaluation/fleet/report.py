@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from kvtc.whole_file import replacing
 
 LEAST_TTFT_RATIO = 5
 LEAST_BYTES_RATIO = 15
@@ -15,7 +16,7 @@ MOST_P99_RATIO = 1.2
 
 @dataclass
 class Report:
-    """None where it was not measured: without a model nothing is generated. The names of the first ones are those of the issue."""
+    """None where it was not measured: without a model nothing is generated."""
 
     moved_conversation_ok: bool | None = None
     same_tokens: bool | None = None
@@ -56,10 +57,9 @@ class Report:
 
     def write(self, path: Path, phases: Mapping[str, float]) -> None:
         """Writes the JSON file, whole or not at all; `phases` are seconds."""
-        partial = path.with_name(path.name + ".partial")
         seconds = {name: round(value, 2) for name, value in phases.items()}
-        partial.write_text(json.dumps(asdict(self) | {"phases": seconds}, indent=2) + "\n")
-        os.replace(partial, path)
+        with replacing(path) as place:
+            place.write_text(json.dumps(asdict(self) | {"phases": seconds}, indent=2) + "\n")
 
     def table(self) -> str:
         """Rows of what was measured, for people."""
