@@ -10,8 +10,6 @@ final class ProfileExchange: Sendable {
     /// Keeps a profile of another machine under a name that none here has.
     typealias Take = @Sendable (_ name: String, _ profile: Profile) -> Void
 
-    /// Nanoseconds between rounds. The cluster's eviction counts each as a use.
-    private static let interval: UInt64 = 30_000_000_000
     /// Profiles of a fleet; what the index has beyond is not looked at.
     private static let most = 4096
     /// Parts that are under way at a time, and of which it is asked at a time whether they are there.
@@ -46,11 +44,12 @@ final class ProfileExchange: Sendable {
     func start() throws(SystemError) {
         let started = try Thread.start(name: "kvtc-profiles") { [self] in
             Thread.giveWay()
-            var known: Set<ProfileID> = []
+            var (known, interval) = (Set<ProfileID>(), settings.profileIntervals.lowerBound)
             while !isClosing {
                 round(&known)
                 state.update { $0.rounds += 1 }
-                _ = state.wait(until: MonotonicClock.nanoseconds + Self.interval) { $0.isClosing ? true : nil }
+                _ = state.wait(until: MonotonicClock.nanoseconds + interval) { $0.isClosing ? true : nil }
+                interval = min(2 * interval, settings.profileIntervals.upperBound)
             }
         }
         thread.update { $0 = started }

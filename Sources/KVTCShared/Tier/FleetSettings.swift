@@ -20,6 +20,9 @@ public struct FleetSettings: Sendable {
     public var bytesPerSecond: UInt64?
     /// Nanoseconds for which servers are left alone that do not take what is written: at first, and at most.
     var pauses: ClosedRange<UInt64> = 250_000_000...30_000_000_000
+    /// Nanoseconds between rounds of exchanging profiles: at first, as machines that start together wait for each other's, and at most. The
+    /// cluster's eviction counts each as a use.
+    var profileIntervals: ClosedRange<UInt64> = 1_000_000_000...30_000_000_000
     /// Bytes of a part of a profile.
     var profileChunkBytes = 1 << 20
     /// How long servers have for what nothing waits for.
