@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 # Pages of a host that keeps few of them itself, and so has to have them from the others.
 SMALL_RAM_MIB = 16
+# The limits that a daemon has where nothing else is said.
+USUAL = {"lookup_ms": 5, "pull_ms": 500}
 
 
 def run(options: argparse.Namespace, phases: Phases) -> Report:
@@ -131,8 +133,8 @@ def _fail(options: argparse.Namespace, cluster: Cluster, report: Report) -> None
         _push(source, pages)
     cluster.await_copies()
     with (
-        _host(options, cluster, secret, first, ram_mib=SMALL_RAM_MIB, disk_mib=0) as a,
-        _host(options, cluster, secret, second, ram_mib=SMALL_RAM_MIB, disk_mib=0) as b,
+        _host(options, cluster, secret, first, ram_mib=SMALL_RAM_MIB, disk_mib=0, **USUAL) as a,
+        _host(options, cluster, secret, second, ram_mib=SMALL_RAM_MIB, disk_mib=0, **USUAL) as b,
     ):
         for host in (a, b):
             host.start()
@@ -158,7 +160,7 @@ def _lookups(options: argparse.Namespace, cluster: Cluster, report: Report) -> N
     count = 500 if options.quick else 8000
     ratios = []
     for how in ("silent", "gone"):
-        with _host(options, None, None, user) as alone, _host(options, cluster, secret, user, write="never") as shared:
+        with _host(options, None, None, user) as alone, _host(options, cluster, secret, user, write="never", **USUAL) as shared:
             for host in (alone, shared):
                 host.start()
                 with host.connect() as client:

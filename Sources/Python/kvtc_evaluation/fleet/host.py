@@ -40,6 +40,8 @@ class Host(Daemon):
             settings = {
                 "url": cluster.url, "password_file": cluster.password_file, "secret_file": secret, "ca_file": cluster.authority,
                 "write": "coded", "encryption": "aes-gcm",
+                # A page that comes late is a miss, which on a busy machine says nothing of what is asked here.
+                "lookup_ms": 500, "pull_ms": 10_000,
             } | shared
         text = self._config.read_text().replace("[socket]\n", '[socket]\nmode = "0666"\n')
         text += "".join(["\n[shared]\n", *(f"{key} = {_toml(value)}\n" for key, value in settings.items())]) if settings else ""
