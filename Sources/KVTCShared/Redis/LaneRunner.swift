@@ -30,8 +30,9 @@ final class LaneRunner {
     private var greetingLimit: UInt64 = 0
     private var outgoing = Outgoing()
     private var reader: RESPReader
-    /// When bytes moved last.
+    /// When bytes moved last, and when some came.
     private var movedAt: UInt64 = 0
+    private var receivedAt: UInt64 = 0
     /// No command's deadline is before this.
     private var earliest = UInt64.max
     private var isReady = false
@@ -98,24 +99,29 @@ final class LaneRunner {
         waiting.prepend(ping)
     }
 
+    /// Until when a command is waited for.
+    private func limit(_ request: RedisRequest) -> UInt64 {
+        lane.kind == .fetch ? request.limit(lastByte: receivedAt) : request.deadline
+    }
+
     private func expire(_ now: UInt64) {
         guard now >= earliest else { return }
         earliest = .max
         var late: [RedisRequest] = []
         for index in flights.indices {
             guard case .command(let request) = flights[index] else { continue }
-            if request.deadline <= now {
+            if limit(request) <= now {
                 late.append(request)
                 flights[index] = .ignored
             } else {
-                earliest = min(earliest, request.deadline)
+                earliest = min(earliest, limit(request))
             }
         }
-        if waiting.contains(where: { $0.deadline <= now }) {
-            late += waiting.filter { $0.deadline <= now }
-            waiting.removeAll { $0.deadline <= now }
+        if waiting.contains(where: { limit($0) <= now }) {
+            late += waiting.filter { limit($0) <= now }
+            waiting.removeAll { limit($0) <= now }
         }
-        for request in waiting { earliest = min(earliest, request.deadline) }
+        for request in waiting { earliest = min(earliest, limit(request)) }
         for request in late { fail(request, .timeout, "no answer in time", now) }
     }
 
@@ -238,6 +244,7 @@ final class LaneRunner {
             case .bytes(let count):
                 read += count
                 movedAt = MonotonicClock.nanoseconds
+                receivedAt = movedAt
                 node.received(count)
                 take(UnsafeRawBufferPointer(rebasing: buffer[..<count]), movedAt)
                 if read >= Self.inTurn {

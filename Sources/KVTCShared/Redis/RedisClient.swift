@@ -32,7 +32,8 @@ public final class RedisClient: Sendable {
 
     /// Sends commands to the servers of their keys, all at once. `done` is called once for each, with its index: on a thread of the
     /// client's as answers come, in any order, and with ``RedisFault/timeout`` at the deadline (nanoseconds on `MonotonicClock`) at
-    /// latest; or on the calling thread, before this returns, where a command cannot be sent. It should not take long.
+    /// latest (see ``RedisLane/fetch``); or on the calling thread, before this returns, where a command cannot be sent. It should not
+    /// take long.
     public func send(
         _ commands: [RedisCommand], until deadline: UInt64,
         _ done: @escaping @Sendable (Int, Result<RESPValue, RedisFault>) -> Void

@@ -2,7 +2,7 @@
 public enum RedisLane: Int, Sendable, CaseIterable {
     /// Questions with short answers.
     case lookup
-    /// Questions with long answers.
+    /// Questions with long answers, which are waited for beyond their deadline while bytes come, ten times as long at most.
     case fetch
     /// Long commands with short answers.
     case store

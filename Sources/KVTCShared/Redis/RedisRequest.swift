@@ -22,6 +22,16 @@ struct RedisRequest: Sendable {
         self.isInternal = isInternal
     }
 
+    /// Until when a large value is waited for, where bytes came last at `lastByte`: as long as any come no later one after another than
+    /// the deadline leaves for all, ten times that at most. How fast they come is up to the network.
+    func limit(lastByte: UInt64) -> UInt64 {
+        let patience = deadline - min(deadline, since)
+        let (latest, isBeyond) = patience.multipliedReportingOverflow(by: 10)
+        let end = isBeyond ? .max : since.addingReportingOverflow(latest).overflow ? .max : since + latest
+        let (next, isNever) = lastByte.addingReportingOverflow(patience)
+        return max(deadline, min(isNever ? .max : next, end))
+    }
+
     /// The same for another server.
     func sentOn(isAsking: Bool) -> RedisRequest {
         var other = self
