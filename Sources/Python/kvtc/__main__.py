@@ -19,6 +19,7 @@ PROGRAMS = {
     "benchmark": "kvtc_evaluation.benchmark",
     "engines": "kvtc_evaluation.engines",
     "gpu": "kvtc_evaluation.gpu",
+    "fleet": "kvtc_evaluation.fleet",
 }
 _USAGE = 64
 

@@ -116,7 +116,10 @@ def test_the_package_says_which_programs_it_has():
     sources = [path for package in ("kvtc", "kvtc_evaluation") for path in (PACKAGE.parent / package).rglob("*.py")]
     runnable = {module_name(path).removesuffix(".__main__") for path in sources if 'if __name__ == "__main__":' in path.read_text()}
     # Parts of programs that they run themselves.
-    parts = {"kvtc", "kvtc_evaluation.demo.worker", "kvtc_evaluation.demo.score", "kvtc_evaluation.engines.vllm.process"}
+    parts = {
+        "kvtc", "kvtc_evaluation.demo.worker", "kvtc_evaluation.demo.score", "kvtc_evaluation.engines.vllm.process",
+        "kvtc_evaluation.fleet.load", "kvtc_evaluation.fleet.resume",
+    }  # fmt: skip
     assert runnable - parts == set(programs.PROGRAMS.values())
     said = run()
     assert said.returncode == 0 and said.stdout == run("--help").stdout
