@@ -195,3 +195,8 @@ def client(daemon):
 def place(tmp_path):
     """Options for a daemon that keeps to the test's directory."""
     return ["--socket", str(tmp_path / "s"), "--directory", str(tmp_path / "state")]
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest by far begins first, so that no process is left with it alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_gpu.py")
